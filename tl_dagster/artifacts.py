@@ -1,0 +1,233 @@
+"""The content-addressed artifact store, and the IO manager that hands its artifacts from asset to asset.
+
+Layout, under one root::
+
+    artifacts/<stage>/<fingerprint>/   written once, committed by one atomic rename; `artifact.json` describes it
+    features/                          the feature cache (see `tl_dagster.features.cache`)
+    refs/<pipeline>/<asset>.json       which artifact each asset of a pipeline holds now, and how it came about
+    tmp/                               work in progress; safe to delete when nothing runs
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from tl_dagster.errors import InputError
+
+__all__ = ["Artifact", "ArtifactIOManager", "ArtifactStore", "Outcome", "Materialized"]
+
+
+def default_root() -> Path:
+    """``TL_DAGSTER_STORE``, else ``tl_dagster`` in ``DAGSTER_HOME``, else ``.tl_dagster`` in the working folder."""
+    if store := os.environ.get("TL_DAGSTER_STORE"):
+        return Path(store).absolute()
+    home = os.environ.get("DAGSTER_HOME")
+    return Path(home, "tl_dagster").absolute() if home else Path(".tl_dagster").absolute()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage says of the work it did.
+
+    Attributes:
+        rows: rows that the artifact holds.
+        computed: rows that had to be computed for it (the others were reused).
+        metrics: numbers to plot over time.
+        facts: anything else worth showing (JSON-serialisable).
+        pictures: title → PNG file in the artifact's folder, small enough for an event log (< 70 kB).
+        data_version: what Dagster is told, when not the fingerprint: a digest of the content.
+    """
+
+    rows: int
+    computed: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    data_version: str | None = None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A committed artifact: a folder that is never changed again.
+
+    Attributes:
+        stage: name of the stage that wrote it.
+        fingerprint: digest of everything that determined it.
+        data_version: what Dagster is told; equal for artifacts that are the same to the stages below.
+        path: the folder.
+        outcome: what was said when it was written.
+        inputs: asset → data version that it was computed from.
+        settings: the stage's settings.
+    """
+
+    stage: str
+    fingerprint: str
+    data_version: str
+    path: Path
+    outcome: Outcome
+    inputs: Mapping[str, str]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Materialized:
+    """An artifact as one asset of a pipeline holds it now, with what this materialization had to do."""
+
+    artifact: Artifact
+    reused: bool
+    computed: int
+    reused_rows: int
+    seconds: float = 0.0
+
+
+class ArtifactStore:
+    """Artifacts on a local or shared disk, addressed by fingerprint.
+
+    Args:
+        root: the store's folder; made when first written.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or default_root()
+
+    def check_writable(self) -> None:
+        """Raise :class:`InputError` when the store cannot be written, before any work is done."""
+        try:
+            (self.root / "tmp").mkdir(parents=True, exist_ok=True)
+            probe = self.root / "tmp" / f"probe-{uuid.uuid4().hex}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise InputError(
+                f"cannot write the artifact store {self.root}: {error.strerror or error}; "
+                "give it write permission and space, or set TL_DAGSTER_STORE to another folder"
+            ) from error
+
+    def find(self, stage: str, fingerprint: str) -> Artifact | None:
+        """The committed artifact under this fingerprint, or None."""
+        path = self.root / "artifacts" / stage / fingerprint
+        try:
+            saved = json.loads((path / "artifact.json").read_text())
+        except FileNotFoundError:
+            return None
+        outcome = Outcome(**saved["outcome"])
+        version = outcome.data_version or fingerprint
+        return Artifact(stage, fingerprint, version, path, outcome, saved["inputs"], saved["settings"])
+
+    def build(
+        self,
+        stage: str,
+        fingerprint: str,
+        compute: Callable[[Path], Outcome],
+        *,
+        inputs: Mapping[str, str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Artifact:
+        """Compute an artifact in a temporary folder and commit it by one atomic rename.
+
+        When another run commits the same fingerprint first, its artifact is returned and this one dropped.
+
+        Args:
+            stage: the stage's name.
+            fingerprint: the artifact's address.
+            compute: writes the artifact's files into the folder it is given.
+            inputs: asset → data version that it is computed from.
+            settings: the stage's settings, for the reader.
+
+        Raises:
+            InputError: the store cannot be written.
+        """
+        self.check_writable()
+        work = self.root / "tmp" / f"{stage}-{uuid.uuid4().hex}"
+        work.mkdir()
+        try:
+            outcome = compute(work)
+            saved = {"inputs": dict(inputs or {}), "settings": dict(settings or {}), "outcome": asdict(outcome)}
+            (work / "artifact.json").write_text(json.dumps(saved, indent=1))
+            for path in work.iterdir():
+                sync(path)
+            final = self.root / "artifacts" / stage / fingerprint
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):  # another run was first
+                work.rename(final)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        artifact = self.find(stage, fingerprint)
+        if artifact is None:
+            raise InputError(f"could not commit {stage} to {self.root}: is the disk full or read-only?")
+        return artifact
+
+    def write_ref(self, pipeline: str, asset: str, held: Materialized) -> None:
+        """Point an asset at the artifact it now holds (atomically)."""
+        record = {
+            "fingerprint": held.artifact.fingerprint,
+            "reused": held.reused,
+            "computed": held.computed,
+            "reused_rows": held.reused_rows,
+            "seconds": round(held.seconds, 3),
+        }
+        write_atomically(self.root / "refs" / pipeline / f"{asset}.json", json.dumps(record).encode())
+
+    def read_ref(self, pipeline: str, asset: str) -> Materialized | None:
+        """What an asset holds now, or None when it was never materialized."""
+        try:
+            record = json.loads((self.root / "refs" / pipeline / f"{asset}.json").read_text())
+        except FileNotFoundError:
+            return None
+        artifact = self.find(asset, record.pop("fingerprint"))
+        return Materialized(artifact, **record) if artifact else None
+
+
+def sync(path: Path) -> None:
+    """Flush a file to the disk, so that a power cut after the rename that publishes it cannot empty it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary.write_bytes(content)
+    sync(temporary)
+    temporary.replace(path)
+
+
+class ArtifactIOManager(dg.ConfigurableIOManager):
+    """Passes artifacts between assets by reference: the files stay in the store.
+
+    Attributes:
+        root: the store's folder; the default when empty (see :func:`default_root`).
+    """
+
+    root: str = ""
+
+    @property
+    def store(self) -> ArtifactStore:
+        """The store that this manager reads and writes."""
+        return ArtifactStore(Path(self.root) if self.root else None)
+
+    def handle_output(self, context: dg.OutputContext, obj: Materialized) -> None:
+        """Point the asset at its artifact."""
+        pipeline, asset = context.asset_key.path
+        self.store.write_ref(pipeline, asset, obj)
+
+    def load_input(self, context: dg.InputContext) -> Artifact:
+        """The artifact that the upstream asset holds.
+
+        Raises:
+            InputError: the upstream asset has never been materialized, or its artifact was deleted.
+        """
+        pipeline, asset = context.asset_key.path
+        held = self.store.read_ref(pipeline, asset)
+        if held is None:
+            raise InputError(f"{pipeline}/{asset} is not in the store {self.store.root}: materialize it first")
+        return held.artifact

@@ -1,0 +1,115 @@
+"""``tl-dagster``: what Dagster's own command line does not do."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tl_dagster.artifacts import ArtifactStore, Materialized
+from tl_dagster.errors import InputError, nearest
+
+__all__ = ["main", "summary"]
+
+ORDER = ("dataset", "augmented_splits", "bottleneck_features", "top_model", "fine_tuned_model", "evaluation")
+
+
+def summary(pipeline: str, store: ArtifactStore) -> dict[str, Any]:
+    """What each asset of a pipeline holds, and what its last materialization had to do.
+
+    Args:
+        pipeline: its name.
+        store: where its artifacts are.
+
+    Returns:
+        ``{"pipeline": str, "assets": {name: {"data_version": str, "reused": bool, "computed": int | None,
+        "reused_rows": int | None, "seconds": float, "metrics": {str: float}, "path": str}}}``.
+
+    Raises:
+        InputError: nothing of the pipeline was materialized yet.
+    """
+    held = {asset: store.read_ref(pipeline, asset) for asset in ORDER}
+    assets = {asset: _described(each) for asset, each in held.items() if each}
+    if not assets:
+        known = sorted(path.name for path in (store.root / "refs").glob("*"))
+        hint = nearest(pipeline, known) if known else f"run it first: tl-dagster run {pipeline}"
+        raise InputError(f"nothing of '{pipeline}' is in the store {store.root}: {hint}")
+    return {"pipeline": pipeline, "assets": assets}
+
+
+def _described(held: Materialized) -> dict[str, Any]:
+    return {
+        "data_version": held.artifact.data_version,
+        "reused": held.reused,
+        "computed": held.computed,
+        "reused_rows": held.reused_rows,
+        "seconds": held.seconds,
+        "metrics": {name: float(value) for name, value in held.artifact.outcome.metrics.items()},
+        "path": str(held.artifact.path),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exits with 1 and one clear line when something cannot be used."""
+    parser = argparse.ArgumentParser(prog="tl-dagster", description="Transfer learning on Dagster.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="refresh a pipeline as a Dagster run, with progress, and show the outcome")
+    run.add_argument("pipeline")
+    show = commands.add_parser("show", help="what each asset of a pipeline holds, and how it came about")
+    show.add_argument("pipeline")
+    show.add_argument("--json", action="store_true", help="as JSON")
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "run":
+            _run(given.pipeline)
+        answer = summary(given.pipeline, ArtifactStore())
+    except InputError as error:
+        sys.exit(f"tl-dagster: {error}")
+    if given.command == "show" and given.json:
+        sys.stdout.write(json.dumps(answer, indent=1) + "\n")
+    else:
+        _print(answer)
+
+
+def _run(pipeline: str) -> None:
+    """Run the pipeline's job as Dagster's own command line does; the run stays in the instance of DAGSTER_HOME."""
+    declared = sorted(path.parent.name for path in Path("assets").glob("*/defs.yaml"))
+    if not declared:
+        raise InputError("no assets/<pipeline>/defs.yaml here: run this in the project's folder")
+    # One process: the steps follow each other anyway, and each process of its own would load the code again.
+    config = {"execution": {"config": {"in_process": {}}}, "loggers": {"progress": {}}}
+    command = [sys.executable, "-m", "dagster", "job", "execute", "-m", "tl_dagster.definitions", "-d", ".", "-j", pipeline]
+    done = subprocess.run([*command, "--config-json", json.dumps(config)], check=False)  # noqa: S603  (no shell)
+    if done.returncode != 0:
+        sys.exit(done.returncode)
+
+
+def _print(answer: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    assets = answer["assets"]
+    table = Table(title=f"{answer['pipeline']}: assets")
+    for column in ("asset", "", "computed", "reused", "seconds"):
+        table.add_column(column, justify="left" if column in ("asset", "") else "right")
+    for name, each in assets.items():
+        state = "reused" if each["reused"] else "computed"
+        table.add_row(name, state, f"{each['computed']:,}", f"{each['reused_rows']:,}", f"{each['seconds']:.1f}")
+    console.print(table)
+    if "evaluation" in assets:
+        metrics = assets["evaluation"]["metrics"]
+        table = Table(title="test split")
+        for column in ("model", "accuracy", "95 % interval", "macro-F1"):
+            table.add_column(column, justify="left" if column == "model" else "right")
+        for model in ("top_model", "fine_tuned_model"):
+            low, high = metrics[f"{model}_accuracy_low"], metrics[f"{model}_accuracy_high"]
+            table.add_row(
+                model, f"{metrics[f'{model}_accuracy']:.4f}", f"{low:.4f} – {high:.4f}", f"{metrics[f'{model}_macro_f1']:.4f}"
+            )
+        console.print(table)
+        console.print(f"report: {Path(assets['evaluation']['path']) / 'report.html'}", soft_wrap=True)
+        console.print(f"UI:     {os.environ.get('TL_DAGSTER_UI', 'dagster dev -w workspace.yaml')}", soft_wrap=True)

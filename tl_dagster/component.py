@@ -1,0 +1,82 @@
+"""The Dagster component: a declaration becomes assets, a job, a schedule and a sensor."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import BaseModel
+
+from tl_dagster import automation
+from tl_dagster.errors import InputError
+from tl_dagster.features.catalogue import look_up
+from tl_dagster.spec import Declaration
+from tl_dagster.stages import STAGES
+from tl_dagster.stages.base import asset_of
+
+__all__ = ["TransferLearning", "definitions_of"]
+
+
+class CheckedDeclaration(Declaration):
+    """A declaration whose backbone was looked up: its taps exist, and fine-tuning has something to tune."""
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Refuse what the backbone lacks."""
+        try:
+            info = look_up(self.backbone)
+            for tap in self.backbone.taps:
+                info.module(tap)
+            info.frozen_through(self.backbone, self.fine_tuning.freeze_through)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+
+
+class TransferLearning(dg.Component):
+    """An image classifier by transfer learning, from a folder or table of labelled images.
+
+    The smallest declaration is a name and a source; docs/declaration.md explains every field.
+    """
+
+    def __init__(self, declaration: Declaration) -> None:
+        self.declaration = declaration
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """The schema of ``attributes``."""
+        return CheckedDeclaration
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "TransferLearning":
+        """A component from validated attributes."""
+        if not isinstance(attributes, Declaration):
+            raise dg.DagsterInvalidDefinitionError("tl_dagster.TransferLearning needs `attributes` with a name and a source")
+        return cls(attributes)
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The pipeline's definitions; paths in the declaration start from the project's root."""
+        return definitions_of(self.declaration, Path(context.project_root))
+
+
+def definitions_of(declaration: Declaration, root: Path) -> dg.Definitions:
+    """Assets, job, schedule and sensor of a pipeline.
+
+    Args:
+        declaration: the pipeline.
+        root: what relative paths in it start from.
+    """
+    follows_source = [automation.source_asset(declaration, root)] if declaration.on_change else []
+    condition = automation.on_change() if declaration.on_change else None
+    assets = [
+        asset_of(stage(declaration, root), condition, [source.key for source in follows_source] if not stage.reads else [])
+        for stage in STAGES
+    ]
+    job = dg.define_asset_job(
+        declaration.name,
+        selection=dg.AssetSelection.assets(*assets),
+        description=declaration.description or f"Refresh every asset of {declaration.name}.",
+    )
+    return dg.Definitions(
+        assets=[*follows_source, *assets],
+        jobs=[job],
+        schedules=automation.schedule(declaration, job),
+        sensors=[automation.sensor(declaration)] if declaration.on_change else [],
+    )

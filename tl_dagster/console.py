@@ -1,0 +1,27 @@
+"""The terminal's view of a run: one line per step of progress, errors in full."""
+
+import logging
+import sys
+
+import dagster as dg
+
+__all__ = ["progress_logger"]
+
+
+@dg.logger(description="One line per step of progress; errors in full; nothing of Dagster's own events.")
+def progress_logger(_: dg.InitLoggerContext) -> logging.Logger:
+    """A Dagster logger that writes what the stages say to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    handler.addFilter(_wanted)
+    logger = logging.Logger("tl_dagster.progress", logging.INFO)
+    logger.addHandler(handler)
+    return logger
+
+
+def _wanted(record: logging.LogRecord) -> bool:
+    meta = getattr(record, "dagster_meta", {}) or {}
+    if record.levelno >= logging.ERROR:
+        return True
+    record.msg = meta.get("orig_message", record.msg)
+    return meta.get("dagster_event") is None

@@ -1,0 +1,144 @@
+"""Views: the plain image (view 0) and its augmented versions, each with a random state of its own.
+
+The random state of a view comes from (seed, image id, view index), so a view is the same on any worker, in any
+order, in any batch. A view's identity holds the serialised transform and the versions of the libraries that
+draw it: rotated pixels differ between OpenCV 4 and 5.
+"""
+
+import hashlib
+import os
+import threading
+import warnings
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from tl_dagster.errors import InputError, nearest
+from tl_dagster.identity import digest
+from tl_dagster.spec import Augmentation
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["Views", "transforms"]
+
+# The lecture's flips, crops, translations and rotations.
+LECTURE: list[dict[str, dict[str, Any]]] = [
+    {"HorizontalFlip": {"p": 0.5}},
+    {
+        "Affine": {
+            "translate_percent": [-0.08, 0.08],
+            "rotate": [-15, 15],
+            "scale": [0.9, 1.15],
+            "border_mode": 2,  # cv2.BORDER_REFLECT: no black corners that only augmented images have
+            "p": 0.9,
+        }
+    },
+    {"RandomResizedCrop": {"size": "image", "scale": [0.75, 1.0], "ratio": [0.9, 1.1], "p": 0.5}},
+]
+# Names of the eight symmetries of the square, in the order that views take them; view 0 is the identity.
+DIHEDRAL = ["e", "r90", "r180", "r270", "h", "v", "t", "hvt"]
+
+
+def transforms(augmentation: Augmentation) -> list[dict[str, dict[str, Any]]]:
+    """The declared albumentations steps, presets written out; empty when views are plain or dihedral."""
+    if augmentation.transforms is not None:
+        return augmentation.transforms
+    return LECTURE if augmentation.preset == "lecture" else []
+
+
+class Views:
+    """Draws the views of images, and names them.
+
+    Args:
+        augmentation: the declared preset or steps, and the seed.
+    """
+
+    def __init__(self, augmentation: Augmentation) -> None:
+        self.steps = transforms(augmentation)
+        self.dihedral = augmentation.transforms is None and augmentation.preset == "dihedral"
+        self.seed = augmentation.seed
+        self._threads = threading.local()  # a Compose holds random state: each thread has its own
+        libraries = {name: version(name) for name in ("albumentations", "opencv-python-headless")}
+        self._recipe = digest({"steps": self.steps, "libraries": libraries})
+
+    def identity(self, image_id: str, view: int) -> str:
+        """Digest (64 hex digits) of everything that determines the view's pixels, but for decoding."""
+        if view == 0:
+            return digest([image_id, 0])
+        if self.dihedral:
+            return digest([image_id, "dihedral", DIHEDRAL[view]])
+        return digest([image_id, view, self.seed, self._recipe])
+
+    def draw(self, pixels: "np.ndarray", image_id: str, view: int) -> "np.ndarray":
+        """The view of an image: uint8 (size, size, 3) → uint8 of the same shape.
+
+        Args:
+            pixels: the decoded, resized image.
+            image_id: its identity.
+            view: view index.
+
+        Raises:
+            InputError: a declared transform changed the shape.
+        """
+        import numpy as np
+
+        if view == 0:
+            return pixels
+        if self.dihedral:
+            return np.ascontiguousarray(_symmetry(pixels, DIHEDRAL[view]))
+        compose = self._composed(pixels.shape[0])
+        state = hashlib.sha256(f"{self.seed}\0{image_id}\0{view}".encode()).digest()
+        compose.set_random_seed(int.from_bytes(state[:4], "big"))
+        drawn: np.ndarray = compose(image=pixels)["image"]
+        if drawn.shape != pixels.shape:
+            raise InputError(
+                f"augmentation.transforms turn {pixels.shape} pixels into {drawn.shape}; end with a Resize, "
+                'or write size: "image" where the image size is meant'
+            )
+        return drawn
+
+    def _composed(self, size: int) -> Any:
+        made: dict[str, Any] = vars(self._threads)
+        key = str(size)
+        if key not in made:
+            made[key] = compose_steps(self.steps, size)
+        return made[key]
+
+
+def compose_steps(steps: list[dict[str, dict[str, Any]]], size: int) -> Any:
+    """An albumentations Compose of the declared steps, with "image" standing for the image's own size.
+
+    Raises:
+        InputError: a step is not an albumentations transform, or its arguments do not fit.
+    """
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask PyPI for its newest version
+    import albumentations
+
+    built = []
+    for step in steps:
+        ((name, arguments),) = step.items()
+        kind = getattr(albumentations, name, None)
+        if not (isinstance(kind, type) and issubclass(kind, albumentations.BasicTransform)):
+            known = sorted(public for public in vars(albumentations) if public[0].isupper())
+            raise InputError(f"augmentation.transforms: '{name}' is no albumentations transform: {nearest(name, known)}")
+        given = {key: (size, size) if value == "image" else _tuples(value) for key, value in arguments.items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # albumentations only warns of unknown arguments
+            try:
+                built.append(kind(**given))
+            except (ValueError, TypeError, UserWarning) as error:
+                raise InputError(f"augmentation.transforms: {name}: {error}") from error
+    return albumentations.Compose(built)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _symmetry(pixels: "np.ndarray", name: str) -> "np.ndarray":
+    if name.startswith("r"):
+        import numpy as np
+
+        return np.rot90(pixels, int(name[1:]) // 90)
+    flipped = {"h": pixels[:, ::-1], "v": pixels[::-1], "t": pixels.swapaxes(0, 1), "hvt": pixels[::-1, ::-1].swapaxes(0, 1)}
+    return flipped[name]

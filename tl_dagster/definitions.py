@@ -1,0 +1,18 @@
+"""The code location: every pipeline declared under ``assets/``."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from tl_dagster.artifacts import ArtifactIOManager
+from tl_dagster.console import progress_logger
+
+__all__ = ["defs"]
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The declared pipelines of the project in the working folder, with the artifact store they share."""
+    declared = dg.load_from_defs_folder(path_within_project=Path.cwd())
+    shared = dg.Definitions(resources={"artifacts": ArtifactIOManager()}, loggers={"progress": progress_logger})
+    return dg.Definitions.merge(declared, shared)

@@ -1,0 +1,24 @@
+"""The one error a user is meant to read: what is wrong, where, and how to mend it."""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["InputError", "nearest"]
+
+
+class InputError(Exception):
+    """Something the user gave (a file, a field, a folder) cannot be used; the message names it and the mend."""
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """A "did you mean" sentence for ``word``, and the allowed values (at most 12 of them).
+
+    Args:
+        word: what was given.
+        allowed: what would have been accepted.
+    """
+    names = [str(name) for name in allowed]
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    guess = f"did you mean '{close[0]}'? " if close else ""
+    shown = ", ".join(names[:12]) + (f", … ({len(names)} in all)" if len(names) > 12 else "")
+    return f"{guess}allowed: {shown}"

@@ -1,0 +1,1 @@
+"""From views to bottleneck features: backbones, extraction and the feature cache."""

@@ -1,0 +1,23 @@
+"""What the processor can do, found out without importing torch."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["resolve_precision"]
+
+
+def resolve_precision(declared: Literal["auto", "fp32", "bf16"]) -> Literal["fp32", "bf16"]:
+    """The precision that "auto" means here: bf16 on a CUDA device and on processors that compute in it, else fp32."""
+    if declared != "auto":
+        return declared
+    cuda = Path("/dev/nvidiactl").exists() and not version("torch").endswith("+cpu")
+    return "bf16" if cuda or _cpu_flags() & {"avx512_bf16", "amx_bf16"} else "fp32"
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())

@@ -1,0 +1,89 @@
+"""Pictures of an evaluation, as PNG files: small enough for Dagster's event log."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["confusion_matrix", "learning_curves"]
+
+INK, SOFT, FIRST, SECOND = "#1f2933", "#9aa5b1", "#2563a8", "#d9822b"
+
+
+def confusion_matrix(path: Path, matrices: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str]) -> None:
+    """One confusion matrix beside the other, cells shaded by the share of their row.
+
+    Args:
+        path: the PNG file.
+        matrices: title → counts, rows true, columns predicted.
+        classes: class names.
+    """
+    import numpy as np
+
+    figure, axes = _figure(4.0 * len(matrices), 3.8, len(matrices))
+    for axis, (title, counts) in zip(axes, matrices.items(), strict=True):
+        table = np.asarray(counts)
+        shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axis.set_title(title, fontsize=11, color=INK)
+        axis.set_xlabel("predicted")
+        axis.set_ylabel("true")
+        shown = [_short(name) for name in classes]
+        axis.set_xticks(range(len(classes)), shown, rotation=0 if len(classes) < 4 else 90)
+        axis.set_yticks(range(len(classes)), shown)
+        if len(classes) <= 12:
+            for row, column in np.ndindex(*table.shape):
+                color = "white" if shares[row, column] > 0.55 else INK
+                axis.text(column, row, f"{table[row, column]:,}", ha="center", va="center", color=color)
+    _save(figure, path)
+
+
+def learning_curves(
+    path: Path, strengths: Sequence[tuple[float, float, float]], chosen: float, history: Sequence[Mapping[str, Any]], epoch: int
+) -> None:
+    """What was chosen on validation: the top model's L2 on the left, the fine-tuned model's epoch on the right.
+
+    Args:
+        path: the PNG file.
+        strengths: (l2, validation log-loss, validation accuracy) of each strength tried.
+        chosen: the l2 kept.
+        history: per epoch: validation_log_loss, and training_loss from the first epoch on.
+        epoch: the epoch kept.
+    """
+    figure, (left, right) = _figure(8.4, 3.4, 2)
+    left.plot([l2 for l2, _, _ in strengths], [loss for _, loss, _ in strengths], "o-", color=FIRST, label="validation")
+    left.axvline(chosen, color=SOFT, linestyle=":", label=f"kept: {chosen:g}")
+    left.set_xscale("log")
+    left.set_xlabel("strength of L2")
+    left.set_ylabel("log-loss")
+    left.set_title("top model", fontsize=11, color=INK)
+    epochs = [row["epoch"] for row in history]
+    right.plot(epochs, [row["validation_log_loss"] for row in history], "o-", color=FIRST, label="validation")
+    trained = [row for row in history if "training_loss" in row]
+    right.plot([row["epoch"] for row in trained], [row["training_loss"] for row in trained], "o-", color=SECOND, label="training")
+    right.axvline(epoch, color=SOFT, linestyle=":", label=f"kept: {epoch}")
+    right.set_xlabel("epoch (0: the top model)")
+    right.set_title("fine-tuned model", fontsize=11, color=INK)
+    for axis in (left, right):
+        axis.legend(frameon=False, fontsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float, columns: int) -> "tuple[Figure, Any]":
+    # No pyplot: it keeps global state and looks for a display.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    figure.savefig(path, dpi=80, metadata={"Software": None})
+
+
+def _short(name: str) -> str:
+    # A dollar sign would start matplotlib's mathematics.
+    return (name if len(name) <= 18 else f"{name[:17]}…").replace("$", r"\$")

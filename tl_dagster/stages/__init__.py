@@ -1,0 +1,13 @@
+"""The asset graph: one module per asset, in graph order."""
+
+from tl_dagster.stages.augmented_splits import AugmentedSplits
+from tl_dagster.stages.base import Stage, Work
+from tl_dagster.stages.bottleneck_features import BottleneckFeatures
+from tl_dagster.stages.dataset import Dataset
+from tl_dagster.stages.evaluation import Evaluation
+from tl_dagster.stages.fine_tuned_model import FineTunedModel
+from tl_dagster.stages.top_model import TopModel
+
+__all__ = ["STAGES", "Stage", "Work"]
+
+STAGES: tuple[type[Stage], ...] = (Dataset, AugmentedSplits, BottleneckFeatures, TopModel, FineTunedModel, Evaluation)

@@ -1,0 +1,188 @@
+"""What every stage shares: its fingerprint, its artifact, and how it looks in Dagster."""
+
+import base64
+import inspect
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import dagster as dg
+
+from tl_dagster.artifacts import Artifact, ArtifactStore, Materialized, Outcome
+from tl_dagster.errors import InputError
+from tl_dagster.identity import digest
+from tl_dagster.progress import Progress
+from tl_dagster.spec import Declaration
+
+__all__ = ["Stage", "Work", "asset_of"]
+
+GPU_TAG = {"tl_dagster/device": "gpu"}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage has in hand when it runs.
+
+    Attributes:
+        store: where artifacts are.
+        inputs: the artifacts of the assets it reads.
+        progress: tells how far it is.
+        previous: what the asset holds from before, if anything.
+    """
+
+    store: ArtifactStore
+    inputs: Mapping[str, Artifact]
+    progress: Progress
+    previous: Materialized | None
+
+
+class Stage(ABC):
+    """One asset of a pipeline.
+
+    Attributes:
+        name: the asset's name, and its folder in the store.
+        recipe: bumped by hand when the stage's output changes for the same settings and inputs.
+        description: for the UI.
+        kinds: for the UI.
+        reads: assets it reads.
+        gpu: whether it belongs to the GPU pool.
+        columns: column → type, when its artifact is a table.
+    """
+
+    name: ClassVar[str]
+    recipe: ClassVar[int]
+    description: ClassVar[str]
+    kinds: ClassVar[frozenset[str]]
+    reads: ClassVar[tuple[str, ...]] = ()
+    gpu: ClassVar[bool] = False
+    columns: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, declaration: Declaration, root: Path) -> None:
+        self.declaration = declaration
+        self.root = root
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The declared settings that determine the stage's output (JSON-serialisable)."""
+
+    @abstractmethod
+    def run(self, work: Work) -> Materialized:
+        """Find the artifact, or compute and commit it.
+
+        Raises:
+            InputError: something the user gave cannot be used.
+        """
+
+    def code_version(self) -> str:
+        """Recipe and settings: Dagster sees a change of either as a change of code."""
+        return f"{self.recipe}-{digest(self.settings())[:12]}"
+
+    def fingerprint(self, work: Work, settings: Mapping[str, Any] | None = None) -> str:
+        """The address of the artifact: a digest of everything that determines it.
+
+        Args:
+            work: the data versions of its inputs count, as they were actually loaded.
+            settings: what determines the output, when that is not the declared settings themselves.
+        """
+        used = self.settings() if settings is None else dict(settings)
+        return digest({"stage": self.name, "recipe": self.recipe, "settings": used, "inputs": self.versions(work)})
+
+    def versions(self, work: Work) -> dict[str, str]:
+        """Data version of each input that was actually loaded."""
+        return {name: artifact.data_version for name, artifact in work.inputs.items()}
+
+    def find_or_build(self, work: Work, fingerprint: str, compute: Callable[[Path], Outcome]) -> Materialized:
+        """The artifact under a fingerprint; ``compute`` writes its files when it is not there yet."""
+        found = work.store.find(self.name, fingerprint)
+        if found:
+            return Materialized(found, reused=True, computed=0, reused_rows=found.outcome.rows)
+        built = work.store.build(
+            self.name, fingerprint, compute, inputs=self.versions(work), settings=self.settings()
+        )
+        computed = built.outcome.computed
+        return Materialized(built, reused=False, computed=computed, reused_rows=built.outcome.rows - computed)
+
+
+def asset_of(stage: Stage, condition: dg.AutomationCondition[Any] | None, upstream: list[dg.AssetKey]) -> dg.AssetsDefinition:
+    """The Dagster asset of a stage.
+
+    Args:
+        stage: what runs.
+        condition: when Dagster materializes it by itself.
+        upstream: assets it follows without reading them.
+    """
+    pipeline = stage.declaration.name
+
+    @dg.asset(
+        key=[pipeline, stage.name],
+        ins={name: dg.AssetIn(key=[pipeline, name]) for name in stage.reads},
+        deps=upstream,
+        io_manager_key="artifacts",
+        group_name=pipeline,
+        description=stage.description,
+        kinds=set(stage.kinds),
+        code_version=stage.code_version(),
+        pool="gpu" if stage.gpu else None,
+        tags=GPU_TAG if stage.gpu else None,
+        op_tags=GPU_TAG if stage.gpu else None,
+        metadata=_static_metadata(stage),
+        automation_condition=condition,
+        output_required=True,
+    )
+    def materialize(context: dg.AssetExecutionContext, **inputs: Artifact) -> dg.MaterializeResult[Materialized]:
+        store: ArtifactStore = context.resources.original_resource_dict["artifacts"].store
+        progress = Progress(lambda line: context.log.info(f"{stage.name}: {line}"))
+        work = Work(store, inputs, progress, store.read_ref(pipeline, stage.name))
+        try:
+            store.check_writable()
+            begun = time.monotonic()
+            held = replace(stage.run(work), seconds=time.monotonic() - begun)
+        except InputError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+        context.log.info(
+            f"{stage.name}: {'reused' if held.reused else 'computed'} · {held.computed:,} rows computed, "
+            f"{held.reused_rows:,} reused · {held.seconds:.1f} s"
+        )
+        return dg.MaterializeResult(
+            value=held, metadata=_metadata(held), data_version=dg.DataVersion(held.artifact.data_version)
+        )
+
+    return materialize
+
+
+def _static_metadata(stage: Stage) -> dict[str, Any]:
+    source = inspect.getsourcefile(type(stage)) or ""
+    line = inspect.getsourcelines(type(stage))[1]
+    reference = dg.LocalFileCodeReference(file_path=source, line_number=line, label=type(stage).__name__)
+    metadata: dict[str, Any] = {
+        "settings": dg.MetadataValue.json(stage.settings()),
+        "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference]),
+    }
+    if stage.columns:
+        metadata["dagster/column_schema"] = dg.TableSchema(
+            columns=[dg.TableColumn(name, kind) for name, kind in stage.columns.items()]
+        )
+    return metadata
+
+
+def _metadata(held: Materialized) -> dict[str, Any]:
+    """Metadata of a materialization: numbers stay numbers, so that Dagster plots them over time."""
+    outcome = held.artifact.outcome
+    metadata: dict[str, Any] = {
+        "reused": held.reused,
+        "rows_computed": held.computed,
+        "rows_reused": held.reused_rows,
+        "seconds": round(held.seconds, 3),
+        "dagster/row_count": outcome.rows,
+        "path": dg.MetadataValue.path(held.artifact.path),
+        **{name: float(value) for name, value in outcome.metrics.items()},
+    }
+    for name, fact in outcome.facts.items():
+        metadata[name] = dg.MetadataValue.json(fact) if isinstance(fact, dict | list) else fact
+    for title, file in outcome.pictures.items():
+        picture = base64.b64encode((held.artifact.path / file).read_bytes()).decode()
+        metadata[title] = dg.MetadataValue.md(f"![{title}](data:image/png;base64,{picture})")
+    return metadata

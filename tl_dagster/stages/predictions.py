@@ -1,0 +1,65 @@
+"""Held-out predictions, as the model stages write them and the evaluation reads them."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+__all__ = ["classes_of", "read_predictions", "write_predictions"]
+
+PREDICTIONS = "predictions.parquet"
+
+
+def classes_of(table: "pd.DataFrame") -> list[str]:
+    """The class names in the order of a model's outputs (sorted)."""
+    return sorted(str(label) for label in table["label"].unique())
+
+
+def write_predictions(folder: Path, table: "pd.DataFrame", classes: list[str], logits: "np.ndarray") -> dict[str, float]:
+    """Average the views of each validation and test image and write its class probabilities.
+
+    Args:
+        folder: the model's artifact.
+        table: rows of augmented_splits, one for each row of ``logits``.
+        classes: names of the outputs.
+        logits: (views, classes).
+
+    Returns:
+        validation_accuracy, for the model's own metadata.
+    """
+    import numpy as np
+    import pandas as pd
+    from scipy.special import softmax
+
+    from tl_dagster.training.top_model import averaged_probabilities
+
+    rows = table["split"].to_numpy() != "train"
+    held_out = table[rows].reset_index(drop=True)
+    first, images = np.unique(held_out["id"].to_numpy(), return_index=True, return_inverse=True)[1:]
+    averaged = averaged_probabilities(softmax(logits[rows].astype(np.float64), axis=1), images)
+    predictions = held_out.loc[first, ["id", "label", "split"]].reset_index(drop=True)
+    predictions[[f"p{number}" for number in range(len(classes))]] = averaged
+    predictions["predicted"] = pd.Series(classes)[averaged.argmax(1)].to_numpy()
+    predictions.to_parquet(folder / PREDICTIONS)
+    (folder / "classes.json").write_text(json.dumps(classes))
+    validation = predictions[predictions["split"] == "validation"]
+    return {"validation_accuracy": float((validation["label"] == validation["predicted"]).mean())}
+
+
+def read_predictions(path: Path, split: str) -> "tuple[pd.DataFrame, np.ndarray, np.ndarray, list[str]]":
+    """One split's predictions of a model's artifact.
+
+    Returns:
+        The rows (id, label, predicted …), the true class numbers (n,), the probabilities (n, classes), the class names.
+    """
+    import numpy as np
+    import pandas as pd
+
+    classes: list[str] = json.loads((path / "classes.json").read_text())
+    rows = pd.read_parquet(path / PREDICTIONS)
+    rows = rows[rows["split"] == split].reset_index(drop=True)
+    truth = rows["label"].map({label: number for number, label in enumerate(classes)}).to_numpy(np.int64)
+    return rows, truth, rows[[f"p{number}" for number in range(len(classes))]].to_numpy(), classes
