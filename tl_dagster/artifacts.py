@@ -22,7 +22,7 @@ import dagster as dg
 
 from tl_dagster.errors import InputError
 
-__all__ = ["Artifact", "ArtifactIOManager", "ArtifactStore", "Outcome", "Materialized"]
+__all__ = ["Artifact", "ArtifactIOManager", "ArtifactStore", "Materialized", "Outcome"]
 
 
 def default_root() -> Path:

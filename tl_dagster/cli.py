@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,23 @@ def _run(pipeline: str) -> None:
         raise InputError("no assets/<pipeline>/defs.yaml here: run this in the project's folder")
     # One process: the steps follow each other anyway, and each process of its own would load the code again.
     config = {"execution": {"config": {"in_process": {}}}, "loggers": {"progress": {}}}
-    command = [sys.executable, "-m", "dagster", "job", "execute", "-m", "tl_dagster.definitions", "-d", ".", "-j", pipeline]
-    done = subprocess.run([*command, "--config-json", json.dumps(config)], check=False)  # noqa: S603  (no shell)
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "job",
+        "execute",
+        "-m",
+        "tl_dagster.definitions",
+        "-d",
+        ".",
+        "-j",
+        pipeline,
+    ]
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        json.dump(config, file)  # JSON is YAML
+        file.flush()
+        done = subprocess.run([*command, "-c", file.name], check=False)  # noqa: S603  (no shell)
     if done.returncode != 0:
         sys.exit(done.returncode)
 
@@ -108,7 +124,10 @@ def _print(answer: dict[str, Any]) -> None:
         for model in ("top_model", "fine_tuned_model"):
             low, high = metrics[f"{model}_accuracy_low"], metrics[f"{model}_accuracy_high"]
             table.add_row(
-                model, f"{metrics[f'{model}_accuracy']:.4f}", f"{low:.4f} – {high:.4f}", f"{metrics[f'{model}_macro_f1']:.4f}"
+                model,
+                f"{metrics[f'{model}_accuracy']:.4f}",
+                f"{low:.4f} – {high:.4f}",
+                f"{metrics[f'{model}_macro_f1']:.4f}",
             )
         console.print(table)
         console.print(f"report: {Path(assets['evaluation']['path']) / 'report.html'}", soft_wrap=True)

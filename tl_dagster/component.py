@@ -48,7 +48,9 @@ class TransferLearning(dg.Component):
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "TransferLearning":
         """A component from validated attributes."""
         if not isinstance(attributes, Declaration):
-            raise dg.DagsterInvalidDefinitionError("tl_dagster.TransferLearning needs `attributes` with a name and a source")
+            raise dg.DagsterInvalidDefinitionError(
+                "tl_dagster.TransferLearning needs `attributes` with a name and a source"
+            )
         return cls(attributes)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
@@ -66,7 +68,9 @@ def definitions_of(declaration: Declaration, root: Path) -> dg.Definitions:
     follows_source = [automation.source_asset(declaration, root)] if declaration.on_change else []
     condition = automation.on_change() if declaration.on_change else None
     assets = [
-        asset_of(stage(declaration, root), condition, [source.key for source in follows_source] if not stage.reads else [])
+        asset_of(
+            stage(declaration, root), condition, [source.key for source in follows_source] if not stage.reads else []
+        )
         for stage in STAGES
     ]
     job = dg.define_asset_job(

@@ -23,12 +23,12 @@ class Progress:
 
     def __init__(self, say: Callable[[str], None], unit: str = "images") -> None:
         self.say = say
-        self._unit = unit
-        self._begun = self._told = time.monotonic()
+        self.start(unit)
 
-    def start(self, unit: str) -> None:
-        """Begin counting something else."""
+    def start(self, unit: str, done: int = 0) -> None:
+        """Begin counting; ``done`` units are there already and do not count for the rate."""
         self._unit = unit
+        self._done = done
         self._begun = self._told = time.monotonic()
 
     def update(self, done: int, total: int, note: str = "") -> None:
@@ -37,6 +37,7 @@ class Progress:
         if now - self._told < INTERVAL and done < total:
             return
         self._told = now
-        rate = done / max(now - self._begun, 1e-9)
-        left = "done" if done >= total else f"ETA {clock((total - done) / max(rate, 1e-9))}"
-        self.say(f"{done:,}/{total:,} {self._unit} · {rate:,.0f} {self._unit}/s · {left}{' · ' + note if note else ''}")
+        rate = max((done - self._done) / max(now - self._begun, 1e-9), 1e-9)
+        left = "done" if done >= total else f"ETA {clock((total - done) / rate)}"
+        shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+        self.say(f"{done:,}/{total:,} {self._unit} · {shown} {self._unit}/s · {left}{' · ' + note if note else ''}")

@@ -49,6 +49,10 @@ class Bins(Settings):
 
     edges: list[float] = Field(min_length=1, description="Rising cut points between the classes.")
     names: list[str] = Field(min_length=2, description="One class name more than there are edges.")
+    soft_targets: bool = Field(
+        False,
+        description="The column is the probability of the second of two classes: train on it, not on the class alone.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Bins":
@@ -56,6 +60,8 @@ class Bins(Settings):
             raise ValueError(f"{len(self.edges)} edges make {len(self.edges) + 1} classes, not {len(self.names)} names")
         if sorted(set(self.edges)) != self.edges:
             raise ValueError(f"edges must rise, got {self.edges}")
+        if self.soft_targets and len(self.names) != 2:
+            raise ValueError(f"soft_targets needs exactly two classes, got {len(self.names)}")
         return self
 
 
@@ -103,7 +109,9 @@ class Splits(Settings):
     @model_validator(mode="after")
     def _leaves_training(self) -> "Splits":
         if self.test + self.validation >= 1:
-            raise ValueError(f"test + validation = {self.test + self.validation:g} leaves nothing to train on; keep it under 1")
+            raise ValueError(
+                f"test + validation = {self.test + self.validation:g} leaves nothing to train on; keep it under 1"
+            )
         return self
 
 
@@ -129,7 +137,9 @@ class Augmentation(Settings):
             object.__setattr__(self, "views", most)
         for field in ("views", "test_views"):
             if most is not None and getattr(self, field) > most:
-                raise ValueError(f"{field}: preset '{self.preset}' has {most} distinct views, not {getattr(self, field)}")
+                raise ValueError(
+                    f"{field}: preset '{self.preset}' has {most} distinct views, not {getattr(self, field)}"
+                )
         for step in self.transforms or []:
             if len(step) != 1:
                 raise ValueError(f"transforms: each step is one name with its arguments, got {sorted(step)}")
@@ -145,15 +155,24 @@ class Backbone(Settings):
         description="Nothing: the backbone's own pre-trained weights. Else 'random:SEED', 'package:PACKAGE/FILE', "
         "a path, an https:// URL (with `sha256`), or the library's tag ('IMAGENET1K_V2', 'in1k').",
     )
-    sha256: str | None = Field(None, pattern="^[0-9a-f]{8,64}$", description="Required (prefix of the) weights' SHA-256.")
-    image_size: int | None = Field(None, ge=32, le=1024, description="Pixels of the square input; the weights' own if not given.")
+    sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{8,64}$", description="Required (prefix of the) weights' SHA-256."
+    )
+    image_size: int | None = Field(
+        None, ge=32, le=1024, description="Pixels of the square input; the weights' own if not given."
+    )
     resize: Literal["crop", "squash"] = Field(
-        "crop", description="crop: shorter side to size, then the centre, as in pre-training. squash: the whole image to the square."
+        "crop",
+        description="crop: shorter side to size, then the centre, as in pre-training. squash: the whole image to the square.",
     )
     taps: list[str] = Field(
-        ["penultimate"], min_length=1, description="Where features are taken: stage1 (lower) … penultimate, or a module's name."
+        ["penultimate"],
+        min_length=1,
+        description="Where features are taken: stage1 (lower) … penultimate, or a module's name.",
     )
-    pooling: Literal["avg", "max", "avg+max"] = Field("avg", description="Pooling over positions of a tap that is a map.")
+    pooling: Literal["avg", "max", "avg+max"] = Field(
+        "avg", description="Pooling over positions of a tap that is a map."
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it.")
 
     @field_validator("name")
@@ -169,7 +188,9 @@ class TopModel(Settings):
     """Multinomial logistic regression on the cached, standardised features of all training views."""
 
     l2: list[Annotated[float, Field(gt=0)]] = Field(
-        [1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001], min_length=1, description="Strengths of L2 tried; validation chooses."
+        [1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001],
+        min_length=1,
+        description="Strengths of L2 tried; validation chooses.",
     )
     max_iterations: int = Field(100, ge=1, le=10_000, description="L-BFGS iterations for each strength.")
     balanced: bool = Field(False, description="Weigh the classes equally, whatever their sizes.")
@@ -181,10 +202,10 @@ class FineTuning(Settings):
     freeze_through: str = Field(
         "auto", description="The last stage that stays frozen, as a tap name; auto: all but the last stage."
     )
-    epochs: int = Field(4, ge=1, le=1000, description="Passes over the training images.")
-    views_per_epoch: int = Field(2, ge=1, le=256, description="Views of each training image seen in one epoch.")
+    epochs: int = Field(10, ge=1, le=1000, description="Passes over the training images.")
+    views_per_epoch: int = Field(1, ge=1, le=256, description="Views of each training image seen in one epoch.")
     learning_rate: float = Field(1e-4, gt=0, le=0.1, description="Peak learning rate of the unfrozen blocks.")
-    head_learning_rate: float = Field(1e-4, gt=0, le=0.1, description="Peak learning rate of the classifier.")
+    head_learning_rate: float = Field(1e-5, gt=0, le=0.1, description="Peak learning rate of the classifier.")
     weight_decay: float = Field(0.05, ge=0, le=10, description="AdamW's decoupled weight decay.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
     batch_size: int = Field(64, ge=1, le=65_536, description="Views in one optimiser step.")

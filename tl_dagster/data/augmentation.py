@@ -120,7 +120,9 @@ def compose_steps(steps: list[dict[str, dict[str, Any]]], size: int) -> Any:
         kind = getattr(albumentations, name, None)
         if not (isinstance(kind, type) and issubclass(kind, albumentations.BasicTransform)):
             known = sorted(public for public in vars(albumentations) if public[0].isupper())
-            raise InputError(f"augmentation.transforms: '{name}' is no albumentations transform: {nearest(name, known)}")
+            raise InputError(
+                f"augmentation.transforms: '{name}' is no albumentations transform: {nearest(name, known)}"
+            )
         given = {key: (size, size) if value == "image" else _tuples(value) for key, value in arguments.items()}
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # albumentations only warns of unknown arguments
@@ -140,5 +142,10 @@ def _symmetry(pixels: "np.ndarray", name: str) -> "np.ndarray":
         import numpy as np
 
         return np.rot90(pixels, int(name[1:]) // 90)
-    flipped = {"h": pixels[:, ::-1], "v": pixels[::-1], "t": pixels.swapaxes(0, 1), "hvt": pixels[::-1, ::-1].swapaxes(0, 1)}
+    flipped = {
+        "h": pixels[:, ::-1],
+        "v": pixels[::-1],
+        "t": pixels.swapaxes(0, 1),
+        "hvt": pixels[::-1, ::-1].swapaxes(0, 1),
+    }
     return flipped[name]

@@ -69,7 +69,9 @@ def read_verified(path: str, expected: str) -> bytes:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}; materialize `dataset` again to see what is there now") from error
+        raise InputError(
+            f"{path}: {error.strerror or error}; materialize `dataset` again to see what is there now"
+        ) from error
     if image_id(content) != expected:
         raise InputError(f"{path} changed since it was ingested; materialize `dataset` again")
     return content

@@ -24,7 +24,7 @@ def identify(
     """Read and hash every file of a listing.
 
     Args:
-        listing: columns uri, label, group, split (see :func:`tl_dagster.data.sources.list_images`).
+        listing: columns uri, label, group, split, confidence (see :func:`tl_dagster.data.sources.list_images`).
         workers: threads that read.
         progress: told the number of files done.
 
@@ -57,7 +57,7 @@ def ingest(
         progress: told the number of files done.
 
     Returns:
-        The manifest (columns id, uri, label, group, split, width, height, format, problem; sorted by uri) and the
+        The manifest (columns id, uri, label, group, split, confidence, width, height, format, problem; sorted by uri) and the
         number of images that were decoded.
 
     Raises:
@@ -69,7 +69,10 @@ def ingest(
         looked = _counted(pool.map(lambda uri: probe(Path(uri).read_bytes()), fresh["uri"]), progress)
         seen.update(zip(fresh["id"], looked, strict=True))
     manifest = identified.drop(columns="problem")
-    found = [seen.get(identity, Probe(0, 0, "", problem)) for identity, problem in zip(identified["id"], identified["problem"], strict=True)]
+    found = [
+        seen.get(identity, Probe(0, 0, "", problem))
+        for identity, problem in zip(identified["id"], identified["problem"], strict=True)
+    ]
     for field in ("width", "height", "format", "problem"):
         manifest[field] = [getattr(each, field) for each in found]
     _set_copies_aside(manifest)
@@ -89,8 +92,8 @@ def usable(manifest: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def content_digest(manifest: "pd.DataFrame") -> str:
-    """The data version: a digest of the usable images' ids, labels, groups and given splits; not of their names."""
-    rows = usable(manifest)[["id", "label", "group", "split"]]
+    """The data version: a digest of the usable images' ids, labels, groups, given splits and soft targets; not of their names."""
+    rows = usable(manifest)[["id", "label", "group", "split", "confidence"]]
     running = hashlib.sha256()
     for row in rows.astype(object).where(rows.notna(), None).itertuples(index=False):
         running.update(digest(list(row)).encode())

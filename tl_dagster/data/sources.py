@@ -36,8 +36,8 @@ def list_images(source: FolderSource | ManifestSource, root: Path) -> "pd.DataFr
         root: the project's root, that relative paths start from.
 
     Returns:
-        Columns ``uri`` (absolute path), ``label`` (class name), ``group`` and ``split``
-        (train, validation, test), the last two None where the source gives none.
+        Columns ``uri`` (absolute path), ``label`` (class name), ``group``, ``split`` (train, validation, test) and
+        ``confidence`` (probability that the label is right); the last three None where the source gives none.
 
     Raises:
         InputError: the source is missing, empty, or has a single class.
@@ -93,8 +93,8 @@ def _folder(source: FolderSource, root: Path) -> "pd.DataFrame":
         classes = [(label, given[part.name]) for part in children for label in _subfolders(part)]
     else:
         classes = [(label, None) for label in children]
-    rows = [(str(path), label.name, None, split) for label, split in classes for path in _images(label)]
-    return pd.DataFrame(rows, columns=["uri", "label", "group", "split"])
+    rows = [(str(path), label.name, None, split, None) for label, split in classes for path in _images(label)]
+    return pd.DataFrame(rows, columns=["uri", "label", "group", "split", "confidence"])
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -122,14 +122,21 @@ def _manifest(source: ManifestSource, root: Path) -> "pd.DataFrame":
     missing = table[source.uri].isna() | table[source.label].isna()
     if missing.any():
         line = int(missing.to_numpy().argmax())
-        raise InputError(f"{path}: row {line + 1} has an empty '{source.uri}' or '{source.label}'; fill it in or remove the row")
+        raise InputError(
+            f"{path}: row {line + 1} has an empty '{source.uri}' or '{source.label}'; fill it in or remove the row"
+        )
     base = (root / source.root).absolute() if source.root else path.parent
     return pd.DataFrame(
         {
             "uri": [os.path.normpath(base / str(uri)) for uri in table[source.uri]],
-            "label": _binned(table[source.label], source.bins, path) if source.bins else table[source.label].astype(str),
+            "label": _binned(table[source.label], source.bins, path)
+            if source.bins
+            else table[source.label].astype(str),
             "group": table[source.group].astype(str) if source.group else None,
             "split": _given_splits(table[source.split], path) if source.split else None,
+            "confidence": _confidences(table[source.label], source.bins, path)
+            if source.bins and source.bins.soft_targets
+            else None,
         }
     )
 
@@ -159,8 +166,21 @@ def _binned(values: "pd.Series", bins: Bins, path: Path) -> "pd.Series":
     numbers = pd.to_numeric(values, errors="coerce")
     if numbers.isna().any():
         bad = values[numbers.isna()].iloc[0]
-        raise InputError(f"{path}: label '{bad}' is not a number, and `bins` cuts numbers; remove `bins` or mend the row")
+        raise InputError(
+            f"{path}: label '{bad}' is not a number, and `bins` cuts numbers; remove `bins` or mend the row"
+        )
     return pd.Series([bins.names[sum(value >= edge for edge in bins.edges)] for value in numbers], index=values.index)
+
+
+def _confidences(values: "pd.Series", bins: Bins, path: Path) -> "pd.Series":
+    """The probability of a row's own class, from that of the second of two."""
+    outside = values[~values.between(0, 1)]
+    if len(outside):
+        raise InputError(
+            f"{path}: {outside.iloc[0]} is no probability, and bins.soft_targets takes the column as one; remove it"
+        )
+    second = values >= bins.edges[0]
+    return values.where(second, 1 - values).astype(float)
 
 
 def _given_splits(values: "pd.Series", path: Path) -> list[str | None]:

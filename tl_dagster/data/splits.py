@@ -73,10 +73,10 @@ def views(images: "pd.DataFrame", assigned: "pd.Series", augmentation: Augmentat
         augmentation: how many views there are, and their seed.
 
     Returns:
-        Columns id, label, split, view (index; 0 is the plain image), sorted by id and view.
+        Columns id, label, confidence, split, view (index; 0 is the plain image), sorted by id and view.
     """
     counts = assigned.map(lambda split: augmentation.views if split == "train" else augmentation.test_views)
-    table = images[["id", "label"]].assign(split=assigned)
+    table = images[["id", "label", "confidence"]].assign(split=assigned)
     table = table.loc[table.index.repeat(counts)].reset_index(drop=True)
     table["view"] = table.groupby("id").cumcount()
     return table

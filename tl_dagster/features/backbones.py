@@ -138,7 +138,6 @@ def tail(model: "torch.nn.Module", boundary: str, taps: Sequence[tuple[str, str]
     """
     import torch
 
-    import torch
 
     import_timm()
     from timm.models import create_feature_extractor

@@ -58,7 +58,9 @@ class BackboneInfo:
             return self.stages[tap]
         if tap in self.modules:
             return tap
-        raise InputError(f"{self.name} has no tap '{tap}': {nearest(tap, [*self.stages, PENULTIMATE])}; or a module's name")
+        raise InputError(
+            f"{self.name} has no tap '{tap}': {nearest(tap, [*self.stages, PENULTIMATE])}; or a module's name"
+        )
 
     def is_below(self, path: str, boundary: str) -> bool:
         """Whether a module runs before (or within) the layer that a tap names."""

@@ -107,7 +107,7 @@ def extract(
                 parts.clear()
         flushed, held, told = done, 0, time.monotonic()
 
-    progress.start("views")
+    progress.say(f"{len(wanted):,} views to forward; the first batch loads (and compiles) the network")
     try:
         with torch.inference_mode():
             for pixels in batches(wanted, resize, views, compute):
@@ -115,6 +115,8 @@ def extract(
                 for parts, output, column in zip(kept, outputs, columns, strict=True):
                     parts.append(output[: len(pixels)].to(getattr(torch, column.dtype)).cpu().numpy())
                     held += parts[-1].nbytes
+                if done == 0:
+                    progress.start("views", len(pixels))
                 done += len(pixels)
                 progress.update(done, len(wanted))
                 if held > FLUSH_BYTES or time.monotonic() - told > FLUSH_SECONDS:

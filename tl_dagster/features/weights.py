@@ -79,7 +79,9 @@ def locate(backbone: Backbone, info: BackboneInfo) -> Weights:
         return _checked(shipped, backbone.sha256)
     if "://" in declared:
         if backbone.sha256 is None:
-            raise InputError("backbone.sha256: weights from a URL need the file's SHA-256, to know that they are the right ones")
+            raise InputError(
+                "backbone.sha256: weights from a URL need the file's SHA-256, to know that they are the right ones"
+            )
         return _downloaded(declared, backbone.sha256)
     return _checked(Path(declared).expanduser(), backbone.sha256)
 
@@ -94,7 +96,9 @@ def _in_package(package: str, file: str) -> Path | None:
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slow_sha256(path)
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slow_sha256(path)
+        )
 
 
 def _slow_sha256(path: Path) -> str:  # Python 3.10
@@ -110,16 +114,22 @@ def _checked(path: Path, expected: str | None, *, in_order: bool = False) -> Wei
         raise InputError(f"backbone.weights: no file {path}; give a file, a URL, a library's tag, or random:0")
     found = _sha256(path)
     if expected and not found.startswith(expected):
-        raise InputError(f"backbone.weights: {path} has SHA-256 {found[:16]}…, not {expected[:16]}…; it is another or a damaged file")
+        raise InputError(
+            f"backbone.weights: {path} has SHA-256 {found[:16]}…, not {expected[:16]}…; it is another or a damaged file"
+        )
     return Weights(path, found, in_order)
 
 
 def _downloaded(url: str, expected: str) -> Weights:
     """Fetch a file once into torch's own cache folder, so that other programs' downloads are found too."""
-    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "torch")
+    home = os.environ.get("TORCH_HOME") or Path(
+        os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "torch"
+    )
     folder = Path(home, "hub", "checkpoints")
     # Hub files are all called model.safetensors: their repository belongs to the name.
-    name = "-".join(url.split("/")[3:5] + [url.rpartition("/")[2]]) if "huggingface.co" in url else url.rpartition("/")[2]
+    name = (
+        "-".join(url.split("/")[3:5] + [url.rpartition("/")[2]]) if "huggingface.co" in url else url.rpartition("/")[2]
+    )
     path = folder / name
     if not path.is_file():
         _fetch(url, path, expected)

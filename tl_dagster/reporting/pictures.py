@@ -41,7 +41,11 @@ def confusion_matrix(path: Path, matrices: Mapping[str, Sequence[Sequence[int]]]
 
 
 def learning_curves(
-    path: Path, strengths: Sequence[tuple[float, float, float]], chosen: float, history: Sequence[Mapping[str, Any]], epoch: int
+    path: Path,
+    strengths: Sequence[tuple[float, float, float]],
+    chosen: float,
+    history: Sequence[Mapping[str, Any]],
+    epoch: int,
 ) -> None:
     """What was chosen on validation: the top model's L2 on the left, the fine-tuned model's epoch on the right.
 
@@ -62,7 +66,13 @@ def learning_curves(
     epochs = [row["epoch"] for row in history]
     right.plot(epochs, [row["validation_log_loss"] for row in history], "o-", color=FIRST, label="validation")
     trained = [row for row in history if "training_loss" in row]
-    right.plot([row["epoch"] for row in trained], [row["training_loss"] for row in trained], "o-", color=SECOND, label="training")
+    right.plot(
+        [row["epoch"] for row in trained],
+        [row["training_loss"] for row in trained],
+        "o-",
+        color=SECOND,
+        label="training",
+    )
     right.axvline(epoch, color=SOFT, linestyle=":", label=f"kept: {epoch}")
     right.set_xlabel("epoch (0: the top model)")
     right.set_title("fine-tuned model", fontsize=11, color=INK)

@@ -20,7 +20,12 @@ small { opacity: .75; }
 
 
 def write_report(
-    path: Path, title: str, lead: str, models: Mapping[str, Mapping[str, Any]], pictures: Mapping[str, Path], facts: Sequence[tuple[str, str]]
+    path: Path,
+    title: str,
+    lead: str,
+    models: Mapping[str, Mapping[str, Any]],
+    pictures: Mapping[str, Path],
+    facts: Sequence[tuple[str, str]],
 ) -> None:
     """Write the report.
 

@@ -24,10 +24,19 @@ class AugmentedSplits(Stage):
 
     name = "augmented_splits"
     recipe = 1
-    description = "One row per view of each image: its split, its index (0 is the plain image), and the identity of its pixels."
+    description = (
+        "One row per view of each image: its split, its index (0 is the plain image), and the identity of its pixels."
+    )
     kinds = frozenset({"parquet"})
     reads = ("dataset",)
-    columns = {"id": "string", "label": "string", "split": "string", "view": "int", "key": "string"}
+    columns = {
+        "id": "string",
+        "label": "string",
+        "confidence": "float",
+        "split": "string",
+        "view": "int",
+        "key": "string",
+    }
 
     def settings(self) -> dict[str, Any]:
         """Fractions, views and transforms, with presets written out."""
@@ -45,16 +54,22 @@ class AugmentedSplits(Stage):
         images = usable(read_manifest(work.inputs["dataset"].path))
         table = views(images, assign(images, self.declaration.splits), self.declaration.augmentation)
         drawn = Views(self.declaration.augmentation)
-        table["key"] = [drawn.identity(identity, view) for identity, view in zip(table["id"], table["view"], strict=True)]
+        table["key"] = [
+            drawn.identity(identity, view) for identity, view in zip(table["id"], table["view"], strict=True)
+        ]
         table.to_parquet(folder / VIEWS)
         plain = table[table["view"] == 0]
         counts = plain.groupby(["label", "split"]).size().unstack(fill_value=0)
         return Outcome(
             rows=len(table),
             computed=len(table),
-            metrics={f"{split}_images": int((plain["split"] == split).sum()) for split in ("train", "validation", "test")},
+            metrics={
+                f"{split}_images": int((plain["split"] == split).sum()) for split in ("train", "validation", "test")
+            },
             facts={"images_per_class_and_split": {str(label): row.to_dict() for label, row in counts.iterrows()}},
-            data_version=hashlib.sha256("\n".join(table["key"] + table["split"] + table["label"]).encode()).hexdigest(),
+            data_version=hashlib.sha256(
+                "\n".join(table["key"] + table["split"] + table["label"] + table["confidence"].astype(str)).encode()
+            ).hexdigest(),
         )
 
 

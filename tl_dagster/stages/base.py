@@ -99,14 +99,14 @@ class Stage(ABC):
         found = work.store.find(self.name, fingerprint)
         if found:
             return Materialized(found, reused=True, computed=0, reused_rows=found.outcome.rows)
-        built = work.store.build(
-            self.name, fingerprint, compute, inputs=self.versions(work), settings=self.settings()
-        )
+        built = work.store.build(self.name, fingerprint, compute, inputs=self.versions(work), settings=self.settings())
         computed = built.outcome.computed
         return Materialized(built, reused=False, computed=computed, reused_rows=built.outcome.rows - computed)
 
 
-def asset_of(stage: Stage, condition: dg.AutomationCondition[Any] | None, upstream: list[dg.AssetKey]) -> dg.AssetsDefinition:
+def asset_of(
+    stage: Stage, condition: dg.AutomationCondition[Any] | None, upstream: list[dg.AssetKey]
+) -> dg.AssetsDefinition:
     """The Dagster asset of a stage.
 
     Args:

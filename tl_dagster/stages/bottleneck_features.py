@@ -117,7 +117,14 @@ class BottleneckFeatures(Stage):
     kinds = frozenset({"pytorch", "arrow"})
     reads = ("dataset", "augmented_splits")
     gpu = True
-    columns = {"id": "string", "label": "string", "split": "string", "view": "int", "key": "string"}
+    columns = {
+        "id": "string",
+        "label": "string",
+        "confidence": "float",
+        "split": "string",
+        "view": "int",
+        "key": "string",
+    }
 
     def settings(self) -> dict[str, Any]:
         """The declared backbone."""
@@ -142,14 +149,23 @@ class BottleneckFeatures(Stage):
 
         def write(folder: Path) -> Outcome:
             table.to_parquet(folder / "views.parquet")
-            kept = [{"tap": tap, "recipe": column.recipe} for tap, column in zip(frozen.backbone.taps, columns, strict=True)]
+            kept = [
+                {"tap": tap, "recipe": column.recipe} for tap, column in zip(frozen.backbone.taps, columns, strict=True)
+            ]
             (folder / COLUMNS).write_text(json.dumps(kept, indent=1))
-            widths = {tap: column.read(table["key"][:1]).width for tap, column in zip(frozen.backbone.taps, columns, strict=True)}
+            widths = {
+                tap: column.read(table["key"][:1]).width
+                for tap, column in zip(frozen.backbone.taps, columns, strict=True)
+            }
             return Outcome(
                 rows=len(table),
                 computed=computed,
                 metrics={"features": sum(widths.values())},
-                facts={"features_per_tap": widths, "precision": frozen.precision, "weights_sha256": frozen.weights.identity},
+                facts={
+                    "features_per_tap": widths,
+                    "precision": frozen.precision,
+                    "weights_sha256": frozen.weights.identity,
+                },
             )
 
         # The columns' digests hold all that matters of the settings, with "auto" resolved on this machine.
@@ -172,4 +188,7 @@ def views_to_draw(table: "pd.DataFrame", manifest: "pd.DataFrame") -> list[View]
 
 def open_columns(path: Path, store: ArtifactStore) -> list[tuple[str, Column]]:
     """(tap, column) of a bottleneck_features artifact."""
-    return [(each["tap"], Column(store.root / "features", each["recipe"])) for each in json.loads((path / COLUMNS).read_text())]
+    return [
+        (each["tap"], Column(store.root / "features", each["recipe"]))
+        for each in json.loads((path / COLUMNS).read_text())
+    ]

@@ -35,6 +35,7 @@ class Dataset(Stage):
         "label": "string",
         "group": "string",
         "split": "string",
+        "confidence": "float",
         "width": "int",
         "height": "int",
         "format": "string",

@@ -11,7 +11,7 @@ from tl_dagster.stages.augmented_splits import read_views
 from tl_dagster.stages.base import Stage, Work
 from tl_dagster.stages.bottleneck_features import Frozen, open_columns, views_to_draw
 from tl_dagster.stages.dataset import read_manifest
-from tl_dagster.stages.predictions import classes_of, write_predictions
+from tl_dagster.stages.predictions import classes_of, targets_of, write_predictions
 from tl_dagster.stages.top_model import read_features, read_head
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ class Images:
         from tl_dagster.features.extraction import batches
 
         declaration, preprocess = self.frozen.declaration, self.frozen.info.preprocess
-        drawn = batches([self.views[row] for row in rows], self.frozen.resize, Views(declaration.augmentation), declaration.compute)
+        drawn = batches(
+            [self.views[row] for row in rows], self.frozen.resize, Views(declaration.augmentation), declaration.compute
+        )
         pixels = torch.from_numpy(np.concatenate(list(drawn))).permute(0, 3, 1, 2).float()
         mean, std = (torch.tensor(preprocess[name]).view(1, 3, 1, 1) * 255 for name in ("mean", "std"))
         return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last), torch.from_numpy(self.below[rows])
@@ -109,7 +111,11 @@ class FineTunedModel(Stage):
         below = [frozen.info.is_below(column.recipe["tap"], boundary) for column in columns]
         widths = [column.read(table["key"][:1]).width for column in columns]
         is_frozen = np.repeat(below, widths)
-        above = [(column.recipe["tap"], column.recipe["pooling"]) for column, under in zip(columns, below, strict=True) if not under]
+        above = [
+            (column.recipe["tap"], column.recipe["pooling"])
+            for column, under in zip(columns, below, strict=True)
+            if not under
+        ]
         features = read_features(work.inputs["bottleneck_features"], work.store)[:, is_frozen].astype(np.float32)
         upper, inputs = self._upper(frozen, boundary, above, table, features, work)
         model = network(upper, read_head(work.inputs["top_model"].path), is_frozen)
@@ -117,19 +123,30 @@ class FineTunedModel(Stage):
 
         classes = classes_of(table)
         labels = table["label"].map({label: number for number, label in enumerate(classes)}).to_numpy(np.int64)
+        targets = targets_of(table, classes)
         splits, identities = table["split"].to_numpy(), table["id"].to_numpy()
         train = np.flatnonzero(splits == "train").reshape(-1, self.declaration.augmentation.views)
         held_out = np.flatnonzero(splits == "validation")
         images = np.unique(identities[held_out], return_inverse=True)[1]
         result = fine_tune(
-            model, inputs, train, (held_out, images), labels, self.declaration.fine_tuning, frozen.precision, work.progress
+            model,
+            inputs,
+            train,
+            (held_out, images),
+            labels,
+            targets,
+            self.declaration.fine_tuning,
+            frozen.precision,
+            work.progress,
         )
 
         logits = np.zeros((len(table), len(classes)), dtype=np.float32)
         rows = np.flatnonzero(splits != "train")
         logits[rows] = predict(model, inputs, rows, frozen.precision).numpy()
         metrics = write_predictions(folder, table, classes, logits)
-        save_file({name: value.cpu().contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
+        save_file(
+            {name: value.cpu().contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors"
+        )
         described = {
             "backbone": frozen.backbone.model_dump(mode="json"),
             "frozen_through": boundary,
@@ -144,12 +161,20 @@ class FineTunedModel(Stage):
             metrics={**metrics, "epoch": result.epoch},
             facts={
                 "frozen_through": boundary,
-                "frozen_part": "from the feature cache" if isinstance(inputs, Activations) else "recomputed in each step",
+                "frozen_part": "from the feature cache"
+                if isinstance(inputs, Activations)
+                else "recomputed in each step",
             },
         )
 
     def _upper(
-        self, frozen: Frozen, boundary: str, above: list[tuple[str, str]], table: "pd.DataFrame", below: "np.ndarray", work: Work
+        self,
+        frozen: Frozen,
+        boundary: str,
+        above: list[tuple[str, str]],
+        table: "pd.DataFrame",
+        below: "np.ndarray",
+        work: Work,
     ) -> "tuple[torch.nn.Module, Activations | Images]":
         """The trainable part, and the inputs that fit it."""
         from tl_dagster.features.backbones import tail, tapped, unfreeze_above

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["classes_of", "read_predictions", "write_predictions"]
+__all__ = ["classes_of", "read_predictions", "targets_of", "write_predictions"]
 
 PREDICTIONS = "predictions.parquet"
 
@@ -18,7 +18,22 @@ def classes_of(table: "pd.DataFrame") -> list[str]:
     return sorted(str(label) for label in table["label"].unique())
 
 
-def write_predictions(folder: Path, table: "pd.DataFrame", classes: list[str], logits: "np.ndarray") -> dict[str, float]:
+def targets_of(table: "pd.DataFrame", classes: list[str]) -> "np.ndarray":
+    """What each view is trained towards: float32 (views, classes).
+
+    One-hot, or where the source says how sure a label is, that on the label and the rest spread over the others.
+    """
+    import numpy as np
+
+    sure = table["confidence"].to_numpy(np.float32, na_value=1.0)[:, None]
+    own = np.eye(len(classes), dtype=np.float32)[table["label"].map(classes.index).to_numpy()]
+    targets: np.ndarray = own * sure + (1 - own) * (1 - sure) / (len(classes) - 1)
+    return targets
+
+
+def write_predictions(
+    folder: Path, table: "pd.DataFrame", classes: list[str], logits: "np.ndarray"
+) -> dict[str, float]:
     """Average the views of each validation and test image and write its class probabilities.
 
     Args:

@@ -8,7 +8,7 @@ from tl_dagster.artifacts import ArtifactStore, Materialized, Outcome
 from tl_dagster.stages.augmented_splits import read_views
 from tl_dagster.stages.base import Stage, Work
 from tl_dagster.stages.bottleneck_features import open_columns
-from tl_dagster.stages.predictions import classes_of, write_predictions
+from tl_dagster.stages.predictions import classes_of, targets_of, write_predictions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,9 @@ class TopModel(Stage):
 
     name = "top_model"
     recipe = 1
-    description = "Multinomial logistic regression on the bottleneck features of all training views; validation chooses its L2."
+    description = (
+        "Multinomial logistic regression on the bottleneck features of all training views; validation chooses its L2."
+    )
     kinds = frozenset({"pytorch"})
     reads = ("bottleneck_features",)
 
@@ -52,9 +54,8 @@ class TopModel(Stage):
         images = np.unique(table["id"].to_numpy()[held_out], return_inverse=True)[1]
         work.progress.start("strengths")
         best = fit(
-            (values[train], labels[train]),
+            (values[train], targets_of(table.iloc[train], classes)),
             (values[held_out], labels[held_out], images),
-            len(classes),
             self.declaration.top_model,
             work.progress.update,
         )

@@ -41,35 +41,34 @@ class Fit:
 def fit(
     train: tuple["np.ndarray", "np.ndarray"],
     validation: tuple["np.ndarray", "np.ndarray", "np.ndarray"],
-    classes: int,
     settings: TopModel,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> Fit:
     """Fit the classifier for each strength of L2 and keep the one with the lowest validation log-loss.
 
     Args:
-        train: features (N, D) and labels (N,) int64 of all training views.
-        validation: features (M, D), labels (M,) and image numbers (M,), whose views are averaged.
-        classes: number of classes.
+        train: features (N, D) and targets (N, classes), float32, of all training views.
+        validation: features (M, D), class numbers (M,) and image numbers (M,), whose views are averaged.
         settings: strengths, iterations, class weights.
         progress: told (done, total, note) for each strength.
     """
     import torch
 
     features = torch.from_numpy(train[0]).float()
-    labels = torch.from_numpy(train[1])
+    targets = torch.from_numpy(train[1])
+    classes = targets.shape[1]
     mean = features.mean(0)
     std = features.std(0).clamp_min(1e-3)
     features.sub_(mean).div_(std)
     held_out = torch.from_numpy(validation[0]).float().sub_(mean).div_(std)
     emphasis = None
     if settings.balanced:
-        emphasis = len(labels) / (classes * torch.bincount(labels, minlength=classes).float())
+        emphasis = len(targets) / (classes * targets.sum(0))
     parameters = torch.zeros(classes, features.shape[1] + 1)
     best: tuple[float, float, torch.Tensor] | None = None
     path = []
     for number, l2 in enumerate(sorted(settings.l2, reverse=True), 1):
-        parameters = _minimise(features, labels, l2, parameters, emphasis, settings.max_iterations)
+        parameters = _minimise(features, targets, l2, parameters, emphasis, settings.max_iterations)
         logits = held_out @ parameters[:, :-1].T + parameters[:, -1]
         loss, accuracy = validate(logits.softmax(1).numpy(), validation[1], validation[2])
         path.append((l2, loss, accuracy))
@@ -83,7 +82,7 @@ def fit(
 
 def _minimise(
     features: "torch.Tensor",
-    labels: "torch.Tensor",
+    targets: "torch.Tensor",
     l2: float,
     start: "torch.Tensor",
     emphasis: "torch.Tensor | None",
@@ -99,7 +98,7 @@ def _minimise(
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
         logits = torch.addmm(parameters[:, -1], features, parameters[:, :-1].T)
-        loss = torch.nn.functional.cross_entropy(logits, labels, weight=emphasis)
+        loss = torch.nn.functional.cross_entropy(logits, targets, weight=emphasis)
         loss = loss + 0.5 * l2 * parameters[:, :-1].square().sum()
         loss.backward()
         return loss

@@ -1,0 +1,88 @@
+"""Shared parts of the tests: real solar-cell photographs, a store, and a real Dagster instance to run pipelines on."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from tl_dagster import ArtifactIOManager, ArtifactStore, Declaration, definitions_of
+from tl_dagster.artifacts import Materialized
+
+
+def elpv() -> Path:
+    spec = importlib.util.find_spec("elpv_dataset")
+    assert spec and spec.submodule_search_locations
+    return Path(next(iter(spec.submodule_search_locations)), "data")
+
+
+@pytest.fixture(scope="session")
+def labels() -> pd.DataFrame:
+    """image, probability, module of every ELPV cell."""
+    return pd.read_csv(elpv() / "labels.csv", sep=r"\s+", names=["image", "probability", "module"])
+
+
+@pytest.fixture
+def photos(tmp_path: Path, labels: pd.DataFrame) -> Path:
+    """A folder of 30 functional and 30 defective cells, one sub-folder per class."""
+    for name, value in (("functional", 0.0), ("defective", 1.0)):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        for image in labels[labels["probability"] == value]["image"].head(30):
+            shutil.copy(elpv() / image, folder)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
+    """An empty store; what is known of backbones is shared by all tests."""
+    root = tmp_path / "store"
+    root.mkdir()
+    shared = tmp_path_factory.getbasetemp() / "backbones"
+    shared.mkdir(exist_ok=True)
+    (root / "backbones").symlink_to(shared)
+    monkeypatch.setenv("TL_DAGSTER_STORE", str(root))
+    return ArtifactStore(root)
+
+
+class Pipeline:
+    """Runs declarations as Dagster jobs in one instance and one store."""
+
+    def __init__(self, store: ArtifactStore, instance: dg.DagsterInstance, source: Path) -> None:
+        self.store, self.instance = store, instance
+        self.settings: dict = {
+            "name": "cells",
+            "source": {"kind": "folder", "path": str(source)},
+            "splits": {"test": 0.3, "validation": 0.3},
+            "augmentation": {"views": 3},
+            "backbone": {"image_size": 64},
+            "fine_tuning": {"epochs": 1},
+            "top_model": {"l2": [0.1]},
+        }
+
+    def declaration(self, **changes) -> Declaration:
+        merged = {**self.settings}
+        for section, change in changes.items():
+            merged[section] = {**merged.get(section, {}), **change} if isinstance(change, dict) else change
+        return Declaration.model_validate(merged)
+
+    def definitions(self, **changes) -> dg.Definitions:
+        shared = dg.Definitions(resources={"artifacts": ArtifactIOManager(root=str(self.store.root))})
+        return dg.Definitions.merge(definitions_of(self.declaration(**changes), self.store.root.parent), shared)
+
+    def run(self, *, raise_on_error: bool = True, **changes) -> dg.ExecuteInProcessResult:
+        name = changes.get("name", "cells")
+        job = self.definitions(**changes).resolve_job_def(name)
+        return job.execute_in_process(instance=self.instance, raise_on_error=raise_on_error)
+
+    def held(self, name: str = "cells") -> dict[str, Materialized]:
+        assets = ("dataset", "augmented_splits", "bottleneck_features", "top_model", "fine_tuned_model", "evaluation")
+        return {asset: held for asset in assets if (held := self.store.read_ref(name, asset))}
+
+
+@pytest.fixture
+def pipeline(store: ArtifactStore, photos: Path):
+    with dg.instance_for_test() as instance:
+        yield Pipeline(store, instance, photos)

@@ -1,0 +1,179 @@
+"""The change matrix: for each kind of change, exactly which stages and rows compute, and that changing back computes nothing."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+STAGES = ("dataset", "augmented_splits", "bottleneck_features", "top_model", "fine_tuned_model", "evaluation")
+BELOW_SPLITS, BELOW_FEATURES, MODELS = STAGES[1:], STAGES[2:], STAGES[3:]
+
+
+def first(photos: Path) -> Path:
+    return sorted((photos / "functional").glob("*.png"))[0]
+
+
+def add_image(photos: Path) -> None:
+    Image.open(first(photos)).rotate(7).save(photos / "functional" / "new.png")
+
+
+def rename(photos: Path) -> None:
+    first(photos).rename(photos / "functional" / "renamed.png")
+
+
+def touch(photos: Path) -> None:
+    os.utime(first(photos), (1, 1))
+
+
+def resave(photos: Path) -> None:
+    Image.open(first(photos)).save(first(photos), compress_level=1)
+
+
+def relabel(photos: Path) -> None:
+    shutil.move(first(photos), photos / "defective" / "relabelled.png")
+
+
+def remove(photos: Path) -> None:
+    first(photos).unlink()
+
+
+def break_one(photos: Path) -> None:
+    first(photos).write_bytes(first(photos).read_bytes()[:2000])
+
+
+def copy_one(photos: Path) -> None:
+    shutil.copy(first(photos), photos / "functional" / "zz_copy.png")
+
+
+def move_all(photos: Path) -> None:
+    (photos / "functional" / "deeper").mkdir()
+    for path in (photos / "functional").glob("*.png"):
+        path.rename(photos / "functional" / "deeper" / path.name)
+
+
+def views_of_one(before, after) -> int:
+    """Views that only the later table has."""
+    return len(set(after) - set(before))
+
+
+# change, the declared fields or a function on the files; stages that compute; views forwarded ("new": those not known before)
+MATRIX = {
+    "nothing": ({}, (), 0),
+    "top model: L2": ({"top_model": {"l2": [0.3]}}, MODELS, 0),
+    "top model: class weights": ({"top_model": {"balanced": True}}, MODELS, 0),
+    "fine-tuning: learning rate": ({"fine_tuning": {"learning_rate": 5e-5}}, STAGES[4:], 0),
+    "fine-tuning: epochs": ({"fine_tuning": {"epochs": 2}}, STAGES[4:], 0),
+    "fine-tuning: depth": ({"fine_tuning": {"freeze_through": "stage3"}}, STAGES[4:], 0),
+    "splits: seed": ({"splits": {"seed": 1}}, BELOW_SPLITS, "new"),
+    "splits: fraction": ({"splits": {"test": 0.35}}, BELOW_SPLITS, "new"),
+    "augmentation: views": ({"augmentation": {"views": 4}}, BELOW_SPLITS, "new"),
+    "augmentation: test views": ({"augmentation": {"test_views": 2}}, BELOW_SPLITS, "new"),
+    "augmentation: seed": ({"augmentation": {"seed": 5}}, BELOW_SPLITS, "new"),
+    "augmentation: transforms": ({"augmentation": {"transforms": [{"VerticalFlip": {"p": 0.5}}]}}, BELOW_SPLITS, "new"),
+    "augmentation: preset": ({"augmentation": {"preset": "dihedral"}}, BELOW_SPLITS, "new"),
+    "backbone: another": (
+        {"backbone": {"name": "torchvision/squeezenet1_1", "weights": "random:0"}},
+        BELOW_FEATURES,
+        "all",
+    ),
+    "backbone: weights": ({"backbone": {"weights": "random:1"}}, BELOW_FEATURES, "all"),
+    "backbone: precision": ({"backbone": {"precision": "fp32"}}, BELOW_FEATURES, "all"),
+    "backbone: tap": ({"backbone": {"taps": ["stage5"]}}, BELOW_FEATURES, "all"),
+    "backbone: one more tap": (
+        {"backbone": {"taps": ["stage4", "penultimate"], "pooling": "avg"}},
+        BELOW_FEATURES,
+        "all",
+    ),
+    "backbone: pooling": ({"backbone": {"taps": ["stage4", "penultimate"], "pooling": "max"}}, BELOW_FEATURES, "all"),
+    "backbone: image size": ({"backbone": {"image_size": 96}}, BELOW_FEATURES, "all"),
+    "backbone: resize": ({"backbone": {"resize": "squash"}}, BELOW_FEATURES, "all"),
+    "compute: workers": ({"compute": {"workers": 1}}, (), 0),
+    "compute: batch size": ({"compute": {"batch_size": 7}}, (), 0),
+    "description": ({"description": "another line"}, (), 0),
+    "schedule": ({"schedule": {"cron": "0 3 * * 1"}}, (), 0),
+    "pipeline renamed": ({"name": "renamed"}, (), 0),
+    "image added": (add_image, STAGES, "new"),
+    "image renamed": (rename, ("dataset",), 0),
+    "folder rearranged": (move_all, ("dataset",), 0),
+    "image touched": (touch, (), 0),
+    "image re-saved": (resave, STAGES, "new"),
+    "image relabelled": (relabel, STAGES, 0),
+    "image removed": (remove, STAGES, 0),
+    "image broken": (break_one, STAGES, 0),
+    "image copied": (copy_one, ("dataset",), 0),
+}
+# Rows that the dataset stage decodes: only images whose bytes it had not seen.
+DECODED = {"image added": 1, "image re-saved": 1, "image broken": 1}
+
+
+def computed(held) -> tuple[str, ...]:
+    return tuple(stage for stage in STAGES if not held[stage].reused)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, labels):
+    """One finished run, copied for each change: (folder of photos, folder of the store)."""
+    import dagster as dg
+
+    from tests.conftest import Pipeline, elpv
+    from tl_dagster import ArtifactStore
+
+    root = tmp_path_factory.mktemp("base")
+    for name, value in (("functional", 0.0), ("defective", 1.0)):
+        (root / "photos" / name).mkdir(parents=True)
+        for image in labels[labels["probability"] == value]["image"].head(20):
+            shutil.copy(elpv() / image, root / "photos" / name)
+    with pytest.MonkeyPatch.context() as patch, dg.instance_for_test() as instance:
+        patch.setenv("TL_DAGSTER_STORE", str(root / "store"))
+        pipeline = Pipeline(ArtifactStore(root / "store"), instance, root / "photos")
+        assert pipeline.run().success
+        assert computed(pipeline.held()) == STAGES
+        yield root
+
+
+@pytest.mark.parametrize("kind", MATRIX)
+def test_change_matrix(kind, base, monkeypatch):
+    import dagster as dg
+
+    from tests.conftest import Pipeline
+    from tl_dagster import ArtifactStore
+    from tl_dagster.stages.augmented_splits import read_views
+
+    change, stages, forwarded = MATRIX[kind]
+    photos, kept = base / "photos", base / "kept"
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(photos, kept)
+    monkeypatch.setenv("TL_DAGSTER_STORE", str(base / "store"))
+    with dg.instance_for_test() as instance:
+        pipeline = Pipeline(ArtifactStore(base / "store"), instance, photos)
+        assert pipeline.run().success
+        assert computed(pipeline.held()) == ()
+        features = set((base / "store" / "features").glob("*/*.arrow"))
+        before = set(read_views(pipeline.held()["bottleneck_features"].artifact.path)["key"])
+        changes = change if isinstance(change, dict) else {}
+        try:
+            if callable(change):
+                change(photos)
+            assert pipeline.run(**changes).success
+            held = pipeline.held(changes.get("name", "cells"))
+            table = read_views(held["bottleneck_features"].artifact.path)
+            expected = {"new": len(set(table["key"]) - before), "all": len(table)}.get(forwarded, forwarded)
+            assert computed(held) == stages
+            assert held["bottleneck_features"].computed == expected
+            assert expected > 0 or forwarded not in ("new", "all")
+            assert held["bottleneck_features"].reused_rows == len(table) - expected
+            assert held["dataset"].computed == DECODED.get(kind, 0)
+        finally:
+            shutil.rmtree(photos)
+            kept.rename(photos)
+        new_shards = set((base / "store" / "features").glob("*/*.arrow")) - features
+        assert pipeline.run().success
+        back = pipeline.held()
+        assert computed(back) == ()
+        assert all(each.computed == 0 for each in back.values())
+        for shard in new_shards:  # the next change starts from the same cache
+            shard.unlink()
+        for stage in set(stages):
+            (pipeline.store.root / "artifacts" / stage / held[stage].artifact.fingerprint / "artifact.json").unlink()
