@@ -1,0 +1,1 @@
+"""The declared pipelines: one folder each."""

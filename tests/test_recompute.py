@@ -1,4 +1,4 @@
-"""The change matrix: for each kind of change, exactly which stages and rows compute, and that changing back computes nothing."""
+"""The change matrix: for each kind of change, exactly what computes, and that changing back computes nothing."""
 
 import os
 import shutil
@@ -53,12 +53,7 @@ def move_all(photos: Path) -> None:
         path.rename(photos / "functional" / "deeper" / path.name)
 
 
-def views_of_one(before, after) -> int:
-    """Views that only the later table has."""
-    return len(set(after) - set(before))
-
-
-# change, the declared fields or a function on the files; stages that compute; views forwarded ("new": those not known before)
+# The change (declared fields, or a function on the files); stages that compute; views forwarded ("new": unknown ones).
 MATRIX = {
     "nothing": ({}, (), 0),
     "top model: L2": ({"top_model": {"l2": [0.3]}}, MODELS, 0),

@@ -37,12 +37,13 @@ def on_change() -> dg.AutomationCondition[Any]:
     changed_upstream = dg.AutomationCondition.any_deps_match(
         dg.AutomationCondition.data_version_changed() | dg.AutomationCondition.will_be_requested()
     )
-    return (
+    changed: dg.AutomationCondition[Any] = (
         dg.AutomationCondition.newly_missing() | dg.AutomationCondition.code_version_changed() | changed_upstream
-    ).since_last_handled()
+    )
+    return changed.since_last_handled()
 
 
-def source_asset(declaration: Declaration, root: Path) -> dg.AssetsDefinition:
+def source_asset(declaration: Declaration, root: Path) -> dg.SourceAsset:
     """What the source looks like from outside: names, sizes and times, looked at every minute."""
 
     @dg.observable_source_asset(

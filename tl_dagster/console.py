@@ -8,7 +8,7 @@ import dagster as dg
 __all__ = ["progress_logger"]
 
 
-@dg.logger(description="One line per step of progress; errors in full; nothing of Dagster's own events.")
+@dg.logger(None, description="One line per step of progress; errors in full; nothing of Dagster's own events.")
 def progress_logger(_: dg.InitLoggerContext) -> logging.Logger:
     """A Dagster logger that writes what the stages say to standard error."""
     handler = logging.StreamHandler(sys.stderr)

@@ -163,7 +163,8 @@ class Backbone(Settings):
     )
     resize: Literal["crop", "squash"] = Field(
         "crop",
-        description="crop: shorter side to size, then the centre, as in pre-training. squash: the whole image to the square.",
+        description="crop: shorter side to size, then the centre, as in pre-training. "
+        "squash: the whole image to the square.",
     )
     taps: list[str] = Field(
         ["penultimate"],
@@ -188,7 +189,7 @@ class TopModel(Settings):
     """Multinomial logistic regression on the cached, standardised features of all training views."""
 
     l2: list[Annotated[float, Field(gt=0)]] = Field(
-        [1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001],
+        [0.3, 0.1, 0.03, 0.01, 0.003, 0.001],
         min_length=1,
         description="Strengths of L2 tried; validation chooses.",
     )

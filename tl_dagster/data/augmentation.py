@@ -30,7 +30,7 @@ LECTURE: list[dict[str, dict[str, Any]]] = [
             "rotate": [-15, 15],
             "scale": [0.9, 1.15],
             "border_mode": 2,  # cv2.BORDER_REFLECT: no black corners that only augmented images have
-            "p": 0.9,
+            "p": 1.0,
         }
     },
     {"RandomResizedCrop": {"size": "image", "scale": [0.75, 1.0], "ratio": [0.9, 1.1], "p": 0.5}},

@@ -57,8 +57,8 @@ def ingest(
         progress: told the number of files done.
 
     Returns:
-        The manifest (columns id, uri, label, group, split, confidence, width, height, format, problem; sorted by uri) and the
-        number of images that were decoded.
+        The manifest (columns id, uri, label, group, split, confidence, width, height, format, problem; sorted by uri)
+        and the number of images that were decoded.
 
     Raises:
         InputError: no image, or images of a single class, can be used.
@@ -81,7 +81,8 @@ def ingest(
         broken = manifest[manifest["problem"].notna()].iloc[0]
         raise InputError(
             f"only {len(classes)} class has usable images ({', '.join(classes) or 'none'}); "
-            f"{int(manifest['problem'].notna().sum())} files were set aside, the first: {broken['uri']}: {broken['problem']}"
+            f"{int(manifest['problem'].notna().sum())} files were set aside, "
+            f"the first: {broken['uri']}: {broken['problem']}"
         )
     return manifest, len(fresh)
 
@@ -92,7 +93,10 @@ def usable(manifest: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def content_digest(manifest: "pd.DataFrame") -> str:
-    """The data version: a digest of the usable images' ids, labels, groups, given splits and soft targets; not of their names."""
+    """The data version: a digest of the usable images' ids, labels, groups, given splits and soft targets.
+
+    Their names do not count.
+    """
     rows = usable(manifest)[["id", "label", "group", "split", "confidence"]]
     running = hashlib.sha256()
     for row in rows.astype(object).where(rows.notna(), None).itertuples(index=False):
@@ -102,7 +106,8 @@ def content_digest(manifest: "pd.DataFrame") -> str:
 
 def _probes(known: "pd.DataFrame") -> dict[str, Probe]:
     rows = known[known["width"] > 0]  # only what decoded: a broken file is looked at again
-    return {row.id: Probe(row.width, row.height, row.format, None) for row in rows.itertuples()}
+    columns = (rows[name].tolist() for name in ("id", "width", "height", "format"))
+    return {identity: Probe(width, height, kind, None) for identity, width, height, kind in zip(*columns, strict=True)}
 
 
 def _identity(uri: str) -> tuple[str, str | None]:

@@ -74,7 +74,8 @@ def _location(source: FolderSource | ManifestSource, root: Path) -> Path:
         spec = importlib.util.find_spec(source.package)
         if spec is None or not spec.submodule_search_locations:
             raise InputError(
-                f"source.package: '{source.package}' is not installed here; pip install {source.package.replace('_', '-')}"
+                f"source.package: '{source.package}' is not installed here; "
+                f"pip install {source.package.replace('_', '-')}"
             )
         return Path(next(iter(spec.submodule_search_locations)), source.path)
     return (root / Path(source.path).expanduser()).absolute()
@@ -88,7 +89,9 @@ def _folder(source: FolderSource, root: Path) -> "pd.DataFrame":
         raise InputError(f"source.path: no folder {folder}; give a folder with one sub-folder of images per class")
     children = _subfolders(folder)
     given = {child.name: SPLITS[child.name.lower()] for child in children if child.name.lower() in SPLITS}
-    # Only when every sub-folder is named like a split, and one of them train, are they splits: a class may be called "test".
+    # Only when every sub-folder is named like a split, and one of them train, are they splits: a class may be called
+    # "test".
+    classes: list[tuple[Path, str | None]]
     if len(given) == len(children) and "train" in given.values():
         classes = [(label, given[part.name]) for part in children for label in _subfolders(part)]
     else:

@@ -100,7 +100,8 @@ class Column:
             places = np.array([index[bytes.fromhex(key)] for key in keys], dtype=np.int64).reshape(-1, 2)
         except KeyError as error:
             raise InputError(
-                f"the feature cache {self.folder} lacks a row that was computed before; materialize `bottleneck_features` again"
+                f"the feature cache {self.folder} lacks a row that was computed before; "
+                "materialize `bottleneck_features` again"
             ) from error
         return Rows([_values(path) for path in self._shards()], places)
 

@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -88,7 +89,7 @@ class BackboneInfo:
         return None if shape is None else int(math.prod(shape) * (size / self.preprocess["size"]) ** 2)
 
     def map_shape(self, tap: str, values: int) -> tuple[int, int, int]:
-        """The shape of a tap's map that holds this many values: (C, side, side), or (side, side, C) for NHWC networks."""
+        """The shape of a tap's map of this many values: (C, side, side), or (side, side, C) for NHWC networks."""
         first, _, last = self.maps[self.module(tap)]
         nhwc = self.maps[self.module(tap)][1] == first != last
         channels = last if nhwc else first
@@ -137,8 +138,6 @@ def _described(name: str, tag: str | None) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads(done.stdout)
     if "error" in answer:
         raise InputError(answer["error"])
-    try:
+    with suppress(OSError):  # a read-only store is told of when something must be stored there
         write_atomically(kept, json.dumps(answer).encode())
-    except OSError:
-        pass  # a read-only store is told of when something must be stored there
     return answer

@@ -103,7 +103,7 @@ def extract(
             if parts:
                 rows = np.flatnonzero(lacks[flushed:done])
                 if len(rows):
-                    column.write([wanted[flushed + row].key for row in rows], np.concatenate(parts)[rows])
+                    column.write([wanted[flushed + int(row)].key for row in rows], np.concatenate(parts)[rows])
                 parts.clear()
         flushed, held, told = done, 0, time.monotonic()
 
@@ -174,16 +174,27 @@ def _prepared(
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = autocast_dtype(precision)
-    model = model.to(device=device, dtype=dtype, memory_format=torch.channels_last)
-    shift = torch.tensor(mean, device=device).view(1, 3, 1, 1) * 255
-    scale = 1 / (torch.tensor(std, device=device).view(1, 3, 1, 1) * 255)
-    run = _compiled(model) if _worth_compiling(compute, work, device.type) else model
+    shift, scale = ((torch.tensor(values, device=device) * 255).view(1, 3, 1, 1) for values in (mean, std))
+
+    class Normalised(torch.nn.Module):
+        """The network behind its normalisation, so that both are compiled as one."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+        def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+            images = ((pixels.permute(0, 3, 1, 2).float() - shift) / scale).to(dtype)
+            outputs: list[torch.Tensor] = self.model(images.contiguous(memory_format=torch.channels_last))
+            return outputs
+
+    network = Normalised()
+    run = _compiled(network) if _worth_compiling(compute, work, device.type) else network
 
     def forward(pixels: "np.ndarray") -> "list[torch.Tensor]":
-        images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
+        images = torch.from_numpy(pixels).to(device)
         if len(images) < compute.batch_size:
             images = torch.cat([images, images[:1].expand(compute.batch_size - len(images), -1, -1, -1)])
-        images = ((images.float() - shift) * scale).to(dtype).contiguous(memory_format=torch.channels_last)
         outputs: list[torch.Tensor] = run(images)
         return outputs
 

@@ -29,7 +29,8 @@ def import_torchvision() -> ModuleType:
         _kept.append(library)
         _forget("torchvision")  # the failed import left half of it behind
         import torchvision
-    return torchvision
+    module: ModuleType = torchvision
+    return module
 
 
 @cache

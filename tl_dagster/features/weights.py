@@ -58,25 +58,12 @@ def locate(backbone: Backbone, info: BackboneInfo) -> Weights:
         InputError: the file is missing, its checksum differs, or it cannot be downloaded.
     """
     declared = backbone.weights
-    if declared is not None and declared.startswith("random:"):
-        seed = declared.partition(":")[2]
-        if not seed.isdigit():
-            raise InputError(f"backbone.weights: '{declared}': write random:SEED, such as random:0")
-        return Weights(None, f"random:{int(seed)}")
-    if declared is None and backbone.name in SHIPPED:
-        package, file, prefix = SHIPPED[backbone.name]
-        if shipped := _in_package(package, file):
-            return _checked(shipped, backbone.sha256 or prefix, in_order=True)
     if declared is None or weights_tag(declared):
-        if info.weights is None:
-            raise InputError(f"backbone.weights: {backbone.name} has no pre-trained weights; give a file, or random:0")
-        return _downloaded(info.weights["url"], backbone.sha256 or info.weights["sha256"])
+        return _pre_trained(backbone, info)
+    if declared.startswith("random:"):
+        return _random(declared)
     if declared.startswith("package:"):
-        package, _, file = declared.removeprefix("package:").partition("/")
-        shipped = _in_package(package, file)
-        if shipped is None:
-            raise InputError(f"backbone.weights: package '{package}' with the file '{file}' is not installed here")
-        return _checked(shipped, backbone.sha256)
+        return _packaged(declared, backbone.sha256)
     if "://" in declared:
         if backbone.sha256 is None:
             raise InputError(
@@ -84,6 +71,32 @@ def locate(backbone: Backbone, info: BackboneInfo) -> Weights:
             )
         return _downloaded(declared, backbone.sha256)
     return _checked(Path(declared).expanduser(), backbone.sha256)
+
+
+def _pre_trained(backbone: Backbone, info: BackboneInfo) -> Weights:
+    """The library's weights: from a package that ships them where there is one, else downloaded."""
+    if backbone.weights is None and backbone.name in SHIPPED:
+        package, file, prefix = SHIPPED[backbone.name]
+        if shipped := _in_package(package, file):
+            return _checked(shipped, backbone.sha256 or prefix, in_order=True)
+    if info.weights is None:
+        raise InputError(f"backbone.weights: {backbone.name} has no pre-trained weights; give a file, or random:0")
+    return _downloaded(info.weights["url"], backbone.sha256 or info.weights["sha256"])
+
+
+def _random(declared: str) -> Weights:
+    seed = declared.partition(":")[2]
+    if not seed.isdigit():
+        raise InputError(f"backbone.weights: '{declared}': write random:SEED, such as random:0")
+    return Weights(None, f"random:{int(seed)}")
+
+
+def _packaged(declared: str, expected: str | None) -> Weights:
+    package, _, file = declared.removeprefix("package:").partition("/")
+    shipped = _in_package(package, file)
+    if shipped is None:
+        raise InputError(f"backbone.weights: package '{package}' with the file '{file}' is not installed here")
+    return _checked(shipped, expected)
 
 
 def _in_package(package: str, file: str) -> Path | None:
@@ -128,7 +141,7 @@ def _downloaded(url: str, expected: str) -> Weights:
     folder = Path(home, "hub", "checkpoints")
     # Hub files are all called model.safetensors: their repository belongs to the name.
     name = (
-        "-".join(url.split("/")[3:5] + [url.rpartition("/")[2]]) if "huggingface.co" in url else url.rpartition("/")[2]
+        "-".join([*url.split("/")[3:5], url.rpartition("/")[2]]) if "huggingface.co" in url else url.rpartition("/")[2]
     )
     path = folder / name
     if not path.is_file():

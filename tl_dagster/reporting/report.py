@@ -37,9 +37,13 @@ def write_report(
         pictures: caption → PNG file.
         facts: label and text of how it came about.
     """
-    head = "<tr><th>model</th><th>test accuracy</th><th>95 % interval</th><th>balanced</th><th>macro-F1</th><th>log-loss</th></tr>"
+    head = (
+        "<tr><th>model</th><th>test accuracy</th><th>95 % interval</th>"
+        "<th>balanced</th><th>macro-F1</th><th>log-loss</th></tr>"
+    )
     rows = "".join(
-        f"<tr><td>{escape(name)}</td><td>{m['accuracy']:.4f}</td><td>{m['accuracy_low']:.4f} – {m['accuracy_high']:.4f}</td>"
+        f"<tr><td>{escape(name)}</td><td>{m['accuracy']:.4f}</td>"
+        f"<td>{m['accuracy_low']:.4f} – {m['accuracy_high']:.4f}</td>"
         f"<td>{m['balanced_accuracy']:.4f}</td><td>{m['macro_f1']:.4f}</td><td>{m['log_loss']:.4f}</td></tr>"
         for name, m in models.items()
     )

@@ -1,8 +1,9 @@
 """Which images train, validate and test, and the views of each. No pixels."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tl_dagster.artifacts import Materialized, Outcome
 from tl_dagster.data.augmentation import Views, transforms
@@ -29,7 +30,7 @@ class AugmentedSplits(Stage):
     )
     kinds = frozenset({"parquet"})
     reads = ("dataset",)
-    columns = {
+    columns: ClassVar[Mapping[str, str]] = {
         "id": "string",
         "label": "string",
         "confidence": "float",

@@ -2,9 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tl_dagster.artifacts import ArtifactStore, Materialized, Outcome
 from tl_dagster.data.augmentation import Views
@@ -113,11 +114,14 @@ class BottleneckFeatures(Stage):
 
     name = "bottleneck_features"
     recipe = 1
-    description = "The frozen backbone's pooled activations of every view, in the feature cache. Its last fully connected layer is dropped."
+    description = (
+        "The frozen backbone's pooled activations of every view, in the feature cache. "
+        "Its last fully connected layer is dropped."
+    )
     kinds = frozenset({"pytorch", "arrow"})
     reads = ("dataset", "augmented_splits")
     gpu = True
-    columns = {
+    columns: ClassVar[Mapping[str, str]] = {
         "id": "string",
         "label": "string",
         "confidence": "float",
@@ -139,7 +143,8 @@ class BottleneckFeatures(Stage):
         frozen = Frozen(self.declaration, work.store)
         table = read_views(work.inputs["augmented_splits"].path)
         columns = frozen.columns()
-        lacking = [any(lacks) for lacks in zip(*(column.missing(table["key"]) for column in columns), strict=True)]
+        keys = table["key"].tolist()
+        lacking = [any(lacks) for lacks in zip(*(column.missing(keys) for column in columns), strict=True)]
         computed = 0
         if any(lacking):
             wanted = views_to_draw(table[lacking], read_manifest(work.inputs["dataset"].path))
@@ -154,8 +159,7 @@ class BottleneckFeatures(Stage):
             ]
             (folder / COLUMNS).write_text(json.dumps(kept, indent=1))
             widths = {
-                tap: column.read(table["key"][:1]).width
-                for tap, column in zip(frozen.backbone.taps, columns, strict=True)
+                tap: column.read(keys[:1]).width for tap, column in zip(frozen.backbone.taps, columns, strict=True)
             }
             return Outcome(
                 rows=len(table),

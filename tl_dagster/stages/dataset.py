@@ -1,7 +1,8 @@
 """Ingestion: one row per image of the source, identified by its bytes."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tl_dagster.artifacts import Materialized, Outcome
 from tl_dagster.data.manifest import content_digest, identify, ingest, usable
@@ -27,9 +28,12 @@ class Dataset(Stage):
 
     name = "dataset"
     recipe = 1
-    description = "One row per image of the source: identity (SHA-256 of the bytes), label, group, size, and what is wrong with it."
+    description = (
+        "One row per image of the source: identity (SHA-256 of the bytes), label, group, size, "
+        "and what is wrong with it."
+    )
     kinds = frozenset({"parquet"})
-    columns = {
+    columns: ClassVar[Mapping[str, str]] = {
         "id": "string",
         "uri": "string",
         "label": "string",

@@ -18,7 +18,10 @@ class Evaluation(Stage):
 
     name = "evaluation"
     recipe = 1
-    description = "Test accuracy with its 95 % interval, macro-F1, confusion matrix and learning curves of every model, and the HTML report."
+    description = (
+        "Test accuracy with its 95 % interval, macro-F1, confusion matrix and learning curves of every model, "
+        "and the HTML report."
+    )
     kinds = frozenset({"scikitlearn", "matplotlib"})
     reads = ("top_model", "fine_tuned_model")
 
@@ -35,7 +38,8 @@ class Evaluation(Stage):
         from tl_dagster.reporting.report import write_report
         from tl_dagster.training.metrics import measure
 
-        models, images, classes = {}, 0, []
+        models, images = {}, 0
+        classes: list[str] = []
         for name in self.reads:
             rows, truth, probabilities, classes = read_predictions(work.inputs[name].path, "test")
             models[name] = measure(truth, probabilities)

@@ -109,7 +109,7 @@ class FineTunedModel(Stage):
         boundary = frozen.info.frozen_through(frozen.backbone, self.declaration.fine_tuning.freeze_through)
         columns = [column for _, column in open_columns(work.inputs["bottleneck_features"].path, work.store)]
         below = [frozen.info.is_below(column.recipe["tap"], boundary) for column in columns]
-        widths = [column.read(table["key"][:1]).width for column in columns]
+        widths = [column.read(table["key"][:1].tolist()).width for column in columns]
         is_frozen = np.repeat(below, widths)
         above = [
             (column.recipe["tap"], column.recipe["pooling"])
@@ -119,7 +119,8 @@ class FineTunedModel(Stage):
         features = read_features(work.inputs["bottleneck_features"], work.store)[:, is_frozen].astype(np.float32)
         upper, inputs = self._upper(frozen, boundary, above, table, features, work)
         model = network(upper, read_head(work.inputs["top_model"].path), is_frozen)
-        model = model.to("cuda" if torch.cuda.is_available() else "cpu", memory_format=torch.channels_last)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
 
         classes = classes_of(table)
         labels = table["label"].map({label: number for number, label in enumerate(classes)}).to_numpy(np.int64)
@@ -188,7 +189,8 @@ class FineTunedModel(Stage):
             work.progress.say("the frozen part is recomputed in each step (see compute.activation_cache_gb)")
             unfreeze_above(model, path, frozen.resize.size)
             return tapped(model, above), Images(views, frozen, below)
-        lacking = cached.missing(table["key"])
+        keys = table["key"].tolist()
+        lacking = cached.missing(keys)
         frozen.compute([view for view, lacks in zip(views, lacking, strict=True) if lacks], [cached], work)
-        rows = cached.read(table["key"])
+        rows = cached.read(keys)
         return upper.requires_grad_(True), Activations(rows, frozen.info.map_shape(boundary, rows.width), below)

@@ -74,7 +74,7 @@ def read_features(features: "Artifact", store: ArtifactStore) -> "np.ndarray":
     """The features of all views of a bottleneck_features artifact, taps side by side: (views, D)."""
     import numpy as np
 
-    keys = read_views(features.path)["key"]
+    keys = read_views(features.path)["key"].tolist()
     return np.concatenate([column.read(keys)[:] for _, column in open_columns(features.path, store)], axis=1)
 
 

@@ -61,6 +61,9 @@ def network(upper: "torch.nn.Module", head: Mapping[str, "torch.Tensor"], frozen
     order = torch.cat([torch.from_numpy(frozen).nonzero()[:, 0], torch.from_numpy(~frozen).nonzero()[:, 0]])
 
     class FineTuned(torch.nn.Module):
+        mean: torch.Tensor
+        std: torch.Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.upper = upper
@@ -143,7 +146,8 @@ def fine_tune(
             }
         )
         progress.say(
-            f"epoch {epoch}/{settings.epochs}: loss {np.mean(losses):.4f}, validation log-loss {loss:.4f}, accuracy {accuracy:.4f}"
+            f"epoch {epoch}/{settings.epochs}: loss {np.mean(losses):.4f}, "
+            f"validation log-loss {loss:.4f}, accuracy {accuracy:.4f}"
         )
         if (accuracy, -loss) > (best[0][1], -best[0][0]):
             best = ((loss, accuracy), epoch, copy.deepcopy(model.state_dict()))
@@ -165,12 +169,12 @@ def predict(model: "torch.nn.Module", inputs: Inputs, rows: "np.ndarray", precis
 
 
 def _freeze_depthwise(model: "torch.nn.Module") -> None:
-    """Depthwise kernels stay as pre-trained: few parameters, but two thirds of the time of a step on a CPU."""
+    """Depthwise layers stay as pre-trained: few parameters, but two thirds of the time of a step on a CPU."""
     import torch
 
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d) and module.groups == module.in_channels > 1:
-            module.weight.requires_grad_(False)
+            module.requires_grad_(False)
 
 
 def _step(

@@ -54,13 +54,13 @@ def fit(
     """
     import torch
 
-    features = torch.from_numpy(train[0]).float()
+    features = torch.tensor(train[0], dtype=torch.float32)  # a copy: it is standardised in place
     targets = torch.from_numpy(train[1])
     classes = targets.shape[1]
     mean = features.mean(0)
     std = features.std(0).clamp_min(1e-3)
     features.sub_(mean).div_(std)
-    held_out = torch.from_numpy(validation[0]).float().sub_(mean).div_(std)
+    held_out = (torch.from_numpy(validation[0]).float() - mean) / std
     emphasis = None
     if settings.balanced:
         emphasis = len(targets) / (classes * targets.sum(0))

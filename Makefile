@@ -1,0 +1,51 @@
+# The two commands are `make demo` and `make test`; `make help` lists the others.
+PYTHON ?= python3
+BIN := .venv/bin
+NAME ?=
+
+export DAGSTER_HOME := $(CURDIR)/.dagster_home
+export NO_ALBUMENTATIONS_UPDATE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export TL_DAGSTER_UI := make ui
+
+.PHONY: help demo ui test lint bench clean
+
+help:
+	@echo "make demo        install, run the pipeline solar_cells, show what came out"
+	@echo "make ui          open Dagster's UI on 127.0.0.1:3000"
+	@echo "make test        install what the tests need, run them"
+	@echo "make lint        formatting, lint, types"
+	@echo "make bench       all benchmarks, or one: make bench NAME=demo"
+	@echo "make clean       remove the environment and everything computed"
+
+demo: .venv/demo $(DAGSTER_HOME)/dagster.yaml
+	@$(BIN)/tl-dagster run solar_cells
+
+ui: .venv/demo $(DAGSTER_HOME)/dagster.yaml
+	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p 3000
+
+test: .venv/dev
+	$(BIN)/pytest
+
+lint: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/dev
+	$(BIN)/python -m benchmarks $(NAME)
+
+clean:
+	rm -rf .venv .dagster_home
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
+
+.venv/demo .venv/dev: .venv/%: pyproject.toml constraints.txt | .venv/bin/pip
+	@echo "installing (about two minutes the first time)"
+	@$(BIN)/pip install -q -c constraints.txt -e '.[$*]'
+	@touch $@
+
+$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
+	@mkdir -p $(@D)
+	@cp $< $@

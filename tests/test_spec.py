@@ -1,0 +1,49 @@
+"""Declarations: what is accepted, and how the rest is refused."""
+
+import pytest
+from pydantic import ValidationError
+
+from tl_dagster.component import CheckedDeclaration
+
+SMALLEST = {"name": "cells", "source": {"kind": "folder", "path": "photos"}}
+
+
+def refused(**fields) -> str:
+    with pytest.raises(ValidationError) as caught:
+        CheckedDeclaration.model_validate({**SMALLEST, **fields})
+    return str(caught.value)
+
+
+def test_smallest_declaration(store):
+    declared = CheckedDeclaration.model_validate(SMALLEST)
+    assert declared.backbone.name == "timm/tf_efficientnet_lite0"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"splitz": {}}, "did you mean 'splits'"),
+        ({"splits": {"tets": 0.2}}, "did you mean 'test'"),
+        ({"splits": {"test": 0.7, "validation": 0.4}}, "leaves nothing to train on"),
+        ({"splits": {"test": 1.2}}, "less than 1"),
+        ({"backbone": {"name": "resnet50"}}, "write timm/NAME or torchvision/NAME"),
+        ({"backbone": {"name": "torchvision/resnet51"}}, "did you mean 'resnet50'"),
+        ({"backbone": {"taps": ["stage9"]}}, "allowed: stage1, stage2, stage3, stage4, stage5, penultimate"),
+        ({"backbone": {"taps": ["penultimat"]}}, "did you mean 'penultimate'"),
+        ({"backbone": {"weights": "in1kk"}}, "did you mean 'in1k'"),
+        ({"backbone": {"precision": "fp16"}}, "'auto', 'fp32' or 'bf16'"),
+        ({"fine_tuning": {"freeze_through": "stage5"}, "backbone": {"taps": ["stage4"]}}, "left to tune"),
+        ({"augmentation": {"preset": "dihedral", "views": 9}}, "8 distinct views"),
+        ({"schedule": {"cron": "every monday"}}, "five fields"),
+        ({"schedule": {"cron": "0 3 * * *", "timezone": "Europe/Berln"}}, "did you mean 'Europe/Berlin'"),
+        ({"name": "Cells!"}, "String should match pattern"),
+        ({"source": {"kind": "bucket"}}, "folder"),
+        (
+            {"source": {"kind": "manifest", "path": "x.csv", "columns": ["file", "class"], "uri": "fiel"}},
+            "did you mean 'file'",
+        ),
+        ({"source": {"kind": "manifest", "path": "x.csv", "bins": {"edges": [1.0], "names": ["a"]}}}, "2"),
+    ],
+)
+def test_refused(store, fields, words):
+    assert words in refused(**fields)
