@@ -24,15 +24,18 @@ def labels() -> pd.DataFrame:
     return pd.read_csv(elpv() / "labels.csv", sep=r"\s+", names=["image", "probability", "module"])
 
 
+def copy_photos(folder: Path, labels: pd.DataFrame, count: int) -> Path:
+    """A folder of functional and defective cells, ``count`` of each, one sub-folder per class."""
+    for name, value in (("functional", 0.0), ("defective", 1.0)):
+        (folder / name).mkdir(parents=True)
+        for image in labels[labels["probability"] == value]["image"].head(count):
+            shutil.copy(elpv() / image, folder / name)
+    return folder
+
+
 @pytest.fixture
 def photos(tmp_path: Path, labels: pd.DataFrame) -> Path:
-    """A folder of 30 functional and 30 defective cells, one sub-folder per class."""
-    for name, value in (("functional", 0.0), ("defective", 1.0)):
-        folder = tmp_path / "photos" / name
-        folder.mkdir(parents=True)
-        for image in labels[labels["probability"] == value]["image"].head(30):
-            shutil.copy(elpv() / image, folder)
-    return tmp_path / "photos"
+    return copy_photos(tmp_path / "photos", labels, 30)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def schedule(declaration: Declaration, job: Any) -> list[dg.ScheduleDefinition]:
 
 
 def on_change() -> dg.AutomationCondition[Any]:
-    """Materialize when missing, when code or settings changed, or when something read changed; once for each change.
+    """Materialize what is missing, and what a change of code, settings or inputs reached; once for each change.
 
     `will_be_requested` carries a change through the whole chain in one tick; staleness alone would refresh one
     layer at a time.
@@ -40,7 +40,9 @@ def on_change() -> dg.AutomationCondition[Any]:
     changed: dg.AutomationCondition[Any] = (
         dg.AutomationCondition.newly_missing() | dg.AutomationCondition.code_version_changed() | changed_upstream
     )
-    return changed.since_last_handled()
+    # `since_last_handled` starts counting at the first look, which for a new pipeline is when everything is missing.
+    new: dg.AutomationCondition[Any] = dg.AutomationCondition.initial_evaluation() & dg.AutomationCondition.missing()
+    return changed.since_last_handled() | new
 
 
 def source_asset(declaration: Declaration, root: Path) -> dg.SourceAsset:

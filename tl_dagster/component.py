@@ -4,28 +4,40 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from tl_dagster import automation
 from tl_dagster.errors import InputError
 from tl_dagster.features.catalogue import look_up
-from tl_dagster.spec import Declaration
+from tl_dagster.spec import Backbone, Declaration
 from tl_dagster.stages import STAGES
 from tl_dagster.stages.base import asset_of
 
 __all__ = ["TransferLearning", "definitions_of"]
 
 
-class CheckedDeclaration(Declaration):
-    """A declaration whose backbone was looked up: its taps exist, and fine-tuning has something to tune."""
+class CheckedBackbone(Backbone):
+    """A backbone that its library has, with taps that it has."""
 
     def model_post_init(self, context: Any, /) -> None:
-        """Refuse what the backbone lacks."""
+        """Refuse what the library or the backbone lacks."""
         try:
-            info = look_up(self.backbone)
-            for tap in self.backbone.taps:
+            info = look_up(self)
+            for tap in self.taps:
                 info.module(tap)
-            info.frozen_through(self.backbone, self.fine_tuning.freeze_through)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+
+
+class CheckedDeclaration(Declaration):
+    """A declaration whose backbone was looked up, and whose fine-tuning has something to tune."""
+
+    backbone: CheckedBackbone = Field(default_factory=CheckedBackbone, description=Backbone.__doc__)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Refuse a depth that leaves nothing to tune."""
+        try:
+            look_up(self.backbone).frozen_through(self.backbone, self.fine_tuning.freeze_through)
         except InputError as error:
             raise ValueError(str(error)) from error
 

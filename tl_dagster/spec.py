@@ -207,6 +207,7 @@ class FineTuning(Settings):
     views_per_epoch: int = Field(1, ge=1, le=256, description="Views of each training image seen in one epoch.")
     learning_rate: float = Field(1e-4, gt=0, le=0.1, description="Peak learning rate of the unfrozen blocks.")
     head_learning_rate: float = Field(1e-5, gt=0, le=0.1, description="Peak learning rate of the classifier.")
+    averaging: float = Field(0.97, ge=0, lt=1, description="Decay of the moving average of weights that is handed on.")
     weight_decay: float = Field(0.05, ge=0, le=10, description="AdamW's decoupled weight decay.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
     batch_size: int = Field(64, ge=1, le=65_536, description="Views in one optimiser step.")

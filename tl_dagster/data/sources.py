@@ -51,7 +51,7 @@ def list_images(source: FolderSource | ManifestSource, root: Path) -> "pd.DataFr
             f"{_location(source, root)} has a single class, '{classes[0]}'; a classifier needs at least two: "
             "one sub-folder (or label) for each class"
         )
-    return frame.sort_values("uri", ignore_index=True)
+    return frame.assign(confidence=frame["confidence"].astype(float)).sort_values("uri", ignore_index=True)
 
 
 def signature(source: FolderSource | ManifestSource, root: Path) -> list[tuple[str, int, int]]:

@@ -61,6 +61,8 @@ class AugmentedSplits(Stage):
         table.to_parquet(folder / VIEWS)
         plain = table[table["view"] == 0]
         counts = plain.groupby(["label", "split"]).size().unstack(fill_value=0)
+        content = table[["key", "split", "label", "confidence"]].itertuples(index=False, name=None)
+        rows = "\n".join(f"{key} {split} {label} {confidence}" for key, split, label, confidence in content)
         return Outcome(
             rows=len(table),
             computed=len(table),
@@ -68,9 +70,7 @@ class AugmentedSplits(Stage):
                 f"{split}_images": int((plain["split"] == split).sum()) for split in ("train", "validation", "test")
             },
             facts={"images_per_class_and_split": {str(label): row.to_dict() for label, row in counts.iterrows()}},
-            data_version=hashlib.sha256(
-                "\n".join(table["key"] + table["split"] + table["label"] + table["confidence"].astype(str)).encode()
-            ).hexdigest(),
+            data_version=hashlib.sha256(rows.encode()).hexdigest(),
         )
 
 

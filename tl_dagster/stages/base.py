@@ -135,9 +135,9 @@ def asset_of(
     def materialize(context: dg.AssetExecutionContext, **inputs: Artifact) -> dg.MaterializeResult[Materialized]:
         store: ArtifactStore = context.resources.original_resource_dict["artifacts"].store
         progress = Progress(lambda line: context.log.info(f"{stage.name}: {line}"))
-        work = Work(store, inputs, progress, store.read_ref(pipeline, stage.name))
         try:
             store.check_writable()
+            work = Work(store, inputs, progress, store.read_ref(pipeline, stage.name))
             begun = time.monotonic()
             held = replace(stage.run(work), seconds=time.monotonic() - begun)
         except InputError as error:

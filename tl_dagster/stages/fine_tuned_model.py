@@ -11,7 +11,7 @@ from tl_dagster.stages.augmented_splits import read_views
 from tl_dagster.stages.base import Stage, Work
 from tl_dagster.stages.bottleneck_features import Frozen, open_columns, views_to_draw
 from tl_dagster.stages.dataset import read_manifest
-from tl_dagster.stages.predictions import classes_of, targets_of, write_predictions
+from tl_dagster.stages.predictions import classes_of, copy_predictions, targets_of, write_predictions
 from tl_dagster.stages.top_model import read_features, read_head
 
 if TYPE_CHECKING:
@@ -141,10 +141,13 @@ class FineTunedModel(Stage):
             work.progress,
         )
 
-        logits = np.zeros((len(table), len(classes)), dtype=np.float32)
-        rows = np.flatnonzero(splits != "train")
-        logits[rows] = predict(model, inputs, rows, frozen.precision).numpy()
-        metrics = write_predictions(folder, table, classes, logits)
+        if result.epoch == 0:  # the top model is handed on, and so are its predictions, to the last bit
+            metrics = copy_predictions(work.inputs["top_model"].path, folder)
+        else:
+            logits = np.zeros((len(table), len(classes)), dtype=np.float32)
+            rows = np.flatnonzero(splits != "train")
+            logits[rows] = predict(model, inputs, rows, frozen.precision).numpy()
+            metrics = write_predictions(folder, table, classes, logits)
         save_file(
             {name: value.cpu().contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors"
         )

@@ -1,6 +1,7 @@
 """Held-out predictions, as the model stages write them and the evaluation reads them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,9 +9,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["classes_of", "read_predictions", "targets_of", "write_predictions"]
+__all__ = ["classes_of", "copy_predictions", "read_predictions", "targets_of", "write_predictions"]
 
 PREDICTIONS = "predictions.parquet"
+CLASSES = "classes.json"
 
 
 def classes_of(table: "pd.DataFrame") -> list[str]:
@@ -59,7 +61,20 @@ def write_predictions(
     predictions[[f"p{number}" for number in range(len(classes))]] = averaged
     predictions["predicted"] = pd.Series(classes)[averaged.argmax(1)].to_numpy()
     predictions.to_parquet(folder / PREDICTIONS)
-    (folder / "classes.json").write_text(json.dumps(classes))
+    (folder / CLASSES).write_text(json.dumps(classes))
+    return _validation(predictions)
+
+
+def copy_predictions(model: Path, folder: Path) -> dict[str, float]:
+    """Hand on another model's predictions; returns what :func:`write_predictions` does."""
+    import pandas as pd
+
+    for file in (PREDICTIONS, CLASSES):
+        shutil.copyfile(model / file, folder / file)
+    return _validation(pd.read_parquet(folder / PREDICTIONS))
+
+
+def _validation(predictions: "pd.DataFrame") -> dict[str, float]:
     validation = predictions[predictions["split"] == "validation"]
     return {"validation_accuracy": float((validation["label"] == validation["predicted"]).mean())}
 
@@ -73,7 +88,7 @@ def read_predictions(path: Path, split: str) -> "tuple[pd.DataFrame, np.ndarray,
     import numpy as np
     import pandas as pd
 
-    classes: list[str] = json.loads((path / "classes.json").read_text())
+    classes: list[str] = json.loads((path / CLASSES).read_text())
     rows = pd.read_parquet(path / PREDICTIONS)
     rows = rows[rows["split"] == split].reset_index(drop=True)
     truth = rows["label"].map({label: number for number, label in enumerate(classes)}).to_numpy(np.int64)

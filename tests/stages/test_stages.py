@@ -1,0 +1,65 @@
+"""What Dagster sees of the stages: before a run, and of a materialization."""
+
+import dagster as dg
+
+from tests.conftest import Pipeline
+
+GPU = {"bottleneck_features", "fine_tuned_model"}
+
+
+def test_definitions(pipeline: Pipeline):
+    defs = pipeline.definitions()
+    graph = defs.resolve_asset_graph()
+    assert len(graph.get_all_asset_keys()) == 6
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert key.path[0] == node.group_name == "cells"
+        assert node.description and node.kinds
+        assert node.pools == ({"gpu"} if key.path[1] in GPU else set())
+        assert ("tl_dagster/device" in node.tags) == (key.path[1] in GPU)
+        assert (
+            node.metadata["dagster/code_references"].code_references[0].file_path.endswith(f"stages/{key.path[1]}.py")
+        )
+    schema = graph.get(dg.AssetKey(["cells", "dataset"])).metadata["dagster/column_schema"]
+    assert "problem" in {column.name for column in schema.columns}
+
+
+def test_materializations(pipeline: Pipeline):
+    result = pipeline.run()
+    for event in result.get_asset_materialization_events():
+        materialization = event.materialization
+        metadata = materialization.metadata
+        assert {"reused", "rows_computed", "rows_reused", "seconds", "dagster/row_count", "path"} <= set(metadata)
+        assert materialization.tags["dagster/data_version"]
+        for value in metadata.values():
+            if isinstance(value, dg.MarkdownMetadataValue):
+                assert value.value.startswith("![") and len(value.value) < 100_000
+    (evaluation,) = result.asset_materializations_for_node("cells__evaluation")
+    assert isinstance(evaluation.metadata["fine_tuned_model_accuracy"], dg.FloatMetadataValue)
+    assert "Confusion matrices" in evaluation.metadata
+    report = pipeline.held()["evaluation"].artifact.path / "report.html"
+    assert "fine_tuned_model" in report.read_text()
+
+
+def test_reuse_loads_no_torch(pipeline: Pipeline):
+    """In a process of its own: an unchanged run imports neither torch nor albumentations."""
+    import subprocess
+    import sys
+
+    assert pipeline.run().success
+    code = f"""
+import sys, dagster as dg
+from pathlib import Path
+from tl_dagster import *
+from tl_dagster.spec import Declaration
+defs = dg.Definitions.merge(
+    definitions_of(Declaration.model_validate({pipeline.settings!r}), Path(".")),
+    dg.Definitions(resources={{"artifacts": ArtifactIOManager(root={str(pipeline.store.root)!r})}}),
+)
+with dg.instance_for_test() as instance:
+    assert defs.resolve_job_def("cells").execute_in_process(instance=instance).success
+print([name for name in ("torch", "timm", "albumentations", "cv2", "matplotlib") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert all(held.reused for held in pipeline.held().values()) or pipeline.run().success

@@ -1,0 +1,81 @@
+"""Bad input: one clear error, before long work starts, and nothing computed is lost."""
+
+import shutil
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from tests.conftest import Pipeline
+
+
+def failure(pipeline: Pipeline, **changes) -> tuple[str, str]:
+    """The step that failed, and what it said; nothing after it ran."""
+    result = pipeline.run(raise_on_error=False, **changes)
+    assert not result.success
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    error = event.step_failure_data.error
+    words = event.step_failure_data.user_failure_data
+    return event.step_key, (words.description if words else None) or str(error)
+
+
+def keep(photos: Path, name: str, count: int) -> None:
+    for path in sorted((photos / name).iterdir())[count:]:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "stage", "words"),
+    [
+        (lambda photos: shutil.rmtree(photos), "dataset", "no folder"),
+        (lambda photos: [shutil.rmtree(child) for child in photos.iterdir()], "dataset", "holds no images"),
+        (lambda photos: shutil.rmtree(photos / "functional"), "dataset", "a single class, 'defective'"),
+        (lambda photos: keep(photos, "functional", 1), "augmented_splits", "class 'functional' has 1 usable images"),
+        (lambda photos: [p.write_bytes(b"x") for p in (photos / "functional").iterdir()], "dataset", "were set aside"),
+    ],
+)
+def test_bad_sources(pipeline, photos, spoil, stage, words):
+    spoil(photos)
+    step, said = failure(pipeline)
+    assert step == f"cells__{stage}"
+    assert words in said
+
+
+def test_unwritable_store(pipeline, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    pipeline.store = type(pipeline.store)(tmp_path / "file" / "store")
+    step, said = failure(pipeline)
+    assert step == "cells__dataset"
+    assert "cannot write the artifact store" in said and "TL_DAGSTER_STORE" in said
+
+
+def test_a_broken_image_is_reported_and_not_fatal(pipeline, photos):
+    broken = sorted((photos / "functional").iterdir())[0]
+    broken.write_bytes(broken.read_bytes()[:3000])
+    result = pipeline.run()
+    assert result.success
+    (dataset,) = result.asset_materializations_for_node("cells__dataset")
+    assert dataset.metadata["set_aside"].value == 1.0
+    assert str(broken) in dataset.metadata["set_aside_files"].data[0]
+
+
+def test_an_image_that_vanishes_midway_keeps_what_was_computed(pipeline, photos):
+    job = pipeline.definitions().resolve_job_def("cells")
+    keys = [dg.AssetKey(["cells", name]) for name in ("dataset", "augmented_splits")]
+    assert job.execute_in_process(instance=pipeline.instance, asset_selection=keys).success
+    last = sorted(photos.rglob("*.png"))[-1]
+    content = last.read_bytes()
+    last.unlink()
+    rest = [dg.AssetKey(["cells", "bottleneck_features"])]
+    result = job.execute_in_process(instance=pipeline.instance, asset_selection=rest, raise_on_error=False)
+    assert not result.success
+    last.write_bytes(content)
+    assert pipeline.run().success
+    features = pipeline.held()["bottleneck_features"]
+    assert features.reused_rows > 0
+
+
+def test_a_source_that_is_not_there_does_not_break_the_code_location(pipeline):
+    pipeline.settings["source"] = {"kind": "manifest", "path": "nowhere.csv"}
+    pipeline.definitions().resolve_asset_graph()
+    assert "no file" in failure(pipeline)[1]

@@ -1,0 +1,48 @@
+"""kill -9 during extraction: the next run finishes, keeps what was flushed, and gives the same rows."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from tests.conftest import Pipeline
+from tl_dagster.stages.top_model import read_features
+
+CODE = """
+import sys, dagster as dg
+from pathlib import Path
+from tl_dagster import *
+from tl_dagster.features import extraction
+extraction.FLUSH_SECONDS = 0.0
+extraction._worth_compiling = lambda *_: False
+defs = dg.Definitions.merge(
+    definitions_of(Declaration.model_validate({settings!r}), Path(".")),
+    dg.Definitions(resources={{"artifacts": ArtifactIOManager(root={root!r})}}),
+)
+with dg.instance_for_test() as instance:
+    defs.resolve_job_def("cells").execute_in_process(instance=instance)
+"""
+
+
+def test_killed_and_resumed(pipeline: Pipeline, tmp_path):
+    pipeline.settings["compute"] = {"batch_size": 4}
+    code = CODE.format(settings=pipeline.settings, root=str(pipeline.store.root))
+    running = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    features = pipeline.store.root / "features"
+    while len(list(features.glob("*/*.arrow"))) < 6:
+        assert running.poll() is None
+        time.sleep(0.01)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    assert not pipeline.held().get("bottleneck_features")
+
+    assert pipeline.run().success
+    resumed = pipeline.held()["bottleneck_features"]
+    assert 0 < resumed.computed < resumed.artifact.outcome.rows
+    undisturbed = Pipeline(type(pipeline.store)(tmp_path / "other"), pipeline.instance, tmp_path / "photos")
+    undisturbed.settings["compute"] = {"batch_size": 4}
+    assert undisturbed.run().success
+    other = undisturbed.held()["bottleneck_features"]
+    same = read_features(resumed.artifact, pipeline.store) == read_features(other.artifact, undisturbed.store)
+    assert same.all()
