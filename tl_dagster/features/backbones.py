@@ -1,6 +1,7 @@
 """Frozen backbones in torch: weights loaded, the last fully connected layer dropped, and taps attached."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,13 +111,11 @@ def tapped(model: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -> "torch.
             self.model = model
             self.seen: dict[str, torch.Tensor] = {}
             for path in {path for path, _ in taps}:
-                model.get_submodule(path).register_forward_hook(self._note(path))
+                # A partial of a method, not a closure: a copy of this module must fill its own `seen`.
+                model.get_submodule(path).register_forward_hook(partial(self._keep, path))
 
-        def _note(self, path: str) -> Any:
-            def hook(_: Any, __: Any, output: torch.Tensor) -> None:
-                self.seen[path] = output
-
-            return hook
+        def _keep(self, path: str, _: Any, __: Any, output: torch.Tensor) -> None:
+            self.seen[path] = output
 
         def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
             self.model(images)
