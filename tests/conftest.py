@@ -78,7 +78,8 @@ class Pipeline:
     def run(self, *, raise_on_error: bool = True, **changes) -> dg.ExecuteInProcessResult:
         name = changes.get("name", "cells")
         job = self.definitions(**changes).resolve_job_def(name)
-        return job.execute_in_process(instance=self.instance, raise_on_error=raise_on_error)
+        quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+        return job.execute_in_process(instance=self.instance, raise_on_error=raise_on_error, run_config=quiet)
 
     def held(self, name: str = "cells") -> dict[str, Materialized]:
         assets = ("dataset", "augmented_splits", "bottleneck_features", "top_model", "fine_tuned_model", "evaluation")

@@ -68,7 +68,7 @@ MATRIX = {
     "fine-tuning: epochs": ({"fine_tuning": {"epochs": 2}}, STAGES[4:], 0),
     "fine-tuning: depth": ({"fine_tuning": {"freeze_through": "stage3"}}, STAGES[4:], 0),
     "splits: seed": ({"splits": {"seed": 1}}, BELOW_SPLITS, "new"),
-    "splits: fraction": ({"splits": {"test": 0.45}}, BELOW_SPLITS, "new"),
+    "splits: fraction": ({"splits": {"test": 0.45}}, BELOW_SPLITS, 0),
     "augmentation: views": ({"augmentation": {"views": 4}}, BELOW_SPLITS, "new"),
     "augmentation: test views": ({"augmentation": {"test_views": 2}}, BELOW_SPLITS, "new"),
     "augmentation: seed": ({"augmentation": {"seed": 5}}, BELOW_SPLITS, "new"),
