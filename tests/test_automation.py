@@ -46,6 +46,8 @@ def test_the_whole_chain_in_one_tick(pipeline: Pipeline, photos):
 def test_sensor_and_schedule(pipeline: Pipeline):
     defs = pipeline.definitions(on_change=True, schedule={"cron": "0 3 * * 1", "timezone": "Europe/Berlin"})
     (sensor,) = defs.sensors
+    watched = sensor.asset_selection.resolve(defs.resolve_asset_graph())
+    assert {key.path[-1] for key in watched} == {*CHAIN, "source"}
     assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
     schedule = defs.resolve_schedule_def("cells_schedule")
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 3 * * 1", "Europe/Berlin")

@@ -75,6 +75,24 @@ def test_an_image_that_vanishes_midway_keeps_what_was_computed(pipeline, photos)
     assert features.reused_rows > 0
 
 
+def test_models_of_different_splits_are_not_mixed(pipeline):
+    assert pipeline.run().success
+    job = pipeline.definitions(splits={"seed": 1}).resolve_job_def("cells")
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    for assets in (["dataset", "augmented_splits", "bottleneck_features"], ["fine_tuned_model"]):
+        keys = [dg.AssetKey(["cells", name]) for name in assets]
+        result = job.execute_in_process(
+            instance=pipeline.instance, asset_selection=keys, raise_on_error=False, run_config=quiet
+        )
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    assert "computed from another bottleneck_features" in event.step_failure_data.user_failure_data.description
+
+
+def test_a_bad_transform_is_refused_before_features(pipeline):
+    step, said = failure(pipeline, augmentation={"transforms": [{"HorizontalFlop": {}}]})
+    assert step == "cells__augmented_splits" and "did you mean 'HorizontalFlip'" in said
+
+
 def test_a_source_that_is_not_there_does_not_break_the_code_location(pipeline):
     pipeline.settings["source"] = {"kind": "manifest", "path": "nowhere.csv"}
     pipeline.definitions().resolve_asset_graph()

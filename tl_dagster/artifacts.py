@@ -158,6 +158,11 @@ class ArtifactStore:
             final.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(OSError):  # another run was first
                 work.rename(final)
+        except OSError as error:
+            raise InputError(
+                f"cannot write the artifact store {self.root}: {error.strerror or error}; free some space, "
+                "or set TL_DAGSTER_STORE to another folder"
+            ) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
         artifact = self.find(stage, fingerprint)

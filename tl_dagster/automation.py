@@ -67,7 +67,7 @@ def sensor(declaration: Declaration) -> dg.AutomationConditionSensorDefinition:
     """The sensor that evaluates the pipeline's conditions; it runs unless switched off."""
     return dg.AutomationConditionSensorDefinition(
         name=f"{declaration.name}_on_change",
-        target=dg.AssetSelection.groups(declaration.name),
+        target=dg.AssetSelection.groups(declaration.name, include_sources=True),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
     )

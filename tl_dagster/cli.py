@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show.add_argument("pipeline")
     show.add_argument("--json", action="store_true", help="as JSON")
     given = parser.parse_args(arguments)
+    _default_home()
     try:
         if given.command == "run":
             _run(given.pipeline)
@@ -73,6 +75,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.write(json.dumps(answer, indent=1) + "\n")
     else:
         _print(answer)
+
+
+def _default_home() -> None:
+    """Without DAGSTER_HOME, the instance and store are those of `make demo` and `make ui`: .dagster_home here."""
+    if "DAGSTER_HOME" not in os.environ:
+        home = Path(".dagster_home").absolute()
+        home.mkdir(exist_ok=True)
+        if Path("dagster.yaml").exists() and not (home / "dagster.yaml").exists():
+            shutil.copyfile("dagster.yaml", home / "dagster.yaml")
+        os.environ["DAGSTER_HOME"] = str(home)
 
 
 def _run(pipeline: str) -> None:

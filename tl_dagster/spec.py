@@ -215,12 +215,15 @@ class FineTuning(Settings):
 
 
 class Compute(Settings):
-    """How the work is done. Nothing here changes a result, so nothing here is part of a fingerprint."""
+    """How the work is done. Results are equal up to the rounding of the precision."""
 
     workers: int = Field(0, ge=0, le=256, description="Decoding threads; 0: one for each processor.")
     batch_size: int = Field(32, ge=1, le=4096, description="Views in one forward pass.")
     activation_cache_gb: float = Field(
-        4.0, ge=0, description="Disk for the activations that fine-tuning starts from; beyond it, they are recomputed."
+        4.0,
+        ge=0,
+        description="Disk for the activations of one pipeline that fine-tuning starts from; beyond it, "
+        "images are forwarded anew in each step: slower, and another model.",
     )
     compile: Literal["auto", "never"] = Field(
         "auto", description="auto: torch.compile where a C++ compiler is at hand and the work is large enough."

@@ -67,6 +67,13 @@ def test_manifest_formats(tmp_path, suffix):
     assert listed[["label", "group", "split"]].to_numpy().tolist() == [["x", "m1", "train"], ["y", "m2", "test"]]
 
 
+def test_group_names_are_not_guessed_to_be_numbers(tmp_path):
+    (tmp_path / "images.csv").write_text("uri,label,group\na.png,None,001\nb.png,y,\n")
+    listed = list_images(manifest("images.csv", group="group"), tmp_path)
+    assert listed["group"].tolist()[0] == "001" and pd.isna(listed["group"].tolist()[1])
+    assert listed["label"].tolist() == ["None", "y"]
+
+
 @pytest.mark.parametrize(
     ("content", "fields", "words"),
     [

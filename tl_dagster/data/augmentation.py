@@ -97,6 +97,17 @@ class Views:
             )
         return drawn
 
+    def check(self, size: int) -> None:
+        """Draw a black image once, so that a transform that cannot be drawn is refused before anything is computed.
+
+        Raises:
+            InputError: see :meth:`draw`.
+        """
+        import numpy as np
+
+        if self.steps:
+            self.draw(np.zeros((size, size, 3), np.uint8), "", 1)
+
     def _composed(self, size: int) -> Any:
         made: dict[str, Any] = vars(self._threads)
         key = str(size)

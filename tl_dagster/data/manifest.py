@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from tl_dagster.data.decoding import Probe, image_id, probe
+from tl_dagster.data.decoding import Probe, image_id, probe, read_verified
 from tl_dagster.errors import InputError
 from tl_dagster.identity import digest
 
@@ -66,7 +66,7 @@ def ingest(
     seen = {} if known is None else _probes(known)
     fresh = identified[~identified["id"].isin([*seen, ""])].drop_duplicates("id")
     with ThreadPoolExecutor(workers) as pool:
-        looked = _counted(pool.map(lambda uri: probe(Path(uri).read_bytes()), fresh["uri"]), progress)
+        looked = _counted(pool.map(_probe, fresh["uri"], fresh["id"]), progress)
         seen.update(zip(fresh["id"], looked, strict=True))
     manifest = identified.drop(columns="problem")
     found = [
@@ -108,6 +108,13 @@ def _probes(known: "pd.DataFrame") -> dict[str, Probe]:
     rows = known[known["width"] > 0]  # only what decoded: a broken file is looked at again
     columns = (rows[name].tolist() for name in ("id", "width", "height", "format"))
     return {identity: Probe(width, height, kind, None) for identity, width, height, kind in zip(*columns, strict=True)}
+
+
+def _probe(uri: str, identity: str) -> Probe:
+    try:
+        return probe(read_verified(uri, identity))
+    except InputError as error:  # changed or gone since it was hashed, a moment ago
+        return Probe(0, 0, "", str(error))
 
 
 def _identity(uri: str) -> tuple[str, str | None]:

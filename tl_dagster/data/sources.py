@@ -55,18 +55,22 @@ def list_images(source: FolderSource | ManifestSource, root: Path) -> "pd.DataFr
 
 
 def signature(source: FolderSource | ManifestSource, root: Path) -> list[tuple[str, int, int]]:
-    """What a look at the file system tells of a source (path, size, mtime in ns), for noticing a change cheaply."""
-    found: list[tuple[str, int, int]] = []
-    location = _location(source, root)
-    folder = location if isinstance(source, FolderSource) else location.parent
-    for parent, _, names in sorted(os.walk(folder)):
-        for name in sorted(names):
-            try:
-                stat = (path := Path(parent, name)).stat()
-            except OSError:
-                continue
-            found.append((str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns))
-    return found
+    """Path, size and mtime (ns) of a source's images and table, for noticing a change without reading them.
+
+    Raises:
+        InputError: as :func:`list_images`.
+    """
+    paths = [*list_images(source, root)["uri"]]
+    if isinstance(source, ManifestSource):
+        paths.append(str(_location(source, root)))
+    return [(path, stat.st_size, stat.st_mtime_ns) for path in paths if (stat := _stat(path))]
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return Path(path).stat()
+    except OSError:
+        return None
 
 
 def _location(source: FolderSource | ManifestSource, root: Path) -> Path:
@@ -135,7 +139,9 @@ def _manifest(source: ManifestSource, root: Path) -> "pd.DataFrame":
             "label": _binned(table[source.label], source.bins, path)
             if source.bins
             else table[source.label].astype(str),
-            "group": table[source.group].astype(str) if source.group else None,
+            "group": [None if value != value else str(value) for value in table[source.group]]
+            if source.group
+            else None,
             "split": _given_splits(table[source.split], path) if source.split else None,
             "confidence": _confidences(table[source.label], source.bins, path)
             if source.bins and source.bins.soft_targets
@@ -158,6 +164,9 @@ def _read_table(source: ManifestSource, path: Path) -> "pd.DataFrame":
             names=source.columns,
             header=None if source.columns else "infer",
             index_col=False,
+            dtype=str,  # or one empty cell would turn group 1 into group 1.0, and move its images
+            keep_default_na=False,
+            na_values=[""],
         )
     except (ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as a table: {error}; check `separator` and `columns`") from error
@@ -177,6 +186,9 @@ def _binned(values: "pd.Series", bins: Bins, path: Path) -> "pd.Series":
 
 def _confidences(values: "pd.Series", bins: Bins, path: Path) -> "pd.Series":
     """The probability of a row's own class, from that of the second of two."""
+    import pandas as pd
+
+    values = pd.to_numeric(values)  # that they are numbers was seen when they were binned
     outside = values[~values.between(0, 1)]
     if len(outside):
         raise InputError(

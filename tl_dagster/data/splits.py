@@ -35,7 +35,7 @@ def assign(images: "pd.DataFrame", splits: Splits) -> "pd.Series":
     Raises:
         InputError: a class has no image in one of the splits.
     """
-    given = images["split"].where(images["split"].notna(), None)
+    given = images["split"].astype(object).where(images["split"].notna(), None)
     present = set(given.dropna())
     test = 0.0 if "test" in present else splits.test
     validation = 0.0 if "validation" in present else splits.validation
@@ -60,7 +60,8 @@ def _every_class_in_every_split(labels: "pd.Series", assigned: "pd.Series") -> N
             if split not in set(mine):
                 raise InputError(
                     f"class '{label}' has {len(mine)} usable images and none of them falls in the {split} split; "
-                    "add images of it, remove the class, raise the fraction, or try another splits.seed"
+                    "add images of it, remove the class, or (where splits are not given) raise the fraction "
+                    "or change the seed"
                 )
 
 

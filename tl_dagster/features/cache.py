@@ -36,6 +36,7 @@ class Column:
         self.recipe = dict(recipe)
         self.name = digest(self.recipe)
         self.folder = root / self.name
+        self._known: tuple[list[Path], dict[bytes, tuple[int, int]]] = ([], {})
 
     @property
     def dtype(self) -> str:
@@ -109,11 +110,14 @@ class Column:
         return sorted(self.folder.glob("*.arrow"))
 
     def _index(self) -> dict[bytes, tuple[int, int]]:
-        index: dict[bytes, tuple[int, int]] = {}
-        for number, path in enumerate(self._shards()):
-            for row, key in enumerate(_table(path).column("view").to_pylist()):
-                index.setdefault(key, (number, row))
-        return index
+        shards = self._shards()
+        if shards != self._known[0]:
+            index: dict[bytes, tuple[int, int]] = {}
+            for number, path in enumerate(shards):
+                for row, key in enumerate(_table(path).column("view").to_pylist()):
+                    index.setdefault(key, (number, row))
+            self._known = (shards, index)
+        return self._known[1]
 
 
 class Rows:

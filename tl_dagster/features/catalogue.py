@@ -22,7 +22,7 @@ __all__ = ["PENULTIMATE", "BackboneInfo", "look_up"]
 
 PENULTIMATE = "penultimate"
 # Another number whenever `describe` answers differently.
-DESCRIBE_RECIPE = 2
+DESCRIBE_RECIPE = 3
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ class BackboneInfo:
             InputError: the backbone has no such tap, or no declared tap lies above it.
         """
         stages = list(self.stages)
+        if declared == "auto" and len(stages) < 2:
+            raise InputError(f"fine_tuning.freeze_through: {self.name} has no stages; name one of its modules")
         through = stages[-2] if declared == "auto" else declared
         if all(self.is_below(self.module(tap), through) for tap in backbone.taps):
             raise InputError(

@@ -43,8 +43,9 @@ def create(name: str) -> "torch.nn.Module":
         if model not in names:
             raise InputError(f"backbone.name: torchvision has no '{model}': {nearest(model, names)}")
         builder = models.get_model_builder(model)
-        # GoogLeNet and Inception otherwise draw initial weights through scipy for a minute.
-        slow = {"init_weights": False} if "inception" in model or model == "googlenet" else {}
+        # GoogLeNet and Inception otherwise draw initial weights through scipy for a minute; their pre-trained weights
+        # expect the input transform that torchvision switches on only when it loads them itself.
+        slow = {"init_weights": False, "transform_input": True} if model in ("googlenet", "inception_v3") else {}
         built: torch.nn.Module = builder(weights=None, **slow)
         return built
 
@@ -102,6 +103,11 @@ def _timm(model: Any, name: str, tag: str | None) -> dict[str, Any]:
     elif config and config.url:
         weights = {"url": config.url, "sha256": _prefix(config.url)}
     classifier = model.default_cfg.get("classifier")
+    if isinstance(classifier, tuple | list):
+        raise InputError(
+            f"backbone.name: timm's {architecture} has several classifiers ({', '.join(classifier)}), "
+            "which cannot be dropped for one; choose a variant without distillation"
+        )
     return {
         "stages": _feature_info(model),
         "classifier": classifier if isinstance(classifier, str) else _last_classifier(model),

@@ -1,7 +1,8 @@
 """Extraction: the frozen backbone's activations of each view that the cache does not hold yet.
 
 Threads read, decode and augment (Pillow and OpenCV release the interpreter lock) while the main thread runs the
-network on batches of one fixed shape, so that a row does not depend on which other rows were missing.
+network on batches of one fixed shape. A compiled and an eager network give the same rows up to the rounding of the
+declared precision; a row is computed by one of them, once.
 """
 
 import contextlib

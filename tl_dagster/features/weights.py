@@ -109,17 +109,7 @@ def _in_package(package: str, file: str) -> Path | None:
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slow_sha256(path)
-        )
-
-
-def _slow_sha256(path: Path) -> str:  # Python 3.10
-    running = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            running.update(block)
-    return running.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checked(path: Path, expected: str | None, *, in_order: bool = False) -> Weights:

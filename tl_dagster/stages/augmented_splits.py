@@ -9,6 +9,7 @@ from tl_dagster.artifacts import Materialized, Outcome
 from tl_dagster.data.augmentation import Views, transforms
 from tl_dagster.data.manifest import usable
 from tl_dagster.data.splits import assign, views
+from tl_dagster.features.catalogue import look_up
 from tl_dagster.stages.base import Stage, Work
 from tl_dagster.stages.dataset import read_manifest
 
@@ -55,6 +56,7 @@ class AugmentedSplits(Stage):
         images = usable(read_manifest(work.inputs["dataset"].path))
         table = views(images, assign(images, self.declaration.splits), self.declaration.augmentation)
         drawn = Views(self.declaration.augmentation)
+        drawn.check(look_up(self.declaration.backbone).resize(self.declaration.backbone).size)
         table["key"] = [
             drawn.identity(identity, view) for identity, view in zip(table["id"], table["view"], strict=True)
         ]

@@ -17,7 +17,7 @@ from tl_dagster.identity import digest
 from tl_dagster.progress import Progress
 from tl_dagster.spec import Declaration
 
-__all__ = ["Stage", "Work", "asset_of"]
+__all__ = ["Stage", "Work", "asset_of", "require_same"]
 
 GPU_TAG = {"tl_dagster/device": "gpu"}
 
@@ -102,6 +102,18 @@ class Stage(ABC):
         built = work.store.build(self.name, fingerprint, compute, inputs=self.versions(work), settings=self.settings())
         computed = built.outcome.computed
         return Materialized(built, reused=False, computed=computed, reused_rows=built.outcome.rows - computed)
+
+
+def require_same(artifact: Artifact, read: str, current: Artifact) -> None:
+    """Refuse to combine an artifact with another version of what it was computed from.
+
+    Raises:
+        InputError: an upstream asset was materialized anew, and this one was not.
+    """
+    if artifact.inputs[read] != current.data_version:
+        raise InputError(
+            f"{artifact.stage} was computed from another {read} than the present one: materialize it first"
+        )
 
 
 def asset_of(

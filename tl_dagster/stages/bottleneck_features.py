@@ -1,11 +1,9 @@
 """The frozen backbone's activations of every view, kept in the feature cache; the artifact is the list of keys."""
 
 import json
-import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from tl_dagster.artifacts import ArtifactStore, Materialized, Outcome
 from tl_dagster.data.augmentation import Views
@@ -16,7 +14,7 @@ from tl_dagster.features.extraction import View, extract
 from tl_dagster.features.hardware import resolve_precision
 from tl_dagster.features.weights import Weights, locate
 from tl_dagster.spec import Declaration
-from tl_dagster.stages.augmented_splits import read_views
+from tl_dagster.stages.augmented_splits import AugmentedSplits, read_views
 from tl_dagster.stages.base import Stage, Work
 from tl_dagster.stages.dataset import read_manifest
 
@@ -68,17 +66,15 @@ class Frozen:
         return [self.column(tap, self.backbone.pooling) for tap in self.backbone.taps]
 
     def boundary(self, rows: int) -> Column | None:
-        """The column of activations that fine-tuning starts from; None when they would not fit the disk budget.
+        """The column of activations that fine-tuning starts from; None when they would exceed the declared budget.
 
         Args:
             rows: views that would be kept.
         """
         tap = self.info.frozen_through(self.backbone, self.declaration.fine_tuning.freeze_through)
         values = self.info.values(tap, self.resize.size)
-        budget = self.declaration.compute.activation_cache_gb * 1e9
-        free = shutil.disk_usage(next(p for p in (self._cache, *self._cache.parents) if p.exists())).free
         size = 4 if self.precision == "fp32" else 2
-        if values is None or rows * values * size > min(budget, free / 2):
+        if values is None or rows * values * size > self.declaration.compute.activation_cache_gb * 1e9:
             return None
         return self.column(tap, "none")
 
@@ -121,14 +117,7 @@ class BottleneckFeatures(Stage):
     kinds = frozenset({"pytorch", "arrow"})
     reads = ("dataset", "augmented_splits")
     gpu = True
-    columns: ClassVar[Mapping[str, str]] = {
-        "id": "string",
-        "label": "string",
-        "confidence": "float",
-        "split": "string",
-        "view": "int",
-        "key": "string",
-    }
+    columns = AugmentedSplits.columns
 
     def settings(self) -> dict[str, Any]:
         """The declared backbone."""

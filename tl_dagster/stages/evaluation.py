@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_dagster.artifacts import Materialized, Outcome
-from tl_dagster.stages.base import Stage, Work
+from tl_dagster.stages.base import Stage, Work, require_same
 from tl_dagster.stages.predictions import read_predictions
 
 __all__ = ["Evaluation"]
@@ -31,6 +31,7 @@ class Evaluation(Stage):
 
     def run(self, work: Work) -> Materialized:
         """Evaluated once for the same models."""
+        require_same(work.inputs["fine_tuned_model"], "top_model", work.inputs["top_model"])
         return self.find_or_build(work, self.fingerprint(work), lambda folder: self._evaluate(work, folder))
 
     def _evaluate(self, work: Work, folder: Path) -> Outcome:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tl_dagster.artifacts import Materialized, Outcome
 from tl_dagster.features.cache import Rows
 from tl_dagster.stages.augmented_splits import read_views
-from tl_dagster.stages.base import Stage, Work
+from tl_dagster.stages.base import Stage, Work, require_same
 from tl_dagster.stages.bottleneck_features import Frozen, open_columns, views_to_draw
 from tl_dagster.stages.dataset import read_manifest
 from tl_dagster.stages.predictions import classes_of, copy_predictions, targets_of, write_predictions
@@ -78,7 +78,7 @@ class FineTunedModel(Stage):
     recipe = 1
     description = (
         "The backbone's top blocks and the classifier, trained on from the top model with a very small learning rate; "
-        "the best epoch on validation, never worse there than the top model."
+        "the epoch with the lowest validation log-loss, never worse there than the top model."
     )
     kinds = frozenset({"pytorch"})
     reads = ("dataset", "bottleneck_features", "top_model")
@@ -94,9 +94,14 @@ class FineTunedModel(Stage):
 
     def run(self, work: Work) -> Materialized:
         """Trained once for the same top model and settings."""
-        return self.find_or_build(work, self.fingerprint(work), lambda folder: self._train(work, folder))
+        require_same(work.inputs["top_model"], "bottleneck_features", work.inputs["bottleneck_features"])
+        frozen = Frozen(self.declaration, work.store)
+        # Where the frozen part runs decides the numbers' precision and what is folded: it belongs to the identity.
+        cached = frozen.boundary(work.inputs["bottleneck_features"].outcome.rows) is not None
+        fingerprint = self.fingerprint(work, {**self.settings(), "cached_activations": cached})
+        return self.find_or_build(work, fingerprint, lambda folder: self._train(work, frozen, folder))
 
-    def _train(self, work: Work, folder: Path) -> Outcome:
+    def _train(self, work: Work, frozen: Frozen, folder: Path) -> Outcome:
         import numpy as np
         import torch
         from safetensors.torch import save_file
@@ -104,7 +109,6 @@ class FineTunedModel(Stage):
         from tl_dagster.training.fine_tuning import fine_tune, network, predict
 
         torch.manual_seed(self.declaration.fine_tuning.seed)
-        frozen = Frozen(self.declaration, work.store)
         table = read_views(work.inputs["bottleneck_features"].path)
         boundary = frozen.info.frozen_through(frozen.backbone, self.declaration.fine_tuning.freeze_through)
         columns = [column for _, column in open_columns(work.inputs["bottleneck_features"].path, work.store)]
