@@ -16,7 +16,7 @@ def failure(pipeline: Pipeline, **changes) -> tuple[str, str]:
     (event,) = [event for event in result.all_events if event.is_step_failure]
     error = event.step_failure_data.error
     words = event.step_failure_data.user_failure_data
-    return event.step_key, (words.description if words else None) or str(error)
+    return event.step_key, words.description if words else str(error)
 
 
 def keep(photos: Path, name: str, count: int) -> None:

@@ -67,7 +67,14 @@ def test_two_pipelines_side_by_side(project):
     assert not top["reused"] and top["metrics"]["l2"] == 0.2
     assert Path(top["path"], "model.safetensors").exists() and top["seconds"] > 0 and top["data_version"]
 
-    assert "did you mean 'first'" in call(project, "tl-dagster", "show", "frist", check=False)
+    for command in ("show", "run"):
+        assert "did you mean 'first'" in call(project, "tl-dagster", command, "frist", check=False)
+
+
+def test_a_failed_run_says_one_clear_thing(project, photos):
+    photos.rename(photos.with_name("elsewhere"))
+    said = call(project, "tl-dagster", "run", "first", check=False)
+    assert said.count("no folder") == 1 and "Traceback" not in said and "Stack Trace" not in said
 
 
 @pytest.mark.parametrize(

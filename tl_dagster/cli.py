@@ -89,30 +89,34 @@ def _default_home() -> None:
 
 def _run(pipeline: str) -> None:
     """Run the pipeline's job as Dagster's own command line does; the run stays in the instance of DAGSTER_HOME."""
-    declared = sorted(path.parent.name for path in Path("assets").glob("*/defs.yaml"))
+    declared = [name for path in sorted(Path("assets").glob("*/defs.yaml")) for name in _names(path)]
     if not declared:
         raise InputError("no assets/<pipeline>/defs.yaml here: run this in the project's folder")
+    if pipeline not in declared:
+        raise InputError(f"no pipeline '{pipeline}' is declared under assets/: {nearest(pipeline, declared)}")
     # One process: the steps follow each other anyway, and each process of its own would load the code again.
     config = {"execution": {"config": {"in_process": {}}}, "loggers": {"progress": {}}}
-    command = [
-        sys.executable,
-        "-m",
-        "dagster",
-        "job",
-        "execute",
-        "-m",
-        "tl_dagster.definitions",
-        "-d",
-        ".",
-        "-j",
-        pipeline,
-    ]
+    # `dg launch` does the same, but belongs to another package.
+    quiet = ["-W", "ignore:Function `job_execute_command` is superseded"]
+    job = ["job", "execute", "-m", "tl_dagster.definitions", "-d", ".", "-j", pipeline]
+    command = [sys.executable, *quiet, "-m", "dagster", *job]
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         json.dump(config, file)  # JSON is YAML
         file.flush()
         done = subprocess.run([*command, "-c", file.name], check=False)  # noqa: S603  (no shell)
     if done.returncode != 0:
         sys.exit(done.returncode)
+
+
+def _names(path: Path) -> list[str]:
+    """The pipelines that a file declares; Dagster tells what is wrong with one that cannot be read."""
+    import yaml
+
+    try:
+        documents = [each for each in yaml.safe_load_all(path.read_text()) if isinstance(each, dict)]
+    except yaml.YAMLError:
+        return [path.parent.name]
+    return [str((each.get("attributes") or {}).get("name", path.parent.name)) for each in documents]
 
 
 def _print(answer: dict[str, Any]) -> None:

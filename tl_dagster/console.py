@@ -21,7 +21,10 @@ def progress_logger(_: dg.InitLoggerContext) -> logging.Logger:
 
 def _wanted(record: logging.LogRecord) -> bool:
     meta = getattr(record, "dagster_meta", {}) or {}
-    if record.levelno >= logging.ERROR:
-        return True
-    record.msg = meta.get("orig_message", record.msg)
-    return meta.get("dagster_event") is None
+    event = meta.get("dagster_event")
+    if event is None:
+        record.msg = meta.get("orig_message", record.msg)
+        return not str(record.msg).startswith("Dependencies for step")  # that the rest does not run goes without saying
+    if event.is_step_failure:  # a stage has already said what the user can mend
+        return event.step_failure_data.user_failure_data is None
+    return record.levelno >= logging.ERROR and not event.is_run_failure

@@ -153,7 +153,10 @@ def asset_of(
             begun = time.monotonic()
             held = replace(stage.run(work), seconds=time.monotonic() - begun)
         except InputError as error:
-            raise dg.Failure(description=str(error), allow_retries=False) from error
+            context.log.error(f"{stage.name}: {error}")
+            raise dg.Failure(
+                description=str(error), allow_retries=False
+            ) from None  # the user's matter, not a traceback's
         context.log.info(
             f"{stage.name}: {'reused' if held.reused else 'computed'} · {held.computed:,} rows computed, "
             f"{held.reused_rows:,} reused · {held.seconds:.1f} s"
