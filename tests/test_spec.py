@@ -34,6 +34,8 @@ def test_smallest_declaration(store):
         ({"backbone": {"precision": "fp16"}}, "'auto', 'fp32' or 'bf16'"),
         ({"fine_tuning": {"freeze_through": "stage5"}, "backbone": {"taps": ["stage4"]}}, "left to tune"),
         ({"augmentation": {"preset": "dihedral", "views": 9}}, "8 distinct views"),
+        ({"augmentation": {"transforms": [{"HorizontalFlop": {}}]}}, "did you mean 'HorizontalFlip'"),
+        ({"augmentation": {"transforms": [{"CenterCrop": {"height": 8, "width": 8}}]}}, "end with a Resize"),
         ({"schedule": {"cron": "every monday"}}, "five fields"),
         ({"schedule": {"cron": "0 3 * * *", "timezone": "Europe/Berln"}}, "did you mean 'Europe/Berlin'"),
         ({"name": "Cells!"}, "String should match pattern"),

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -23,6 +24,10 @@ import dagster as dg
 from tl_dagster.errors import InputError
 
 __all__ = ["Artifact", "ArtifactIOManager", "ArtifactStore", "Materialized", "Outcome"]
+
+
+# Work in progress that was not touched for so long belongs to nobody any more.
+ABANDONED_SECONDS = 7 * 24 * 3600
 
 
 def default_root() -> Path:
@@ -102,6 +107,9 @@ class ArtifactStore:
         """Raise :class:`InputError` when the store cannot be written, before any work is done."""
         try:
             (self.root / "tmp").mkdir(parents=True, exist_ok=True)
+            for left in (self.root / "tmp").iterdir():  # by a run that was killed
+                if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                    shutil.rmtree(left, ignore_errors=True)
             probe = self.root / "tmp" / f"probe-{uuid.uuid4().hex}"
             probe.write_bytes(b"")
             probe.unlink()

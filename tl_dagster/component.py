@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from tl_dagster import automation
 from tl_dagster.errors import InputError
-from tl_dagster.features.catalogue import look_up
+from tl_dagster.features.catalogue import check_transforms, look_up
 from tl_dagster.spec import Backbone, Declaration
 from tl_dagster.stages import STAGES
 from tl_dagster.stages.base import asset_of
@@ -35,9 +35,11 @@ class CheckedDeclaration(Declaration):
     backbone: CheckedBackbone = Field(default_factory=CheckedBackbone, description=Backbone.__doc__)
 
     def model_post_init(self, context: Any, /) -> None:
-        """Refuse a depth that leaves nothing to tune."""
+        """Refuse a depth that leaves nothing to tune, and transforms that cannot be drawn."""
         try:
-            look_up(self.backbone).frozen_through(self.backbone, self.fine_tuning.freeze_through)
+            info = look_up(self.backbone)
+            info.frozen_through(self.backbone, self.fine_tuning.freeze_through)
+            check_transforms(self.augmentation, info.resize(self.backbone).size)
         except InputError as error:
             raise ValueError(str(error)) from error
 

@@ -6,7 +6,9 @@ draw it: rotated pixels differ between OpenCV 4 and 5.
 """
 
 import hashlib
+import json
 import os
+import sys
 import threading
 import warnings
 from importlib.metadata import version
@@ -160,3 +162,17 @@ def _symmetry(pixels: "np.ndarray", name: str) -> "np.ndarray":
         "hvt": pixels[::-1, ::-1].swapaxes(0, 1),
     }
     return flipped[name]
+
+
+def main() -> None:
+    """Draw the steps (JSON) at a size, both from the command line; print {} or the error as JSON."""
+    steps, size = json.loads(sys.argv[1]), int(sys.argv[2])
+    try:
+        Views(Augmentation(transforms=steps)).check(size)
+        sys.stdout.write("{}")
+    except InputError as error:
+        sys.stdout.write(json.dumps({"error": str(error)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,11 +1,11 @@
 """What is known of backbones without importing torch: stages, preprocessing, where the weights are."""
 
+import contextlib
 import json
 import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -16,9 +16,9 @@ from tl_dagster.artifacts import ArtifactStore, write_atomically
 from tl_dagster.data.decoding import Resize
 from tl_dagster.errors import InputError, nearest
 from tl_dagster.identity import digest
-from tl_dagster.spec import Backbone
+from tl_dagster.spec import Augmentation, Backbone
 
-__all__ = ["PENULTIMATE", "BackboneInfo", "look_up"]
+__all__ = ["PENULTIMATE", "BackboneInfo", "check_transforms", "look_up"]
 
 PENULTIMATE = "penultimate"
 # Another number whenever `describe` answers differently.
@@ -125,21 +125,37 @@ def weights_tag(weights: str | None) -> str | None:
     return weights
 
 
-@cache
+def check_transforms(augmentation: Augmentation, size: int) -> None:
+    """Draw the declared transforms once (in a process of its own, and only the first time).
+
+    Raises:
+        InputError: a transform does not exist, its arguments do not fit, or it changes the image's size.
+    """
+    if augmentation.transforms is not None:
+        steps = json.dumps(augmentation.transforms, sort_keys=True)
+        _answered("tl_dagster.data.augmentation", (steps, str(size)), version("albumentations"))
+
+
 def _described(name: str, tag: str | None) -> dict[str, Any]:
-    versions = [version("timm"), version("torchvision"), DESCRIBE_RECIPE]
-    kept = ArtifactStore().root / "backbones" / f"{digest([name, tag, versions])[:16]}.json"
+    versions = f"{version('timm')} {version('torchvision')} {DESCRIBE_RECIPE}"
+    return _answered("tl_dagster.features.describe", (name, *([tag] if tag else [])), versions)
+
+
+@cache
+def _answered(module: str, arguments: tuple[str, ...], versions: str) -> dict[str, Any]:
+    """What one of our modules prints as JSON when run on its own; kept in the store for these library versions."""
+    kept = ArtifactStore().root / "backbones" / f"{digest([module, arguments, versions])[:16]}.json"
     try:
         return dict(json.loads(kept.read_text()))
     except (OSError, ValueError):
         pass
-    command = [sys.executable, "-m", "tl_dagster.features.describe", name, *([tag] if tag else [])]
+    command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (no shell; our own module)
     if done.returncode != 0:
-        raise InputError(f"backbone.name: {name} cannot be described: {done.stderr.strip().splitlines()[-1]}")
+        raise InputError(f"{' '.join(arguments)[:80]} cannot be looked at: {done.stderr.strip().splitlines()[-1]}")
     answer: dict[str, Any] = json.loads(done.stdout)
     if "error" in answer:
         raise InputError(answer["error"])
-    with suppress(OSError):  # a read-only store is told of when something must be stored there
+    with contextlib.suppress(OSError):  # a read-only store is told of when something must be stored there
         write_atomically(kept, json.dumps(answer).encode())
     return answer
