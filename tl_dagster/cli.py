@@ -13,10 +13,9 @@ from typing import Any
 
 from tl_dagster.artifacts import ArtifactStore, Materialized
 from tl_dagster.errors import InputError, nearest
+from tl_dagster.stages import STAGES
 
 __all__ = ["main", "summary"]
-
-ORDER = ("dataset", "augmented_splits", "bottleneck_features", "top_model", "fine_tuned_model", "evaluation")
 
 
 def summary(pipeline: str, store: ArtifactStore) -> dict[str, Any]:
@@ -33,7 +32,7 @@ def summary(pipeline: str, store: ArtifactStore) -> dict[str, Any]:
     Raises:
         InputError: nothing of the pipeline was materialized yet.
     """
-    held = {asset: store.read_ref(pipeline, asset) for asset in ORDER}
+    held = {asset: store.read_ref(pipeline, asset) for asset in (stage.name for stage in STAGES)}
     assets = {asset: _described(each) for asset, each in held.items() if each}
     if not assets:
         known = sorted(path.name for path in (store.root / "refs").glob("*"))

@@ -11,7 +11,7 @@ from tl_dagster.stages.augmented_splits import read_views
 from tl_dagster.stages.base import Stage, Work, require_same
 from tl_dagster.stages.bottleneck_features import Frozen, open_columns, views_to_draw
 from tl_dagster.stages.dataset import read_manifest
-from tl_dagster.stages.predictions import classes_of, copy_predictions, targets_of, write_predictions
+from tl_dagster.stages.predictions import classes_of, copy_predictions, numbers_of, targets_of, write_predictions
 from tl_dagster.stages.top_model import read_features, read_head
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class FineTunedModel(Stage):
         model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
 
         classes = classes_of(table)
-        labels = table["label"].map({label: number for number, label in enumerate(classes)}).to_numpy(np.int64)
+        labels = numbers_of(table["label"], classes)
         targets = targets_of(table, classes)
         splits, identities = table["split"].to_numpy(), table["id"].to_numpy()
         train = np.flatnonzero(splits == "train").reshape(-1, self.declaration.augmentation.views)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["classes_of", "copy_predictions", "read_predictions", "targets_of", "write_predictions"]
+__all__ = ["classes_of", "copy_predictions", "numbers_of", "read_predictions", "targets_of", "write_predictions"]
 
 PREDICTIONS = "predictions.parquet"
 CLASSES = "classes.json"
@@ -20,6 +20,14 @@ def classes_of(table: "pd.DataFrame") -> list[str]:
     return sorted(str(label) for label in table["label"].unique())
 
 
+def numbers_of(labels: "pd.Series[str]", classes: list[str]) -> "np.ndarray":
+    """The class number of each label: (n,) int64."""
+    import numpy as np
+
+    numbers: np.ndarray = labels.map({label: number for number, label in enumerate(classes)}).to_numpy(np.int64)
+    return numbers
+
+
 def targets_of(table: "pd.DataFrame", classes: list[str]) -> "np.ndarray":
     """What each view is trained towards: float32 (views, classes).
 
@@ -28,7 +36,7 @@ def targets_of(table: "pd.DataFrame", classes: list[str]) -> "np.ndarray":
     import numpy as np
 
     sure = table["confidence"].to_numpy(np.float32, na_value=1.0)[:, None]
-    own = np.eye(len(classes), dtype=np.float32)[table["label"].map(classes.index).to_numpy()]
+    own = np.eye(len(classes), dtype=np.float32)[numbers_of(table["label"], classes)]
     targets: np.ndarray = own * sure + (1 - own) * (1 - sure) / (len(classes) - 1)
     return targets
 
@@ -85,11 +93,10 @@ def read_predictions(path: Path, split: str) -> "tuple[pd.DataFrame, np.ndarray,
     Returns:
         The rows (id, label, predicted …), the true class numbers (n,), the probabilities (n, classes), the class names.
     """
-    import numpy as np
     import pandas as pd
 
     classes: list[str] = json.loads((path / CLASSES).read_text())
     rows = pd.read_parquet(path / PREDICTIONS)
     rows = rows[rows["split"] == split].reset_index(drop=True)
-    truth = rows["label"].map({label: number for number, label in enumerate(classes)}).to_numpy(np.int64)
+    truth = numbers_of(rows["label"], classes)
     return rows, truth, rows[[f"p{number}" for number in range(len(classes))]].to_numpy(), classes

@@ -8,7 +8,7 @@ from tl_dagster.artifacts import ArtifactStore, Materialized, Outcome
 from tl_dagster.stages.augmented_splits import read_views
 from tl_dagster.stages.base import Stage, Work
 from tl_dagster.stages.bottleneck_features import open_columns
-from tl_dagster.stages.predictions import classes_of, targets_of, write_predictions
+from tl_dagster.stages.predictions import classes_of, numbers_of, targets_of, write_predictions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,7 @@ class TopModel(Stage):
         features = work.inputs["bottleneck_features"]
         table = read_views(features.path)
         classes = classes_of(table)
-        labels = table["label"].map({label: number for number, label in enumerate(classes)}).to_numpy(np.int64)
+        labels = numbers_of(table["label"], classes)
         values = read_features(features, work.store)
         train = np.flatnonzero(table["split"] == "train")
         held_out = np.flatnonzero(table["split"] == "validation")
