@@ -4,6 +4,8 @@ Layout, under one root::
 
     artifacts/<stage>/<fingerprint>/   written once, committed by one atomic rename; `artifact.json` describes it
     features/                          the feature cache (see `tl_dagster.features.cache`)
+    index/                             what was learnt of each source's files (see `tl_dagster.data.index`)
+    sources/                           local copies of what cannot be read at random (see `tl_dagster.data.kept`)
     refs/<pipeline>/<asset>.json       which artifact each asset of a pipeline holds now, and how it came about
     tmp/                               work in progress; safe to delete when nothing runs
 """
@@ -14,7 +16,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,10 @@ import dagster as dg
 
 from tl_dagster.errors import InputError
 
-__all__ = ["Artifact", "ArtifactIOManager", "ArtifactStore", "Materialized", "Outcome"]
+__all__ = ["Artifact", "ArtifactIOManager", "ArtifactStore", "Materialized", "Outcome", "Rows"]
 
+# Rows of a small table, each with the same keys: texts, whole numbers and floats.
+Rows = Sequence[Mapping[str, Any]]
 
 # Work in progress that was not touched for so long belongs to nobody any more.
 ABANDONED_SECONDS = 7 * 24 * 3600
@@ -47,7 +51,8 @@ class Outcome:
         computed: rows that had to be computed for it (the others were reused).
         metrics: numbers to plot over time.
         facts: anything else worth showing (JSON-serialisable).
-        pictures: title → PNG file in the artifact's folder, small enough for an event log (< 70 kB).
+        pictures: title → PNG or JPEG file in the artifact's folder, small enough for an event log (< 70 kB).
+        tables: title → rows of texts and numbers with the same keys, few enough to be looked at.
         data_version: what Dagster is told, when not the fingerprint: a digest of the content.
     """
 
@@ -56,6 +61,7 @@ class Outcome:
     metrics: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     pictures: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, Rows] = field(default_factory=dict)
     data_version: str | None = None
 
 
@@ -180,8 +186,10 @@ class ArtifactStore:
 
     def write_ref(self, pipeline: str, asset: str, held: Materialized) -> None:
         """Point an asset at the artifact it now holds (atomically)."""
+        before = self.read_before(pipeline, asset, held.artifact.data_version)
         record = {
             "fingerprint": held.artifact.fingerprint,
+            "before": before.fingerprint if before else None,
             "reused": held.reused,
             "computed": held.computed,
             "reused_rows": held.reused_rows,
@@ -191,12 +199,26 @@ class ArtifactStore:
 
     def read_ref(self, pipeline: str, asset: str) -> Materialized | None:
         """What an asset holds now, or None when it was never materialized."""
-        try:
-            record = json.loads((self.root / "refs" / pipeline / f"{asset}.json").read_text())
-        except FileNotFoundError:
-            return None
-        artifact = self.find(asset, record.pop("fingerprint"))
+        record = self._record(pipeline, asset)
+        artifact = self.find(asset, record.pop("fingerprint", ""))
+        record.pop("before", None)
         return Materialized(artifact, **record) if artifact else None
+
+    def read_before(self, pipeline: str, asset: str, data_version: str) -> Artifact | None:
+        """What an asset held before it held this data version, or None."""
+        record = self._record(pipeline, asset)
+        for name in ("fingerprint", "before"):
+            artifact = self.find(asset, record.get(name) or "")
+            if artifact and artifact.data_version != data_version:
+                return artifact
+        return None
+
+    def _record(self, pipeline: str, asset: str) -> dict[str, Any]:
+        try:
+            record: dict[str, Any] = json.loads((self.root / "refs" / pipeline / f"{asset}.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return record
 
 
 def sync(path: Path) -> None:

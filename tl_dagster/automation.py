@@ -5,10 +5,11 @@ from typing import Any
 
 import dagster as dg
 
-from tl_dagster.data.sources import signature
+from tl_dagster.artifacts import ArtifactStore
 from tl_dagster.errors import InputError
 from tl_dagster.identity import digest
 from tl_dagster.spec import Declaration
+from tl_dagster.stages.dataset import place_of
 
 __all__ = ["on_change", "schedule", "sensor", "source_asset"]
 
@@ -53,10 +54,12 @@ def source_asset(declaration: Declaration, root: Path) -> dg.SourceAsset:
         group_name=declaration.name,
         description="The declared source: names, sizes and times of its files. A change of any starts the chain.",
         automation_condition=dg.AutomationCondition.on_cron("* * * * *"),
+        required_resource_keys={"artifacts"},
     )
-    def source() -> dg.DataVersion:
+    def source(context: dg.OpExecutionContext) -> dg.DataVersion:
+        store: ArtifactStore = context.resources.original_resource_dict["artifacts"].store
         try:
-            return dg.DataVersion(digest(signature(declaration.source, root)))
+            return dg.DataVersion(digest(declaration.source.signature(place_of(store, root))))
         except InputError:
             return dg.DataVersion("missing")
 

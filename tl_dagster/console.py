@@ -25,6 +25,7 @@ def _wanted(record: logging.LogRecord) -> bool:
     if event is None:
         record.msg = meta.get("orig_message", record.msg)
         return not str(record.msg).startswith("Dependencies for step")  # that the rest does not run goes without saying
-    if event.is_step_failure:  # a stage has already said what the user can mend
-        return event.step_failure_data.user_failure_data is None
+    if event.is_step_failure:  # a stage has already said what the user can mend, and which check stops the run
+        failure = event.step_failure_data
+        return failure.user_failure_data is None and failure.error.cls_name != "DagsterAssetCheckFailedError"
     return record.levelno >= logging.ERROR and not event.is_run_failure

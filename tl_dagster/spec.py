@@ -7,21 +7,21 @@ Every setting that changes a result is part of the fingerprint of the stage that
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from tl_dagster.data.sources import Source
 from tl_dagster.errors import nearest
+from tl_dagster.settings import Settings
 
 __all__ = [
     "Augmentation",
     "Backbone",
-    "Bins",
+    "Checks",
     "Compute",
     "Declaration",
+    "Duplicates",
     "FineTuning",
-    "FolderSource",
-    "ManifestSource",
     "Schedule",
-    "Source",
     "Splits",
     "TopModel",
 ]
@@ -29,74 +29,15 @@ __all__ = [
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Settings(BaseModel):
-    """Base of every declared section: immutable, and unknown fields are refused with the nearest match."""
+class Duplicates(Settings):
+    """Which images count as near copies of each other: they share a group, and a group is never cut by a split."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_fields(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            for field in values:
-                if field not in cls.model_fields:
-                    raise ValueError(f"unknown field '{field}': {nearest(str(field), cls.model_fields)}")
-        return values
-
-
-class Bins(Settings):
-    """A numeric column cut into named classes; a value equal to an edge belongs to the class above it."""
-
-    edges: list[float] = Field(min_length=1, description="Rising cut points between the classes.")
-    names: list[str] = Field(min_length=2, description="One class name more than there are edges.")
-    soft_targets: bool = Field(
-        False,
-        description="The column is the probability of the second of two classes: train on it, not on the class alone.",
+    distance: int = Field(
+        8,
+        ge=0,
+        le=16,
+        description="Bits (of 256) in which the perceptual hashes of near copies differ at most; 0: none.",
     )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Bins":
-        if len(self.names) != len(self.edges) + 1:
-            raise ValueError(f"{len(self.edges)} edges make {len(self.edges) + 1} classes, not {len(self.names)} names")
-        if sorted(set(self.edges)) != self.edges:
-            raise ValueError(f"edges must rise, got {self.edges}")
-        if self.soft_targets and len(self.names) != 2:
-            raise ValueError(f"soft_targets needs exactly two classes, got {len(self.names)}")
-        return self
-
-
-class FolderSource(Settings):
-    """A folder with one sub-folder of images per class, or with train, val and test folders of such."""
-
-    kind: Literal["folder"]
-    path: str = Field(description="The folder; relative to the project's root.")
-
-
-class ManifestSource(Settings):
-    """A table (CSV, TSV or Parquet) with a column of image paths and a column of labels."""
-
-    kind: Literal["manifest"]
-    path: str = Field(description="The table; relative to the project's root, or to `package` when that is given.")
-    package: str | None = Field(None, description="An installed Python package that holds the table and images.")
-    separator: str = Field(",", min_length=1, description="Column separator of a text table, or 'whitespace'.")
-    columns: list[str] | None = Field(None, description="Column names of a text table that has no header line.")
-    uri: str = Field("uri", description="Column of image paths, relative to the table's own folder (or `root`).")
-    label: str = Field("label", description="Column of class names (or of numbers, with `bins`).")
-    bins: Bins | None = Field(None, description="Cut a numeric label column into named classes.")
-    group: str | None = Field(None, description="Column of group names; a group is never cut by a split.")
-    split: str | None = Field(None, description="Column of given splits: train, validation or test.")
-    root: str | None = Field(None, description="Folder that image paths are relative to, when not the table's own.")
-
-    @model_validator(mode="after")
-    def _columns_exist(self) -> "ManifestSource":
-        for field in ("uri", "label", "group", "split"):
-            column = getattr(self, field)
-            if self.columns is not None and column is not None and column not in self.columns:
-                raise ValueError(f"{field}: no column '{column}': {nearest(column, self.columns)}")
-        return self
-
-
-Source = Annotated[FolderSource | ManifestSource, Field(discriminator="kind")]
 
 
 class Splits(Settings):
@@ -105,9 +46,23 @@ class Splits(Settings):
     test: Fraction = Field(0.15, description="Share of the images held out for the final evaluation.")
     validation: Fraction = Field(0.15, description="Share held out for choosing settings and epochs.")
     seed: int = Field(0, ge=0, lt=2**32, description="Another seed gives another division.")
+    folds: int | None = Field(
+        None, ge=2, le=100, description="Cross-validation: the test split is one of so many folds, instead of `test`."
+    )
+    fold: int = Field(0, ge=0, description="Which fold is the test split, from 0; one pipeline for each.")
 
     @model_validator(mode="after")
     def _leaves_training(self) -> "Splits":
+        if self.folds is None and self.fold:
+            raise ValueError(f"fold {self.fold} of what? give `folds` too")
+        if self.folds is not None:
+            if "test" in self.model_fields_set:
+                raise ValueError(
+                    f"test and folds both say what the test split is: with {self.folds} folds it is one fold"
+                )
+            if self.fold >= self.folds:
+                raise ValueError(f"fold {self.fold}: {self.folds} folds are numbered from 0 to {self.folds - 1}")
+            object.__setattr__(self, "test", 1 / self.folds)
         if self.test + self.validation >= 1:
             raise ValueError(
                 f"test + validation = {self.test + self.validation:g} leaves nothing to train on; keep it under 1"
@@ -214,6 +169,26 @@ class FineTuning(Settings):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the order of training.")
 
 
+class Checks(Settings):
+    """When the asset checks warn and when they stop a run. They change no result, only what is said of it."""
+
+    set_aside: float = Field(
+        0.05, ge=0, le=1, description="Share of the files that may be set aside; above it the run stops."
+    )
+    per_class: int = Field(20, ge=1, description="Usable images that a class should have; below it a warning.")
+    imbalance: float = Field(10.0, ge=1, description="Largest class over smallest; above it a warning.")
+    drift: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="Change of the class mix or of image statistics since the last version; above it "
+        "a warning. Total variation distance, and the Kolmogorov-Smirnov statistic.",
+    )
+    leakage: Literal["warn", "stop"] = Field(
+        "warn", description="What near copies across splits do: a warning, or the end of the run."
+    )
+
+
 class Compute(Settings):
     """How the work is done. Results are equal up to the rounding of the precision."""
 
@@ -261,11 +236,13 @@ class Declaration(Settings):
     name: str = Field(pattern="^[a-z][a-z0-9_]{0,62}$", description="Lower-case name; prefix of every asset key.")
     source: Source = Field(description="Where the labelled images are.")
     description: str = Field("", description="One line for the UI.")
+    duplicates: Duplicates = Duplicates()
     splits: Splits = Splits()
     augmentation: Augmentation = Augmentation()
     backbone: Backbone = Backbone()
     top_model: TopModel = TopModel()
     fine_tuning: FineTuning = FineTuning()
+    checks: Checks = Checks()
     compute: Compute = Compute()
     schedule: Schedule | None = Field(None, description="Scheduled retraining.")
     on_change: bool = Field(False, description="Refresh the chain when data, settings or code changed.")

@@ -20,6 +20,7 @@ from tl_dagster.spec import Augmentation
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
 __all__ = ["Views", "transforms"]
 
@@ -65,11 +66,20 @@ class Views:
 
     def identity(self, image_id: str, view: int) -> str:
         """Digest (64 hex digits) of everything that determines the view's pixels, but for decoding."""
+        return _key(image_id, self._rest(view))
+
+    def identities(self, ids: "pd.Series[str]", views: "pd.Series[int]") -> list[str]:
+        """:meth:`identity` of many views."""
+        rests = {view: self._rest(view) for view in views.unique().tolist()}
+        return [_key(image_id, rests[view]) for image_id, view in zip(ids, views, strict=True)]
+
+    def _rest(self, view: int) -> str:
+        """The canonical JSON of what determines a view besides its image."""
         if view == 0:
-            return digest([image_id, 0])
+            return "0"
         if self.dihedral:
-            return digest([image_id, "dihedral", DIHEDRAL[view]])
-        return digest([image_id, view, self.seed, self._recipe])
+            return f'"dihedral","{DIHEDRAL[view]}"'
+        return f'{view},{self.seed},"{self._recipe}"'
 
     def draw(self, pixels: "np.ndarray", image_id: str, view: int) -> "np.ndarray":
         """The view of an image: uint8 (size, size, 3) → uint8 of the same shape.
@@ -144,6 +154,10 @@ def compose_steps(steps: list[dict[str, dict[str, Any]]], size: int) -> Any:
             except (ValueError, TypeError, UserWarning) as error:
                 raise InputError(f"augmentation.transforms: {name}: {error}") from error
     return albumentations.Compose(built)
+
+
+def _key(image_id: str, rest: str) -> str:
+    return hashlib.sha256(f'["{image_id}",{rest}]'.encode()).hexdigest()
 
 
 def _tuples(value: Any) -> Any:

@@ -6,31 +6,47 @@ Pillow decodes: its resampling filters are the ones that ImageNet weights were e
 import hashlib
 import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from tl_dagster.data.files import read, shown
 from tl_dagster.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-__all__ = ["DECODE_RECIPE", "Probe", "Resize", "image_id", "probe", "read_verified"]
+__all__ = ["DECODE_RECIPE", "Look", "Resize", "image_id", "look", "read_verified", "thumbnail"]
 
 # Part of every feature key: another number whenever a decoded or resized pixel may differ.
-DECODE_RECIPE = 1
-# Pillow refuses more than twice this many pixels as a decompression bomb.
-MAX_PIXELS = 200_000_000
+DECODE_RECIPE = 2
+# More than this is a decompression bomb: a small file that fills the memory.
+MAX_PIXELS = 180_000_000
+# JPEG halves, quarters or eighths while decoding, down to this many times the size that is needed.
+REDUCED_TO = 2
+HASH_SIDE = 64  # pixels that the perceptual hash sees
 
 
 @dataclass(frozen=True)
-class Probe:
-    """What decoding an image once tells: its size in pixels, format, and what is wrong with it (None: nothing)."""
+class Look:
+    """What decoding an image once tells.
 
-    width: int
-    height: int
-    format: str
-    problem: str | None
+    Attributes:
+        width: in pixels, upright.
+        height: in pixels, upright.
+        format: Pillow's name of the format, such as "JPEG".
+        brightness: mean luma, 0 to 255.
+        contrast: standard deviation of luma.
+        perceptual: 256-bit DCT hash of the luma (ImageHash's ``phash``), 64 hex digits.
+        problem: why it cannot be used; None: it can.
+    """
+
+    width: int = 0
+    height: int = 0
+    format: str = ""
+    brightness: float = 0.0
+    contrast: float = 0.0
+    perceptual: str = ""
+    problem: str | None = None
 
 
 def image_id(content: bytes) -> str:
@@ -38,43 +54,65 @@ def image_id(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def probe(content: bytes) -> Probe:
-    """Decode an image fully, to learn its size and whether it is whole.
+def look(content: bytes) -> Look:
+    """Decode an image once, to learn its size, its statistics, its perceptual hash and whether it is whole.
 
     Args:
         content: the file's bytes.
     """
+    import imagehash
+    import numpy as np
+    from PIL import Image
+
     if not content:
-        return Probe(0, 0, "", "the file is empty")
+        return Look(problem="the file is empty")
     try:
         image = _open(content)
-        kind = image.format or ""
-        rgb = _rgb(image)
+        kind, size = image.format or "", _upright(image)
+        rgb = _rgb(_reduced(image, HASH_SIDE))
+        grey = rgb.convert("L").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS)
     except Exception as error:
         # Pillow's decoders raise a dozen kinds of error on a broken file; each means the same: set it aside.
-        return Probe(0, 0, "", f"cannot be decoded: {type(error).__name__}: {error}"[:200].replace("\n", " "))
-    return Probe(rgb.width, rgb.height, kind, None)
+        return Look(problem=_reason(error))
+    values = np.asarray(grey, dtype=np.float32)
+    perceptual = str(imagehash.phash(grey, hash_size=16))
+    return Look(*size, kind, round(float(values.mean()), 3), round(float(values.std()), 3), perceptual)
 
 
-def read_verified(path: str, expected: str) -> bytes:
+def read_verified(uri: str, expected: str) -> bytes:
     """Read an image and make sure it is still the one that was ingested.
 
     Args:
-        path: the file.
+        uri: where it is.
         expected: its image id.
 
     Raises:
         InputError: the file is gone or its bytes changed since the dataset was ingested.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read(uri)
     except OSError as error:
         raise InputError(
-            f"{path}: {error.strerror or error}; materialize `dataset` again to see what is there now"
+            f"{shown(uri)}: {error.strerror or error}; materialize `dataset` again to see what is there now"
         ) from error
     if image_id(content) != expected:
-        raise InputError(f"{path} changed since it was ingested; materialize `dataset` again")
+        raise InputError(f"{shown(uri)} changed since it was ingested; materialize `dataset` again")
     return content
+
+
+def thumbnail(content: bytes, size: int) -> "Image.Image":
+    """The whole image in a square of ``size`` pixels, centred on white.
+
+    Raises:
+        OSError: it cannot be decoded; a decoder's other errors are passed on as this one.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        image = _rgb(_reduced(_open(content), size))
+    except Exception as error:
+        raise OSError(_reason(error)) from error
+    return ImageOps.pad(image, (size, size), Image.Resampling.BICUBIC, color="white")
 
 
 @dataclass(frozen=True)
@@ -99,13 +137,13 @@ class Resize:
         import numpy as np
         from PIL import Image
 
-        image = _rgb(_open(content))
+        side = self.size if self.mode == "squash" else round(self.size / self.crop_fraction)
+        image = _rgb(_reduced(_open(content), side))
         filter_ = Image.Resampling[self.interpolation.upper()]
         if self.mode == "squash":
             if image.size != (self.size, self.size):
                 image = image.resize((self.size, self.size), filter_)
             return np.asarray(image)
-        side = round(self.size / self.crop_fraction)
         scale = side / min(image.size)
         width, height = (max(side, round(length * scale)) for length in image.size)
         if (width, height) != image.size:
@@ -117,18 +155,57 @@ class Resize:
 def _open(content: bytes) -> "Image.Image":
     from PIL import Image
 
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    return Image.open(io.BytesIO(content))
+    Image.MAX_IMAGE_PIXELS = None  # a limit of our own, that says what is wrong
+    image = Image.open(io.BytesIO(content))
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"too large: {image.width} x {image.height} pixels, over {MAX_PIXELS:,}")
+    return image
+
+
+def _reduced(image: "Image.Image", side: int) -> "Image.Image":
+    """A JPEG that decodes at a reduced scale, its shorter side still at least twice what is needed."""
+    least = REDUCED_TO * side
+    shorter = min(image.size)
+    if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") and shorter >= 2 * least:
+        image.draft(image.mode, (image.width * least // shorter, image.height * least // shorter))
+    return image
+
+
+def _upright(image: "Image.Image") -> tuple[int, int]:
+    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    return (image.height, image.width) if turned else image.size
 
 
 def _rgb(image: "Image.Image") -> "Image.Image":
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):  # 16-bit grey: Pillow would clip instead of scaling
-        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        image = _grey(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, rgba)
     return image.convert("RGB")
+
+
+def _grey(image: "Image.Image") -> "Image.Image":
+    """16 bits to 8, where Pillow itself would clip; what has no known white cannot be scaled."""
+    import numpy as np
+    from PIL import Image
+
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise ValueError("pixels of 32 bits have no defined white; save it with 8 or 16")
+    return Image.fromarray((values.astype(np.float32) / 257).round().astype(np.uint8))
+
+
+def _reason(error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image, or of a format that is not read"
+    said = " ".join(str(error).split())
+    if isinstance(error, ValueError) and said.startswith(("too large", "pixels of 32")):
+        return said
+    return f"cannot be decoded: {said or type(error).__name__}"[:200]

@@ -1,90 +1,151 @@
-"""Ingestion: a source's list becomes one row per image, with its identity, its size and its problems."""
+"""Ingestion: a source's list becomes one row per image, with its identity, what decoding told, and its problems."""
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from tl_dagster.data.decoding import Probe, image_id, probe, read_verified
-from tl_dagster.errors import InputError
-from tl_dagster.identity import digest
+from tl_dagster.data.decoding import image_id, look
+from tl_dagster.data.files import read, shown
+from tl_dagster.data.index import LOOK_COLUMNS, Index, Read
+from tl_dagster.identity import digest, digest_columns
 
 if TYPE_CHECKING:
     import pandas as pd
 
-T = TypeVar("T")
+__all__ = ["content_digest", "difference", "identify", "set_copies_aside", "uris_of", "usable"]
 
-__all__ = ["content_digest", "identify", "ingest", "usable"]
+FLUSH_SECONDS = 5.0
+COPY, CONFLICT = "a copy of ", "the same image is labelled "  # how the reasons begin
+AHEAD = 10_000  # files handed to the threads at once
+CONTENT = ["id", "label", "group", "split", "confidence"]
 
 
 def identify(
-    listing: "pd.DataFrame", workers: int = 2, progress: Callable[[int], None] = lambda done: None
-) -> "pd.DataFrame":
-    """Read and hash every file of a listing.
+    listing: "pd.DataFrame",
+    index: Index,
+    workers: int = 2,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple["pd.DataFrame", int, int]:
+    """Read and hash every file that is new or changed, and decode once each image whose bytes are new.
 
     Args:
-        listing: columns uri, label, group, split, confidence (see :func:`tl_dagster.data.sources.list_images`).
-        workers: threads that read.
-        progress: told the number of files done.
+        listing: see :meth:`tl_dagster.data.sources.ImageSource.listing`.
+        index: what is known of the source's files; brought up to date every few seconds.
+        workers: threads.
+        progress: told the number of files read, and how many there are to read.
 
     Returns:
-        The listing with the columns ``id`` ("" for a file that cannot be read) and ``problem`` (None: readable).
+        The listing with the columns id ("" for a file that cannot be read), bytes, and the fields of
+        :class:`tl_dagster.data.decoding.Look`; the number of files read; the number of images decoded.
+
+    Raises:
+        InputError: the source vanished, or a server stopped answering; what was read until then is kept.
     """
-    with ThreadPoolExecutor(workers) as pool:
-        read = list(_counted(pool.map(_identity, listing["uri"]), progress))
-    identified = listing.copy()
-    identified.insert(0, "id", [identity for identity, _ in read])
-    identified["problem"] = [problem for _, problem in read]
-    return identified
+    import pandas as pd
+
+    known = index.read()
+    joined = _joined(listing, known)
+    unread = joined.loc[joined["id"].isna() & joined["problem"].isna(), ["uri", "stamp"]].drop_duplicates("uri")
+    decoded = 0
+    if len(unread):
+        fresh, failed, decoded = _read_all(unread, known, index, workers, progress)
+        known = pd.concat([known, *fresh], ignore_index=True).drop_duplicates("uri", keep="last")
+        joined = _joined(listing, known, unread["uri"])
+        joined["problem"] = joined["problem"].where(joined["problem"].notna(), joined["uri"].map(failed).astype("str"))
+        index.compact()
+    return joined.assign(id=joined["id"].fillna("")), len(unread), decoded
 
 
-def ingest(
-    identified: "pd.DataFrame",
-    known: "pd.DataFrame | None" = None,
-    workers: int = 2,
-    progress: Callable[[int], None] = lambda done: None,
-) -> tuple["pd.DataFrame", int]:
-    """Decode once each image that was not seen before, and set aside what cannot be used.
+def _joined(listing: "pd.DataFrame", known: "pd.DataFrame", just_read: "pd.Series | None" = None) -> "pd.DataFrame":
+    """The listing beside what is known of its files; nothing where the stamp differs, unless just read."""
+    told = listing.rename(columns={"problem": "told"})
+    joined = told.merge(known.rename(columns={"stamp": "stamp_then"}), on="uri", how="left")
+    same = (joined["stamp"] == joined["stamp_then"]) & joined["stamp"].notna()
+    if just_read is not None:
+        same |= joined["uri"].isin(just_read)
+    for column in ("id", "problem", "format", "perceptual"):
+        joined[column] = joined[column].where(same, None)
+    for column in ("bytes", "width", "height", "brightness", "contrast"):
+        joined[column] = joined[column].where(same, 0).fillna(0).astype(known[column].dtype)
+    joined["problem"] = joined["told"].where(joined["told"].notna(), joined["problem"])
+    for column in ("format", "perceptual"):
+        joined[column] = joined[column].fillna("")
+    return joined[["id", "uri", *listing.columns.drop(["uri", "stamp", "problem"]), "stamp", "bytes", *LOOK_COLUMNS]]
 
-    Set aside are: a file that cannot be read or decoded, a copy of an image that is already there, and every copy
-    of an image that carries two labels; each with its reason.
+
+def _read_all(
+    unread: "pd.DataFrame", known: "pd.DataFrame", index: Index, workers: int, progress: Callable[[int, int], None]
+) -> "tuple[list[pd.DataFrame], dict[str, str], int]":
+    """Rows that were added to the index, why others could not be read, and the number of images decoded."""
+    by_id = known.drop_duplicates("id").set_index("id")
+    seen = set(by_id.index)
+    failed: dict[str, str] = {}
+    rows: list[pd.DataFrame] = []
+    pending: list[Read] = []
+    decoded: set[str] = set()
+
+    def one(uri: str, stamp: object) -> Read | OSError:
+        try:
+            content = read(uri)
+        except OSError as error:
+            return error
+        identity = image_id(content)
+        told = stamp if isinstance(stamp, str) else None
+        return uri, told, identity, len(content), None if identity in seen else look(content)
+
+    def flush() -> None:
+        if pending:
+            rows.append(index.append(pending, by_id))
+            decoded.update(identity for _, _, identity, _, seen_now in pending if seen_now is not None)
+            pending.clear()
+
+    flushed = time.monotonic()
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            for start in range(0, len(unread), AHEAD):  # not a million futures at once
+                part = unread.iloc[start : start + AHEAD]
+                results = zip(part["uri"], pool.map(one, part["uri"], part["stamp"]), strict=True)
+                for done, (uri, result) in enumerate(results, start + 1):
+                    if isinstance(result, OSError):
+                        failed[uri] = f"cannot be read: {result.strerror or result}"
+                    else:
+                        pending.append(result)
+                    progress(done, len(unread))
+                    if time.monotonic() - flushed > FLUSH_SECONDS:
+                        flush()
+                        flushed = time.monotonic()
+    finally:
+        flush()
+    return rows, failed, len(decoded)
+
+
+def set_copies_aside(identified: "pd.DataFrame") -> "pd.DataFrame":
+    """Keep one of several copies of the same bytes, and none of an image that carries two labels.
+
+    Where copies lie in different given splits, the one in the test split is kept, else the one in validation: an
+    image that is held out must not be trained on.
 
     Args:
         identified: see :func:`identify`.
-        known: an earlier manifest, whose images are not decoded again.
-        workers: threads that decode.
-        progress: told the number of files done.
 
     Returns:
-        The manifest (columns id, uri, label, group, split, confidence, width, height, format, problem; sorted by uri)
-        and the number of images that were decoded.
-
-    Raises:
-        InputError: no image, or images of a single class, can be used.
+        The same rows with each copy's ``problem``.
     """
-    seen = {} if known is None else _probes(known)
-    fresh = identified[~identified["id"].isin([*seen, ""])].drop_duplicates("id")
-    with ThreadPoolExecutor(workers) as pool:
-        looked = _counted(pool.map(_probe, fresh["uri"], fresh["id"]), progress)
-        seen.update(zip(fresh["id"], looked, strict=True))
-    manifest = identified.drop(columns="problem")
-    found = [
-        seen.get(identity, Probe(0, 0, "", problem))
-        for identity, problem in zip(identified["id"], identified["problem"], strict=True)
-    ]
-    for field in ("width", "height", "format", "problem"):
-        manifest[field] = [getattr(each, field) for each in found]
-    _set_copies_aside(manifest)
-    classes = sorted(usable(manifest)["label"].unique())
-    if len(classes) < 2:
-        broken = manifest[manifest["problem"].notna()].iloc[0]
-        raise InputError(
-            f"only {len(classes)} class has usable images ({', '.join(classes) or 'none'}); "
-            f"{int(manifest['problem'].notna().sum())} files were set aside, "
-            f"the first: {broken['uri']}: {broken['problem']}"
-        )
-    return manifest, len(fresh)
+    whole = identified[identified["problem"].isna()]
+    copies = whole[whole["id"].duplicated(keep=False)]
+    problem = identified["problem"].copy()
+    if len(copies):
+        rank = copies["split"].map({"test": 0, "validation": 1, "train": 2}).fillna(3)
+        copies = copies.assign(rank=rank).sort_values(["rank", "uri"])
+        by_id = copies.groupby("id")
+        labels = by_id["label"].agg(lambda labels: " and ".join(sorted(set(labels))))
+        conflict = by_id["label"].transform("nunique") > 1
+        kept = copies["id"].map(by_id["uri"].first().map(shown))
+        reason = (COPY + kept).where(~conflict, CONFLICT + copies["id"].map(labels))
+        aside = conflict | copies["id"].duplicated()
+        problem.loc[copies.index[aside]] = reason[aside]
+    return identified.assign(problem=problem)
 
 
 def usable(manifest: "pd.DataFrame") -> "pd.DataFrame":
@@ -92,49 +153,32 @@ def usable(manifest: "pd.DataFrame") -> "pd.DataFrame":
     return manifest[manifest["problem"].isna()].sort_values("id", ignore_index=True)
 
 
-def content_digest(manifest: "pd.DataFrame") -> str:
+def uris_of(manifest: "pd.DataFrame") -> "pd.Series[str]":
+    """Where each usable image is, by image id."""
+    return usable(manifest).set_index("id")["uri"]
+
+
+def content_digest(manifest: "pd.DataFrame", pairs: "pd.DataFrame") -> str:
     """The data version: a digest of the usable images' ids, labels, groups, given splits and soft targets.
 
-    Their names do not count.
+    Their names and their order do not count.
+
+    Args:
+        manifest: the dataset.
+        pairs: its near copies (columns a, b, distance).
     """
-    rows = usable(manifest)[["id", "label", "group", "split", "confidence"]]
-    running = hashlib.sha256()
-    for row in rows.astype(object).where(rows.notna(), None).itertuples(index=False):
-        running.update(digest(list(row)).encode())
-    return running.hexdigest()
+    return digest([digest_columns(usable(manifest)[CONTENT]), digest_columns(pairs.sort_values(["a", "b"]))])
 
 
-def _probes(known: "pd.DataFrame") -> dict[str, Probe]:
-    rows = known[known["width"] > 0]  # only what decoded: a broken file is looked at again
-    columns = (rows[name].tolist() for name in ("id", "width", "height", "format"))
-    return {identity: Probe(width, height, kind, None) for identity, width, height, kind in zip(*columns, strict=True)}
-
-
-def _probe(uri: str, identity: str) -> Probe:
-    try:
-        return probe(read_verified(uri, identity))
-    except InputError as error:  # changed or gone since it was hashed, a moment ago
-        return Probe(0, 0, "", str(error))
-
-
-def _identity(uri: str) -> tuple[str, str | None]:
-    try:
-        return image_id(Path(uri).read_bytes()), None
-    except OSError as error:
-        return "", f"cannot be read: {error.strerror or error}"
-
-
-def _counted(items: Iterable[T], progress: Callable[[int], None]) -> Iterator[T]:
-    for done, item in enumerate(items, 1):
-        yield item
-        progress(done)
-
-
-def _set_copies_aside(manifest: "pd.DataFrame") -> None:
-    whole = manifest[manifest["problem"].isna()]
-    for _, copies in whole[whole["id"].duplicated(keep=False)].groupby("id"):
-        if copies["label"].nunique() > 1:
-            labels = " and ".join(sorted(copies["label"].unique()))
-            manifest.loc[copies.index, "problem"] = f"the same image is labelled {labels}"
-        else:
-            manifest.loc[copies.index[1:], "problem"] = f"a copy of {copies['uri'].iloc[0]}"
+def difference(before: "pd.DataFrame", now: "pd.DataFrame") -> dict[str, int]:
+    """How many usable images were added, removed, relabelled and renamed between two manifests."""
+    columns = ["id", "label", "uri"]
+    both = usable(before)[columns].merge(usable(now)[columns], on="id", how="outer", suffixes=("_before", "_now"))
+    gone, new = both["uri_now"].isna(), both["uri_before"].isna()
+    stayed = both[~gone & ~new]
+    return {
+        "added": int(new.sum()),
+        "removed": int(gone.sum()),
+        "relabelled": int((stayed["label_before"] != stayed["label_now"]).sum()),
+        "renamed": int((stayed["uri_before"] != stayed["uri_now"]).sum()),
+    }

@@ -11,6 +11,7 @@ from tl_dagster.errors import InputError
 from tl_dagster.spec import Augmentation, Splits
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 __all__ = ["assign", "unit_hash", "views"]
@@ -26,7 +27,7 @@ def assign(images: "pd.DataFrame", splits: Splits) -> "pd.Series":
     """The split of each image: train, validation or test.
 
     Given splits are kept. A split that the source gives no image of is taken from its training images, and so are
-    all of them when the source gives none.
+    all of them when the source gives none. With folds, the test split is one of them.
 
     Args:
         images: usable rows of a manifest (columns id, label, group, split).
@@ -35,34 +36,53 @@ def assign(images: "pd.DataFrame", splits: Splits) -> "pd.Series":
     Raises:
         InputError: a class has no image in one of the splits.
     """
-    given = images["split"].astype(object).where(images["split"].notna(), None)
-    present = set(given.dropna())
-    test = 0.0 if "test" in present else splits.test
-    validation = 0.0 if "validation" in present else splits.validation
+    import numpy as np
+    import pandas as pd
 
-    def one(group: object, identity: str, split: object) -> str:
-        if split is not None and split != "train":
-            return str(split)
-        position = unit_hash(splits.seed, identity if group is None or group != group else group)
-        if position < test:
-            return "test"
-        return "validation" if position < test + validation else "train"
-
-    assigned = images["id"].copy()
-    assigned[:] = [one(*row) for row in zip(images["group"], images["id"], given, strict=True)]
+    given = images["split"].astype("str")
+    present = set(given.dropna().unique())
+    keys = images["group"].where(images["group"].notna(), images["id"])
+    position = _unit_hashes(splits.seed, keys)
+    if splits.folds is not None:
+        if "test" in present:
+            raise InputError("splits.folds: the source gives a test split already; remove `folds`, or the given splits")
+        # A fold is a slice of the positions; what is left is divided by a hash of its own.
+        test = np.floor(position * splits.folds) == splits.fold
+        rest = _unit_hashes(f"{splits.seed}/validation", keys)
+        validation = rest < (0.0 if "validation" in present else splits.validation)
+    else:
+        share = 0.0 if "test" in present else splits.test
+        test = position < share
+        validation = position < share + (0.0 if "validation" in present else splits.validation)
+    drawn = pd.Series(np.where(test, "test", np.where(validation, "validation", "train")), images.index, dtype="str")
+    assigned: pd.Series[str] = given.where(given.isin(["test", "validation"]), drawn)
     _every_class_in_every_split(images["label"], assigned)
     return assigned
 
 
-def _every_class_in_every_split(labels: "pd.Series", assigned: "pd.Series") -> None:
-    for label, mine in assigned.groupby(labels):
-        for split in ("train", "validation", "test"):
-            if split not in set(mine):
-                raise InputError(
-                    f"class '{label}' has {len(mine)} usable images and none of them falls in the {split} split; "
-                    "add images of it, remove the class, or (where splits are not given) raise the fraction "
-                    "or change the seed"
-                )
+def _unit_hashes(seed: object, keys: "pd.Series[str]") -> "np.ndarray":
+    """:func:`unit_hash` of each key: float64 (n,)."""
+    import numpy as np
+
+    first, sha256 = f"{seed}\0".encode(), hashlib.sha256
+    heads = b"".join(sha256(first + key.encode()).digest()[:8] for key in keys)
+    hashed: np.ndarray = np.frombuffer(heads, dtype=">u8") / 2**64
+    return hashed
+
+
+def _every_class_in_every_split(labels: "pd.Series[str]", assigned: "pd.Series[str]") -> None:
+    import pandas as pd
+
+    counts = pd.crosstab(labels, assigned).reindex(columns=["train", "validation", "test"], fill_value=0)
+    lacking = counts[(counts == 0).any(axis=1)]
+    if len(lacking):
+        label, row = str(lacking.index[0]), lacking.iloc[0]
+        more = f" (and {len(lacking) - 1} more classes)" if len(lacking) > 1 else ""
+        raise InputError(
+            f"class '{label}' has {int(row.sum())} usable images and none of them falls in the {row.idxmin()} "
+            f"split{more}; add images of it, remove the class, or (where splits are not given) raise the fraction or "
+            "change the seed"
+        )
 
 
 def views(images: "pd.DataFrame", assigned: "pd.Series", augmentation: Augmentation) -> "pd.DataFrame":
@@ -76,8 +96,10 @@ def views(images: "pd.DataFrame", assigned: "pd.Series", augmentation: Augmentat
     Returns:
         Columns id, label, confidence, split, view (index; 0 is the plain image), sorted by id and view.
     """
-    counts = assigned.map(lambda split: augmentation.views if split == "train" else augmentation.test_views)
+    import numpy as np
+
+    counts = np.where(assigned == "train", augmentation.views, augmentation.test_views)
     table = images[["id", "label", "confidence"]].assign(split=assigned)
     table = table.loc[table.index.repeat(counts)].reset_index(drop=True)
-    table["view"] = table.groupby("id").cumcount()
+    table["view"] = np.arange(len(table)) - np.repeat(counts.cumsum() - counts, counts)
     return table

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from tl_dagster.errors import InputError
 from tl_dagster.features.catalogue import BackboneInfo
 from tl_dagster.features.describe import create
-from tl_dagster.features.libraries import import_timm
 from tl_dagster.features.weights import Weights
+from tl_dagster.libraries import import_timm
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from tl_dagster.errors import InputError, nearest
-from tl_dagster.features.libraries import import_timm, import_torchvision
+from tl_dagster.libraries import import_timm, import_torchvision
 
 if TYPE_CHECKING:
     import torch

@@ -5,11 +5,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["confusion_matrix", "learning_curves"]
+__all__ = ["class_balance", "confusion_matrix", "learning_curves"]
 
 INK, SOFT, FIRST, SECOND = "#1f2933", "#9aa5b1", "#2563a8", "#d9822b"
+MOST_BARS = 30
+
+
+def class_balance(path: Path, counts: "pd.DataFrame") -> None:
+    """A bar for each class, its splits stacked.
+
+    Args:
+        path: the PNG file.
+        counts: images of each class (rows) in each split (columns); of many classes the largest and the smallest.
+    """
+    ordered = counts.loc[counts.sum(axis=1).sort_values(kind="stable").index]
+    title = ""
+    if len(ordered) > MOST_BARS:
+        title = f"the {MOST_BARS // 2} largest and smallest of {len(ordered):,} classes"
+        ordered = ordered.iloc[[*range(MOST_BARS // 2), *range(len(ordered) - MOST_BARS // 2, len(ordered))]]
+    figure, (axis,) = _figure(7.0, 1.2 + 0.26 * len(ordered), 1)
+    left = [0] * len(ordered)
+    for split, color in zip(counts.columns, (FIRST, SECOND, SOFT), strict=True):
+        axis.barh(range(len(ordered)), ordered[split], left=left, color=color, label=split)
+        left = [before + int(count) for before, count in zip(left, ordered[split], strict=True)]
+    for row, total in enumerate(left):
+        axis.text(total, row, f" {total:,}", va="center", color=INK, fontsize=9)
+    axis.set_yticks(range(len(ordered)), [_short(str(name)) for name in ordered.index])
+    axis.set_xlabel("images")
+    axis.set_title(title, fontsize=11, color=INK)
+    axis.legend(frameon=False, fontsize=9, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
+    axis.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
 
 
 def confusion_matrix(path: Path, matrices: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str]) -> None:

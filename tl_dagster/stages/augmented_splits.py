@@ -1,31 +1,33 @@
 """Which images train, validate and test, and the views of each. No pixels."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tl_dagster.artifacts import Materialized, Outcome
 from tl_dagster.data.augmentation import Views, transforms
-from tl_dagster.data.manifest import usable
+from tl_dagster.data.manifest import COPY, usable
 from tl_dagster.data.splits import assign, views
 from tl_dagster.features.catalogue import look_up
-from tl_dagster.stages.base import Stage, Work
-from tl_dagster.stages.dataset import read_manifest
+from tl_dagster.identity import digest_columns
+from tl_dagster.stages import checks
+from tl_dagster.stages.base import Stage, Verdict, Work
+from tl_dagster.stages.dataset import read_manifest, read_pairs
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["AugmentedSplits", "read_views"]
 
-VIEWS = "views.parquet"
+VIEWS, LEAKS = "views.parquet", "leaks.parquet"
+SPLIT_NAMES = ("train", "validation", "test")
 
 
 class AugmentedSplits(Stage):
     """One row per view: image, split, view index, and the identity of its pixels."""
 
     name = "augmented_splits"
-    recipe = 1
+    recipe = 2
     description = (
         "One row per view of each image: its split, its index (0 is the plain image), and the identity of its pixels."
     )
@@ -38,6 +40,9 @@ class AugmentedSplits(Stage):
         "split": "string",
         "view": "int",
         "key": "string",
+    }
+    checks: ClassVar[Mapping[str, str]] = {
+        "leakage": "Copies and near copies that lie in two splits, such as given ones.",
     }
 
     def settings(self) -> dict[str, Any]:
@@ -53,27 +58,66 @@ class AugmentedSplits(Stage):
         return self.find_or_build(work, self.fingerprint(work), lambda folder: self._write(work, folder))
 
     def _write(self, work: Work, folder: Path) -> Outcome:
-        images = usable(read_manifest(work.inputs["dataset"].path))
-        table = views(images, assign(images, self.declaration.splits), self.declaration.augmentation)
+        from tl_dagster.reporting.pictures import class_balance
+
+        dataset = work.inputs["dataset"].path
+        manifest = read_manifest(dataset)
+        images = usable(manifest)
+        assigned = assign(images, self.declaration.splits)
+        table = views(images, assigned, self.declaration.augmentation)
         drawn = Views(self.declaration.augmentation)
         drawn.check(look_up(self.declaration.backbone).resize(self.declaration.backbone).size)
-        table["key"] = [
-            drawn.identity(identity, view) for identity, view in zip(table["id"], table["view"], strict=True)
-        ]
+        table["key"] = drawn.identities(table["id"], table["view"])
         table.to_parquet(folder / VIEWS)
-        plain = table[table["view"] == 0]
-        counts = plain.groupby(["label", "split"]).size().unstack(fill_value=0)
-        content = table[["key", "split", "label", "confidence"]].itertuples(index=False, name=None)
-        rows = "\n".join(f"{key} {split} {label} {confidence}" for key, split, label, confidence in content)
+        _leaks(images, assigned, read_pairs(dataset), manifest).to_parquet(folder / LEAKS)
+        counts = images.groupby(["label", assigned]).size().unstack(fill_value=0)[list(SPLIT_NAMES)]
+        class_balance(folder / "class_balance.png", counts)
+        balance = {"class": counts.index.to_series(), **{name: counts[name] for name in SPLIT_NAMES}}
+        rows = checks.rows_of({**balance, "all": counts.sum(axis=1)})
         return Outcome(
             rows=len(table),
             computed=len(table),
-            metrics={
-                f"{split}_images": int((plain["split"] == split).sum()) for split in ("train", "validation", "test")
-            },
-            facts={"images_per_class_and_split": {str(label): row.to_dict() for label, row in counts.iterrows()}},
-            data_version=hashlib.sha256(rows.encode()).hexdigest(),
+            metrics={f"{split}_images": int(counts[split].sum()) for split in SPLIT_NAMES},
+            pictures={"Class balance": "class_balance.png"},
+            tables={"images_per_class_and_split": rows},
+            data_version=digest_columns(table[["key", "split", "label", "confidence"]]),
         )
+
+    def verdicts(self, work: Work, held: Materialized) -> dict[str, Verdict]:
+        """Whether near copies lie in two splits."""
+        import pandas as pd
+
+        leaks = pd.read_parquet(held.artifact.path / LEAKS)
+        return {"leakage": checks.leakage(leaks, self.declaration.checks)}
+
+
+def _leaks(
+    images: "pd.DataFrame", assigned: "pd.Series[str]", pairs: "pd.DataFrame", manifest: "pd.DataFrame"
+) -> "pd.DataFrame":
+    """Near copies across splits, and copies that given splits repeat: split_a, uri_a, split_b, uri_b, distance."""
+    import pandas as pd
+
+    known = images[["id", "uri"]].assign(split=assigned).set_index("id")
+    near = pd.DataFrame(
+        {
+            **{f"{name}_a": pairs["a"].map(known[name]) for name in ("split", "uri")},
+            **{f"{name}_b": pairs["b"].map(known[name]) for name in ("split", "uri")},
+            "distance": pairs["distance"],
+        }
+    )
+    copies = manifest[manifest["problem"].str.startswith(COPY).fillna(False) & manifest["split"].notna()]
+    exact = pd.DataFrame(
+        {
+            "split_a": copies["id"].map(known["split"]),
+            "uri_a": copies["id"].map(known["uri"]),
+            "split_b": copies["split"],
+            "uri_b": copies["uri"],
+            "distance": 0,
+        }
+    )
+    both = pd.concat([exact, near], ignore_index=True)
+    # Validation is drawn from given training images where the source gives none: that is not its leak.
+    return both[both["split_a"] != both["split_b"]].sort_values(["distance", "uri_a", "uri_b"], ignore_index=True)
 
 
 def read_views(path: Path) -> "pd.DataFrame":

@@ -5,19 +5,19 @@ import inspect
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import dagster as dg
 
-from tl_dagster.artifacts import Artifact, ArtifactStore, Materialized, Outcome
+from tl_dagster.artifacts import Artifact, ArtifactStore, Materialized, Outcome, Rows
 from tl_dagster.errors import InputError
 from tl_dagster.identity import digest
 from tl_dagster.progress import Progress
 from tl_dagster.spec import Declaration
 
-__all__ = ["Stage", "Work", "asset_of", "require_same"]
+__all__ = ["Stage", "Verdict", "Work", "asset_of", "require_same"]
 
 GPU_TAG = {"tl_dagster/device": "gpu"}
 
@@ -39,6 +39,27 @@ class Work:
     previous: Materialized | None
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What an asset check found.
+
+    Attributes:
+        passed: whether all is well.
+        said: one sentence: what was found, and the mend.
+        stops: a failure stops the run, instead of a warning.
+        table: rows to show with it.
+        picture: title of one of the artifact's pictures to show with it.
+        numbers: to plot over time.
+    """
+
+    passed: bool
+    said: str
+    stops: bool = False
+    table: Rows = ()
+    picture: str | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
 class Stage(ABC):
     """One asset of a pipeline.
 
@@ -50,6 +71,7 @@ class Stage(ABC):
         reads: assets it reads.
         gpu: whether it belongs to the GPU pool.
         columns: column → type, when its artifact is a table.
+        checks: name → description of its asset checks.
     """
 
     name: ClassVar[str]
@@ -59,6 +81,7 @@ class Stage(ABC):
     reads: ClassVar[tuple[str, ...]] = ()
     gpu: ClassVar[bool] = False
     columns: ClassVar[Mapping[str, str]] = {}
+    checks: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, declaration: Declaration, root: Path) -> None:
         self.declaration = declaration
@@ -75,6 +98,10 @@ class Stage(ABC):
         Raises:
             InputError: something the user gave cannot be used.
         """
+
+    def verdicts(self, work: Work, held: Materialized) -> dict[str, Verdict]:
+        """What each of the stage's checks finds in what the asset now holds; thresholds are no part of fingerprints."""
+        return {}
 
     def code_version(self) -> str:
         """Recipe and settings: Dagster sees a change of either as a change of code."""
@@ -142,9 +169,14 @@ def asset_of(
         op_tags=GPU_TAG if stage.gpu else None,
         metadata=_static_metadata(stage),
         automation_condition=condition,
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=[pipeline, stage.name], description=description, blocking=True)
+            for name, description in stage.checks.items()
+        ],
         output_required=True,
     )
-    def materialize(context: dg.AssetExecutionContext, **inputs: Artifact) -> dg.MaterializeResult[Materialized]:
+    # Without a return type: beside checks, Dagster reads any as the type of several outputs.
+    def materialize(context: dg.AssetExecutionContext, **inputs: Artifact):  # type: ignore[no-untyped-def]  # noqa: ANN202
         store: ArtifactStore = context.resources.original_resource_dict["artifacts"].store
         progress = Progress(lambda line: context.log.info(f"{stage.name}: {line}"))
         try:
@@ -152,6 +184,7 @@ def asset_of(
             work = Work(store, inputs, progress, store.read_ref(pipeline, stage.name))
             begun = time.monotonic()
             held = replace(stage.run(work), seconds=time.monotonic() - begun)
+            verdicts = stage.verdicts(work, held)
         except InputError as error:
             context.log.error(f"{stage.name}: {error}")
             raise dg.Failure(
@@ -161,8 +194,15 @@ def asset_of(
             f"{stage.name}: {'reused' if held.reused else 'computed'} · {held.computed:,} rows computed, "
             f"{held.reused_rows:,} reused · {held.seconds:.1f} s"
         )
+        for name, verdict in verdicts.items():
+            if not verdict.passed:
+                say = context.log.error if verdict.stops else context.log.warning
+                say(f"{stage.name}: {name}: {verdict.said}")
         return dg.MaterializeResult(
-            value=held, metadata=_metadata(held), data_version=dg.DataVersion(held.artifact.data_version)
+            value=held,
+            metadata=_metadata(held),
+            data_version=dg.DataVersion(held.artifact.data_version),
+            check_results=[_check_result(name, verdict, held) for name, verdict in verdicts.items()],
         )
 
     return materialize
@@ -197,7 +237,32 @@ def _metadata(held: Materialized) -> dict[str, Any]:
     }
     for name, fact in outcome.facts.items():
         metadata[name] = dg.MetadataValue.json(fact) if isinstance(fact, dict | list) else fact
-    for title, file in outcome.pictures.items():
-        picture = base64.b64encode((held.artifact.path / file).read_bytes()).decode()
-        metadata[title] = dg.MetadataValue.md(f"![{title}](data:image/png;base64,{picture})")
+    for title, rows in outcome.tables.items():
+        metadata[title] = _table(rows)
+    for title in outcome.pictures:
+        metadata[title] = _picture(held.artifact, title)
     return metadata
+
+
+def _check_result(name: str, verdict: Verdict, held: Materialized) -> dg.AssetCheckResult:
+    metadata: dict[str, Any] = {name: float(value) for name, value in verdict.numbers.items()}
+    if verdict.table:
+        metadata["table"] = _table(verdict.table)
+    if verdict.picture is not None and verdict.picture in held.artifact.outcome.pictures:
+        metadata[verdict.picture] = _picture(held.artifact, verdict.picture)
+    severity = dg.AssetCheckSeverity.ERROR if verdict.stops else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(
+        check_name=name, passed=verdict.passed, severity=severity, description=verdict.said, metadata=metadata
+    )
+
+
+def _table(rows: Rows) -> dg.TableMetadataValue:
+    kinds = {str: "string", int: "int", float: "float"}
+    schema = dg.TableSchema([dg.TableColumn(name, kinds[type(value)]) for name, value in rows[0].items()])
+    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows], schema)
+
+
+def _picture(artifact: Artifact, title: str) -> dg.MarkdownMetadataValue:
+    file = artifact.path / artifact.outcome.pictures[title]
+    kind = "jpeg" if file.suffix == ".jpg" else "png"
+    return dg.MetadataValue.md(f"![{title}](data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()})")

@@ -1,21 +1,25 @@
 """The frozen backbone's activations of every view, kept in the feature cache; the artifact is the list of keys."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tl_dagster.artifacts import ArtifactStore, Materialized, Outcome
 from tl_dagster.data.augmentation import Views
 from tl_dagster.data.decoding import DECODE_RECIPE
+from tl_dagster.data.manifest import uris_of
 from tl_dagster.features.cache import Column
 from tl_dagster.features.catalogue import BackboneInfo, look_up
 from tl_dagster.features.extraction import View, extract
 from tl_dagster.features.hardware import resolve_precision
 from tl_dagster.features.weights import Weights, locate
+from tl_dagster.reporting.sheets import MOST_TILES
 from tl_dagster.spec import Declaration
+from tl_dagster.stages import checks
 from tl_dagster.stages.augmented_splits import AugmentedSplits, read_views
-from tl_dagster.stages.base import Stage, Work
+from tl_dagster.stages.base import Stage, Verdict, Work
 from tl_dagster.stages.dataset import read_manifest
 
 if TYPE_CHECKING:
@@ -24,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BottleneckFeatures", "Frozen", "open_columns", "views_to_draw"]
 
-COLUMNS = "columns.json"
+COLUMNS, NEAR = "columns.json", "near_identical.parquet"
+SHEET = "Near-identical pairs"
 
 
 class Frozen:
@@ -109,7 +114,7 @@ class BottleneckFeatures(Stage):
     """Features are computed once per view, layer and weights, across all pipelines of a store."""
 
     name = "bottleneck_features"
-    recipe = 1
+    recipe = 2
     description = (
         "The frozen backbone's pooled activations of every view, in the feature cache. "
         "Its last fully connected layer is dropped."
@@ -118,10 +123,29 @@ class BottleneckFeatures(Stage):
     reads = ("dataset", "augmented_splits")
     gpu = True
     columns = AugmentedSplits.columns
+    checks: ClassVar[Mapping[str, str]] = {
+        "near_identical": "Held-out images whose features nearly equal those of a training image.",
+    }
 
     def settings(self) -> dict[str, Any]:
         """The declared backbone."""
         return self.declaration.backbone.model_dump(mode="json")
+
+    def verdicts(self, work: Work, held: Materialized) -> dict[str, Verdict]:
+        """Whether held-out images have nearly the features of a training image."""
+        import pandas as pd
+
+        pairs = pd.read_parquet(held.artifact.path / NEAR)
+        uris = uris_of(read_manifest(work.inputs["dataset"].path))
+        table = checks.rows_of(
+            {
+                "image": pairs["id"].map(uris),
+                "split": pairs["split"],
+                "training image": pairs["training_id"].map(uris),
+                "distance": pairs["distance"].astype("float64"),
+            }
+        )
+        return {"near_identical": checks.near_identical(table, len(pairs), SHEET)}
 
     def versions(self, work: Work) -> dict[str, str]:
         """Only the views count: where the images lie does not."""
@@ -150,10 +174,12 @@ class BottleneckFeatures(Stage):
             widths = {
                 tap: column.read(keys[:1]).width for tap, column in zip(frozen.backbone.taps, columns, strict=True)
             }
+            near, pictures = _near_identical(table, columns, read_manifest(work.inputs["dataset"].path), folder)
             return Outcome(
                 rows=len(table),
                 computed=computed,
-                metrics={"features": sum(widths.values())},
+                metrics={"features": sum(widths.values()), "near_identical": near},
+                pictures=pictures,
                 facts={
                     "features_per_tap": widths,
                     "precision": frozen.precision,
@@ -167,6 +193,39 @@ class BottleneckFeatures(Stage):
         return replace(held, reused=held.reused and not computed, computed=computed, reused_rows=len(table) - computed)
 
 
+def _near_identical(
+    table: "pd.DataFrame", columns: list[Column], manifest: "pd.DataFrame", folder: Path
+) -> tuple[int, dict[str, str]]:
+    """Write which held-out images lie near a training image, and a sheet of them; how many, and the sheet."""
+    import numpy as np
+    import pandas as pd
+
+    from tl_dagster.features.copies import nearest_in_training
+    from tl_dagster.reporting.sheets import contact_sheet
+
+    plain = table[table["view"] == 0]
+    parts = [plain[plain["split"] == "train"], plain[plain["split"] != "train"]]
+    values = [np.concatenate([column.read(part["key"].tolist())[:] for column in columns], axis=1) for part in parts]
+    rows, nearest, distance = nearest_in_training(*values)
+    held_out, training = parts[1].iloc[rows], parts[0].iloc[nearest]
+    pairs = pd.DataFrame(
+        {
+            "id": held_out["id"].to_numpy(),
+            "split": held_out["split"].to_numpy(),
+            "training_id": training["id"].to_numpy(),
+            "distance": distance.round(3),
+        }
+    )
+    pairs.to_parquet(folder / NEAR)
+    if pairs.empty:
+        return 0, {}
+    uris, first = uris_of(manifest), pairs.head(MOST_TILES // 2)
+    beside = zip(first["id"].map(uris), first["split"], first["training_id"].map(uris), strict=True)
+    tiles = [tile for uri, split, other in beside for tile in ((uri, split), (other, "train"))]
+    contact_sheet(folder / "near_identical.jpg", tiles)
+    return len(pairs), {SHEET: "near_identical.jpg"}
+
+
 def views_to_draw(table: "pd.DataFrame", manifest: "pd.DataFrame") -> list[View]:
     """Views by where their images lie now.
 
@@ -174,7 +233,7 @@ def views_to_draw(table: "pd.DataFrame", manifest: "pd.DataFrame") -> list[View]
         table: rows of augmented_splits.
         manifest: the dataset's images.
     """
-    places = dict(zip(manifest["id"][::-1], manifest["uri"][::-1], strict=True))  # the first copy of an image wins
+    places = uris_of(manifest).to_dict()
     rows = zip(table["id"], table["view"], table["key"], strict=True)
     return [View(places[identity], identity, int(view), key) for identity, view, key in rows]
 

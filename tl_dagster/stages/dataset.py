@@ -1,22 +1,31 @@
 """Ingestion: one row per image of the source, identified by its bytes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tl_dagster.artifacts import Materialized, Outcome
-from tl_dagster.data.manifest import content_digest, identify, ingest, usable
+from tl_dagster.artifacts import ArtifactStore, Materialized, Outcome
+from tl_dagster.data.decoding import DECODE_RECIPE
+from tl_dagster.data.duplicates import Memory, group
+from tl_dagster.data.files import shown
+from tl_dagster.data.index import Index
+from tl_dagster.data.kept import Kept, Place
+from tl_dagster.data.manifest import content_digest, identify, set_copies_aside, usable
 from tl_dagster.data.sources import list_images
-from tl_dagster.identity import digest
-from tl_dagster.stages.base import Stage, Work
+from tl_dagster.errors import InputError
+from tl_dagster.features.extraction import processors
+from tl_dagster.identity import digest, digest_columns
+from tl_dagster.stages import checks
+from tl_dagster.stages.base import Stage, Verdict, Work
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Dataset", "read_manifest"]
+__all__ = ["Dataset", "place_of", "read_manifest", "read_pairs"]
 
-MANIFEST = "images.parquet"
-THREADS = 4
+MANIFEST, PAIRS = "images.parquet", "near_copies.parquet"
+SHEET = "Set aside"
 
 
 class Dataset(Stage):
@@ -27,9 +36,9 @@ class Dataset(Stage):
     """
 
     name = "dataset"
-    recipe = 1
+    recipe = 2
     description = (
-        "One row per image of the source: identity (SHA-256 of the bytes), label, group, size, "
+        "One row per image of the source: identity (SHA-256 of the bytes), label, group, size, statistics, "
         "and what is wrong with it."
     )
     kinds = frozenset({"parquet"})
@@ -40,44 +49,138 @@ class Dataset(Stage):
         "group": "string",
         "split": "string",
         "confidence": "float",
+        "bytes": "int",
         "width": "int",
         "height": "int",
         "format": "string",
+        "brightness": "float",
+        "contrast": "float",
+        "perceptual": "string",
         "problem": "string",
+    }
+    checks: ClassVar[Mapping[str, str]] = {
+        "readable": "Files that were set aside, each with its reason; stops the run above the declared share.",
+        "label_conflicts": "Images whose bytes appear under two labels.",
+        "per_class": "Usable images of each class against the declared minimum.",
+        "class_balance": "Largest class over smallest.",
+        "drift": "Class mix and image statistics against the last version of the data.",
     }
 
     def settings(self) -> dict[str, Any]:
-        """The declared source."""
-        return self.declaration.source.model_dump(mode="json")
+        """The declared source, and what counts as a near copy."""
+        return {
+            "source": self.declaration.source.model_dump(mode="json"),
+            "duplicates": self.declaration.duplicates.model_dump(mode="json"),
+        }
 
     def run(self, work: Work) -> Materialized:
-        """Look at every file; decode only images that were not known before."""
-        listing = list_images(self.declaration.source, self.root)
+        """Look at every name and time; read only files that are new or changed, decode only unknown bytes."""
+        source, place = self.declaration.source, place_of(work.store, self.root)
+        listing = list_images(source, place)
         work.progress.start("files")
-        identified = identify(listing, THREADS, lambda done: work.progress.update(done, len(listing), "hashed"))
-        rows = identified.astype(object).where(identified.notna(), None).to_numpy().tolist()
-        fingerprint = digest({"stage": self.name, "recipe": self.recipe, "rows": rows})
-        return self.find_or_build(work, fingerprint, lambda folder: self._write(work, identified, folder))
+        folder = work.store.root / "index" / _index_name(source.where(place))
+        workers = self.declaration.compute.workers or processors()
+        identified, read, decoded = identify(
+            listing, Index(folder), workers, lambda done, total: work.progress.update(done, total, "read and decoded")
+        )
+        if identified["problem"].str.startswith("cannot be read").any() and not source.present(place):
+            raise InputError(
+                f"{source.where(place)} vanished while it was read; what was read until then is kept: "
+                "bring it back and run again"
+            )
+        manifest, pairs = self._with_groups(set_copies_aside(identified), folder)
+        _require_two_classes(manifest)
+        # The stamp of a file that was only touched is no part of the artifact.
+        manifest = manifest[list(self.columns)]
+        content = {"rows": digest_columns(manifest), "pairs": digest_columns(pairs)}
+        fingerprint = digest({"stage": self.name, "recipe": self.recipe, **content})
+        others = int(listing.attrs.get("other_files", 0))
+        held = self.find_or_build(
+            work, fingerprint, lambda folder: _write(manifest, pairs, others, decoded, read, folder)
+        )
+        return replace(held, computed=decoded, reused_rows=len(manifest) - decoded)
 
-    def _write(self, work: Work, identified: "pd.DataFrame", folder: Path) -> Outcome:
-        known = read_manifest(work.previous.artifact.path) if work.previous else None
-        work.progress.start("images")
-        manifest, computed = ingest(
-            identified, known, THREADS, lambda done: work.progress.update(done, len(identified), "decoded")
+    def _with_groups(self, manifest: "pd.DataFrame", folder: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
+        distance = self.declaration.duplicates.distance
+        grouped, pairs = group(usable(manifest), Memory(folder / f"near-{distance}"), distance)
+        by_uri = grouped.set_index("uri")
+        whole = manifest["problem"].isna()
+        manifest["group"] = manifest["group"].mask(whole, manifest["uri"].map(by_uri["group"]))
+        manifest["problem"] = manifest["problem"].mask(whole, manifest["uri"].map(by_uri["problem"]))
+        aside = set(grouped.loc[grouped["problem"].notna(), "id"])
+        return manifest, pairs[~(pairs["a"].isin(aside) | pairs["b"].isin(aside))].reset_index(drop=True)
+
+    def verdicts(self, work: Work, held: Materialized) -> dict[str, Verdict]:
+        """See :mod:`tl_dagster.stages.checks`."""
+        settings = self.declaration.checks
+        manifest = read_manifest(held.artifact.path)
+        before = work.store.read_before(self.declaration.name, self.name, held.artifact.data_version)
+        earlier = read_manifest(before.path) if before else None
+        counts = usable(manifest)["label"].value_counts()
+        return {
+            "readable": checks.readable(manifest, held.artifact.outcome, settings, SHEET),
+            "label_conflicts": checks.label_conflicts(manifest),
+            "per_class": checks.per_class(counts, settings),
+            "class_balance": checks.class_balance(counts, settings),
+            "drift": checks.drift(earlier, manifest, settings),
+        }
+
+
+def place_of(store: ArtifactStore, root: Path) -> Place:
+    """What sources read from: the project's root, and the store's local copies."""
+    return Place(root, Kept(store.root / "sources"))
+
+
+def _index_name(where: str) -> str:
+    from importlib.metadata import version
+
+    # Another version of the decoder may read what this one cannot, and see other pixels.
+    return digest([where, DECODE_RECIPE, version("pillow"), version("imagehash")])[:32]
+
+
+def _require_two_classes(manifest: "pd.DataFrame") -> None:
+    classes = sorted(usable(manifest)["label"].unique())
+    if len(classes) < 2:
+        broken = manifest[manifest["problem"].notna()].iloc[0]
+        raise InputError(
+            f"only {len(classes)} class has usable images ({', '.join(classes) or 'none'}); "
+            f"{int(manifest['problem'].notna().sum())} files were set aside, "
+            f"the first: {shown(broken['uri'])}: {broken['problem']}"
         )
-        manifest.to_parquet(folder / MANIFEST)
-        classes = usable(manifest)["label"].value_counts().sort_index()
-        aside = manifest[manifest["problem"].notna()]
-        return Outcome(
-            rows=len(manifest),
-            computed=computed,
-            metrics={"images": int(classes.sum()), "classes": len(classes), "set_aside": len(aside)},
-            facts={
-                "images_per_class": {str(label): int(count) for label, count in classes.items()},
-                "set_aside_files": [f"{row.uri}: {row.problem}" for row in aside.head(20).itertuples()],
-            },
-            data_version=content_digest(manifest),
-        )
+
+
+def _write(
+    manifest: "pd.DataFrame", pairs: "pd.DataFrame", others: int, decoded: int, read: int, folder: Path
+) -> Outcome:
+    from tl_dagster.reporting.sheets import contact_sheet
+
+    manifest.to_parquet(folder / MANIFEST)
+    pairs.to_parquet(folder / PAIRS)
+    classes = usable(manifest)["label"].value_counts().sort_index()
+    aside = manifest[manifest["problem"].notna()]
+    tables = {}
+    pictures = {}
+    if len(aside):
+        tables["set_aside_files"] = checks.rows_of({name: aside[column] for name, column in checks.ASIDE.items()})
+        contact_sheet(folder / "set_aside.jpg", list(zip(aside["uri"], aside["problem"], strict=True)))
+        pictures[SHEET] = "set_aside.jpg"
+    groups = usable(manifest)["group"].dropna().nunique()
+    return Outcome(
+        rows=len(manifest),
+        computed=decoded,
+        metrics={
+            "images": int(classes.sum()),
+            "classes": len(classes),
+            "set_aside": len(aside),
+            "groups": groups,
+            "near_copies": len(pairs),
+            "other_files": others,
+        },
+        facts={"images_per_class": {str(label): int(count) for label, count in classes.items()}},
+        pictures=pictures,
+        tables=tables,
+        data_version=content_digest(manifest, pairs),
+    )
 
 
 def read_manifest(path: Path) -> "pd.DataFrame":
@@ -85,3 +188,10 @@ def read_manifest(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
     return pd.read_parquet(path / MANIFEST)
+
+
+def read_pairs(path: Path) -> "pd.DataFrame":
+    """The near copies of a dataset artifact: columns a, b (image ids) and distance (bits)."""
+    import pandas as pd
+
+    return pd.read_parquet(path / PAIRS)

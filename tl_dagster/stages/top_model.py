@@ -70,11 +70,18 @@ class TopModel(Stage):
         )
 
 
-def read_features(features: "Artifact", store: ArtifactStore) -> "np.ndarray":
-    """The features of all views of a bottleneck_features artifact, taps side by side: (views, D)."""
+def read_features(features: "Artifact", store: ArtifactStore, rows: "np.ndarray | None" = None) -> "np.ndarray":
+    """The features of a bottleneck_features artifact's views, taps side by side: (views, D).
+
+    Args:
+        features: the artifact.
+        store: where the feature cache is.
+        rows: (views,) row numbers of the table of views; all when not given.
+    """
     import numpy as np
 
-    keys = read_views(features.path)["key"].tolist()
+    table = read_views(features.path)
+    keys = (table if rows is None else table.iloc[rows])["key"].tolist()
     return np.concatenate([column.read(keys)[:] for _, column in open_columns(features.path, store)], axis=1)
 
 

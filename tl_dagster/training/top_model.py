@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["Fit", "averaged_probabilities", "fit", "validate"]
+__all__ = ["Fit", "averaged_probabilities", "fit", "minimise", "validate"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def fit(
     best: tuple[float, float, torch.Tensor] | None = None
     path = []
     for number, l2 in enumerate(sorted(settings.l2, reverse=True), 1):
-        parameters = _minimise(features, targets, l2, parameters, emphasis, settings.max_iterations)
+        parameters = minimise(features, targets, l2, parameters, emphasis, settings.max_iterations)
         logits = held_out @ parameters[:, :-1].T + parameters[:, -1]
         loss, accuracy = validate(logits.softmax(1).numpy(), validation[1], validation[2])
         path.append((l2, loss, accuracy))
@@ -80,7 +80,7 @@ def fit(
     return Fit(best[2][:, :-1].contiguous(), best[2][:, -1].contiguous(), mean, std, best[1], path)
 
 
-def _minimise(
+def minimise(
     features: "torch.Tensor",
     targets: "torch.Tensor",
     l2: float,
@@ -88,6 +88,16 @@ def _minimise(
     emphasis: "torch.Tensor | None",
     iterations: int,
 ) -> "torch.Tensor":
+    """Weights and biases (classes, D + 1) of least mean cross-entropy plus L2.
+
+    Args:
+        features: float32 (N, D), standardised.
+        targets: float32 (N, classes).
+        l2: strength.
+        start: (classes, D + 1), where the search begins.
+        emphasis: (classes,) weight of each class, or None.
+        iterations: L-BFGS iterations at most.
+    """
     import torch
 
     parameters = start.clone().requires_grad_(True)

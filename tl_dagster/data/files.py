@@ -1,0 +1,218 @@
+"""Addresses of images, and reading them: local files, members of archives, and anything that fsspec opens.
+
+An address (``uri``) is text that survives Parquet, logs and HTML whatever the file is called:
+
+- ``/photos/a.jpg``: a local file; ``file:///photos/%FF.jpg`` where its name is not UTF-8 (RFC 8089);
+- ``zip://in/a.jpg::/photos.zip``: a member of a zip file, its name percent-encoded, as fsspec chains addresses;
+- ``tar://in/a.jpg@512+9031::/photos.tar``: 9,031 bytes from offset 512 of an uncompressed tar file;
+- ``s3://bucket/a.jpg``, ``gs://…``, ``https://…``: through fsspec. Its own configuration holds the credentials.
+"""
+
+import os
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, unquote_to_bytes
+
+from tl_dagster.errors import InputError
+
+__all__ = [
+    "UnreachableError",
+    "filesystem",
+    "is_remote",
+    "local_uri",
+    "path_of",
+    "read",
+    "remote_stamp",
+    "retrying",
+    "shown",
+    "stamp_of",
+    "tar_uri",
+    "zip_uri",
+]
+
+T = TypeVar("T")
+ATTEMPTS = 5
+FIRST_WAIT = 0.5  # seconds; doubles with each attempt
+MAX_BYTES = 512 * 2**20  # of one image's file; a larger one would only fill the memory
+# A file that changed so recently may change again within the resolution of its time stamp (FAT: 2 s).
+SETTLED_SECONDS = 2.0
+
+
+class UnreachableError(InputError):
+    """A server or bucket that did not answer although it was asked several times."""
+
+
+def local_uri(path: bytes | str | Path) -> str:
+    """The address of a local file."""
+    raw = os.fsencode(path)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return f"file://{quote(raw)}"
+
+
+def zip_uri(member: str, container: str) -> str:
+    """The address of a zip file's member."""
+    return f"zip://{_quoted(member)}::{container}"
+
+
+def tar_uri(member: str, offset: int, size: int, container: str) -> str:
+    """The address of the bytes of an uncompressed tar file's member."""
+    return f"tar://{_quoted(member)}@{offset}+{size}::{container}"
+
+
+def path_of(uri: str) -> str:
+    """The local path of an address."""
+    return os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))) if uri.startswith("file://") else uri
+
+
+def is_remote(uri: str) -> bool:
+    """Whether fsspec reads it."""
+    return "://" in uri and not uri.startswith(("file://", "zip://", "tar://"))
+
+
+def shown(uri: str) -> str:
+    """An address on one line of a message or log: control characters escaped."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in uri)
+
+
+def read(uri: str) -> bytes:
+    """The bytes at an address.
+
+    Raises:
+        OSError: a local file or a container's member is missing or damaged; a remote file is not there.
+        UnreachableError: a server did not answer.
+    """
+    if uri.startswith("zip://"):
+        member, container = _chained(uri)
+        try:
+            archive = _zip(container)
+            _check_size(archive.getinfo(member).file_size)
+            return archive.read(member)
+        except (KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+            raise OSError(f"{type(error).__name__}: {error}") from error
+    if uri.startswith("tar://"):
+        member, container = _chained(uri)
+        offset, _, size = member.rpartition("@")[2].partition("+")
+        _check_size(int(size))
+        with Path(path_of(container)).open("rb") as file:
+            file.seek(int(offset))
+            content = file.read(int(size))
+        if len(content) < int(size):
+            raise OSError(f"the tar file ends {int(size) - len(content)} bytes too early")
+        return content
+    if is_remote(uri):
+        files, path = filesystem(uri)
+        content = retrying(lambda: files.cat_file(path), uri)
+        return bytes(content)
+    with Path(path_of(uri)).open("rb") as file:
+        _check_size(os.fstat(file.fileno()).st_size)
+        return file.read()
+
+
+def stamp_of(status: os.stat_result) -> str | None:
+    """What changes when a local file does; None while it is too fresh to tell.
+
+    The time of the last change of the inode is part of it: unlike the modification time, no tool sets it back.
+    """
+    if time.time() - max(status.st_mtime, status.st_ctime) < SETTLED_SECONDS:
+        return None
+    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+
+
+def remote_stamp(info: Mapping[str, Any]) -> str | None:
+    """What changes when a remote file does (its etag, generation or time, and its size); None where nothing tells."""
+    for field in ("ETag", "etag", "generation", "LastModified", "Last-Modified", "mtime", "updated"):
+        if info.get(field):
+            return f"{info.get('size')}:{info[field]}"
+    return None
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """The filesystem of fsspec for a URL, and the path in it.
+
+    Raises:
+        InputError: the protocol is unknown, or the package for it is not installed.
+    """
+    import fsspec
+
+    protocol = url.partition("://")[0]
+    options: dict[str, Any] = {}
+    if protocol in ("http", "https"):
+        import aiohttp
+
+        # Without it one stalled answer would hold a thread for five minutes.
+        options["client_kwargs"] = {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=30)}
+    if protocol in ("s3", "s3a"):
+        options["config_kwargs"] = {"connect_timeout": 10, "read_timeout": 30, "retries": {"max_attempts": 1}}
+    try:
+        found: tuple[Any, str] = fsspec.core.url_to_fs(url, **options)
+    except ImportError as error:
+        extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}.get(protocol)
+        install = f"pip install 'tl-dagster[{extra}]'" if extra else str(error)
+        raise InputError(f"{shown(url)}: {protocol}:// needs another package: {install}") from error
+    except ValueError as error:
+        raise InputError(f"{shown(url)}: {error}; use a path, https://, s3:// or gs://") from error
+    return found
+
+
+def retrying(ask: Callable[[], T], url: str) -> T:
+    """Ask a server, again after 0.5, 1, 2 and 4 s (with jitter) when it fails in a way that may pass.
+
+    Raises:
+        OSError: the server's answer is no (not there, not allowed).
+        UnreachableError: it still fails the fifth time.
+    """
+    import tenacity
+
+    attempts = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        wait=tenacity.wait_exponential_jitter(FIRST_WAIT, jitter=FIRST_WAIT / 2),
+        retry=tenacity.retry_if_exception(_may_pass),
+        reraise=True,
+    )
+    try:
+        return attempts(ask)
+    except Exception as error:
+        if _may_pass(error):
+            raise UnreachableError(
+                f"{shown(url)} did not answer in {ATTEMPTS} attempts ({type(error).__name__}: {error}); what was read "
+                "before is kept: check the network and the server, and run again"
+            ) from error
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | ValueError | TypeError):
+        return False
+    status = getattr(error, "status", None)  # of an HTTP answer
+    return not (isinstance(status, int) and 400 <= status < 500 and status not in (408, 429))
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise OSError(f"too large: {size:,} bytes, over {MAX_BYTES:,}")
+
+
+def _quoted(member: str) -> str:
+    return quote(member.encode("utf-8", "surrogateescape"), safe="/ !$&'()*,;=")
+
+
+def _chained(uri: str) -> tuple[str, str]:
+    member, _, container = uri.partition("://")[2].partition("::")
+    return unquote_to_bytes(member).decode("utf-8", "surrogateescape"), container
+
+
+def _zip(container: str) -> zipfile.ZipFile:
+    path = path_of(container)
+    status = Path(path).stat()
+    return _opened(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=16)
+def _opened(path: str, changed: int, size: int) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)  # its members may be read by several threads: it locks the file itself

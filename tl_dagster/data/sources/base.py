@@ -1,0 +1,162 @@
+"""The interface of a source of labelled images, and what several sources share."""
+
+import re
+from abc import ABC, abstractmethod
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from pydantic import field_validator
+
+from tl_dagster.data.kept import Place
+from tl_dagster.errors import InputError, nearest
+from tl_dagster.identity import digest_columns
+from tl_dagster.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "CLIMBS",
+    "COLUMNS",
+    "SPLITS",
+    "ImageSource",
+    "Patterned",
+    "climbs_out",
+    "may_be_image",
+    "named",
+    "split_named",
+    "table_of",
+]
+
+COLUMNS = ("uri", "stamp", "label", "group", "split", "confidence", "problem")
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+IMAGE_SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".avif", ".tif"),
+    *(".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".ico", ".pcx", ".sgi", ".heic", ".heif"),
+}
+# Left in folders by systems, not by people.
+SYSTEM_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}
+CLIMBS = "the member's name climbs out of the archive"
+
+
+class ImageSource(Settings, ABC):
+    """Where labelled images are. A new source is one such class in one file, and a line in the union of sources."""
+
+    @abstractmethod
+    def listing(self, place: Place) -> "pd.DataFrame":
+        """One row per image, in any order; nothing is decoded.
+
+        Returns:
+            The columns :data:`COLUMNS`, texts but for ``confidence``: ``uri`` (see :mod:`tl_dagster.data.files`),
+            ``stamp`` (None: read it again each time), ``label``, ``group``, ``split``, ``confidence`` (probability
+            that the label is right) and ``problem`` (why it cannot be used, where that is known already).
+            ``attrs["other_files"]``, where given, counts files that are no images by their names.
+
+        Raises:
+            InputError: the source is missing or cannot be read.
+        """
+
+    @abstractmethod
+    def where(self, place: Place) -> str:
+        """What messages call it: its path or URL."""
+
+    def present(self, place: Place) -> bool:
+        """Whether it is still there, when its files cannot be read any more."""
+        return True
+
+    def signature(self, place: Place) -> object:
+        """Changes when the source does; found without reading images (JSON-serialisable)."""
+        return digest_columns(self.listing(place).sort_values("uri"))
+
+
+class Patterned(ImageSource):
+    """A source whose labels are parts of paths."""
+
+    pattern: str | None = None
+
+    @field_validator("pattern")
+    @classmethod
+    def _has_a_label(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                names = re.compile(pattern).groupindex
+            except re.error as error:
+                raise ValueError(f"'{pattern}' is no regular expression: {error}") from error
+            unknown = set(names) - {"label", "group", "split"}
+            if "label" not in names or unknown:
+                raise ValueError(f"'{pattern}': name its groups (?P<label>…), (?P<group>…) or (?P<split>…)")
+        return pattern
+
+    def labelled(self, paths: "pd.Series[str]") -> "pd.DataFrame":
+        """Label, group and split of relative POSIX paths; rows without a label have the problem why.
+
+        Without a pattern, the first folder is the class, or the second one when every first folder is named like a
+        split and one of them train: a class may be called "test".
+        """
+        import pandas as pd
+
+        if self.pattern is not None:
+            found = paths.str.extract(self.pattern)
+            rows = found.reindex(columns=["label", "group", "split"])
+            rows["split"] = split_named(rows["split"], "source.pattern")
+            problem = f"the pattern {self.pattern} does not match the path"
+        else:
+            parts = paths.str.split("/", n=2, expand=True).reindex(columns=[0, 1, 2])
+            first = set(parts.loc[parts[1].notna(), 0].str.lower().unique())
+            given = bool(first) and first <= set(SPLITS) and "train" in {SPLITS[name] for name in first}
+            deep = 1 if given else 0
+            label = parts[deep].where(parts[deep + 1].notna())
+            split = parts[0].str.lower().map(SPLITS) if given else None
+            rows = pd.DataFrame({"label": label, "group": None, "split": split}, index=paths.index)
+            problem = "lies in no class's folder"
+        rows["problem"] = pd.Series(problem, index=rows.index, dtype=object).where(rows["label"].isna(), None)
+        return rows.assign(label=rows["label"].fillna(""))
+
+
+def table_of(rows: "dict[str, Any] | pd.DataFrame") -> "pd.DataFrame":
+    """A listing from its columns; those that are not given are empty."""
+    import pandas as pd
+
+    frame = pd.DataFrame(rows)
+    for column in COLUMNS:
+        if column not in frame:
+            frame[column] = None
+    texts = {column: "str" for column in COLUMNS if column != "confidence"}
+    return frame[list(COLUMNS)].astype({**texts, "confidence": "float64"})
+
+
+def may_be_image(path: str) -> bool:
+    """Whether a file may be an image by its name: it has an image's suffix, or none."""
+    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES or not PurePosixPath(path).suffix
+
+
+def named(path: str) -> bool:
+    """Whether people named it: no part is hidden or a system's."""
+    return not any(part.startswith(".") or part.lower() in SYSTEM_NAMES for part in path.split("/"))
+
+
+def climbs_out(member: str) -> bool:
+    """Whether an archive member's name leads out of the folder that it would be extracted to."""
+    parts = member.replace("\\", "/").split("/")
+    return member.startswith(("/", "\\")) or ".." in parts or parts[0].endswith(":")
+
+
+def split_named(values: "pd.Series[str]", where: str) -> "pd.Series[str]":
+    """train, validation or test, from what people call them.
+
+    Raises:
+        InputError: a name that means none of them.
+    """
+    named = values.where(values.notna() & (values != ""), None).astype("str").str.strip().str.lower()
+    for name in named.dropna().unique():
+        if name not in SPLITS:
+            raise InputError(f"{where}: split '{name}': {nearest(name, SPLITS)}")
+    return named.map(SPLITS)

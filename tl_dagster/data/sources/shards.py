@@ -1,0 +1,54 @@
+"""Several files under one declared path: a folder, a glob, or braces as WebDataset writes them."""
+
+from pathlib import Path, PurePosixPath
+
+from tl_dagster.data.files import filesystem, is_remote, local_uri, path_of, retrying, shown
+from tl_dagster.errors import InputError
+
+__all__ = ["expand"]
+
+
+def expand(uri: str, suffixes: tuple[str, ...]) -> list[str]:
+    """The files that a declared address means, in order.
+
+    Args:
+        uri: a file, a folder (its files with one of the suffixes), a glob (``*``), or braces (``{000..012}``).
+        suffixes: of the files in a folder, lower case.
+
+    Raises:
+        InputError: it means no file.
+    """
+    import braceexpand
+
+    try:
+        parts = list(braceexpand.braceexpand(uri, escape=False))
+    except ValueError as error:
+        raise InputError(f"source.path: {shown(uri)}: {error}") from error
+    found = [file for part in parts for file in (_remote if is_remote(part) else _local)(part, suffixes)]
+    if not found:
+        raise InputError(f"source.path: {shown(uri)} holds no {' or '.join(suffixes)} files")
+    return found
+
+
+def _local(uri: str, suffixes: tuple[str, ...]) -> list[str]:
+    path = Path(path_of(uri))
+    if path.is_dir():
+        return [local_uri(child) for child in sorted(path.rglob("*")) if child.name.lower().endswith(suffixes)]
+    if "*" in path.name:
+        return [local_uri(child) for child in sorted(path.parent.glob(path.name))]
+    if not path.is_file():
+        raise InputError(f"source.path: no file or folder {shown(uri)}")
+    return [uri]
+
+
+def _remote(uri: str, suffixes: tuple[str, ...]) -> list[str]:
+    files, path = filesystem(uri)
+    try:
+        if "*" in PurePosixPath(path).name:
+            return [files.unstrip_protocol(each) for each in sorted(retrying(lambda: files.glob(path), uri))]
+        if path.lower().endswith(suffixes):
+            return [uri]
+        found = sorted(retrying(lambda: files.find(path), uri))
+    except OSError as error:
+        raise InputError(f"source.path: {shown(uri)} cannot be listed: {error}") from error
+    return [files.unstrip_protocol(each) for each in found if each.lower().endswith(suffixes)]

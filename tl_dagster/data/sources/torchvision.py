@@ -1,0 +1,101 @@
+"""A data set that torchvision downloads by name, with its own checksums."""
+
+import inspect
+import io
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from tl_dagster.data.kept import Kept, Place, write_tar
+from tl_dagster.data.sources.archive import tar_members
+from tl_dagster.data.sources.base import SPLITS, ImageSource, table_of
+from tl_dagster.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["TorchvisionSource"]
+
+
+class TorchvisionSource(ImageSource):
+    """A labelled data set of torchvision, such as FashionMNIST, CIFAR10, Flowers102 or OxfordIIITPet.
+
+    torchvision downloads it once and checks it; its images are then kept losslessly in a tar file of the store.
+    """
+
+    kind: Literal["torchvision"]
+    name: str = Field(description="Name of the class in torchvision.datasets.")
+    options: dict[str, str | int | bool] = Field({}, description="Further arguments of that class.")
+
+    def where(self, place: Place) -> str:
+        """The data set's name."""
+        return f"torchvision.datasets.{self.name}"
+
+    def signature(self, place: Place) -> object:
+        """A published data set does not change."""
+        return self.model_dump(mode="json")
+
+    def listing(self, place: Place) -> "pd.DataFrame":
+        """See :meth:`ImageSource.listing`; the data set's own parts are the given splits."""
+        identity = (self.name, repr(sorted(self.options.items())))
+        tar = place.kept.path("torchvision", *identity, name=f"{self.name}.tar")
+        place.kept.file(tar, lambda file: self._unpack(file, place.kept))
+        rows = []
+        for member, address, _, _ in tar_members(tar, "kept", place.kept):
+            part, label, _ = member.split("/")
+            rows.append((address, bytes.fromhex(label).decode(), SPLITS.get(part)))
+        uris, labels, splits = map(list, zip(*rows, strict=True))
+        return table_of({"uri": uris, "stamp": "kept", "label": labels, "split": splits})
+
+    def _unpack(self, file: IO[bytes], kept: Kept) -> None:
+        from tl_dagster.libraries import import_torchvision
+
+        datasets = import_torchvision().datasets
+        make = getattr(datasets, self.name, None)
+        if not inspect.isclass(make) or not issubclass(make, datasets.VisionDataset):
+            raise InputError(
+                f"source.name: torchvision has no data set '{self.name}': {nearest(self.name, datasets.__all__)}"
+            )
+
+        def images() -> Iterator[tuple[str, bytes]]:
+            parts = [("all", {})] if {"split", "train"} & set(self.options) else _parts(make)
+            for part, arguments in parts:
+                whole = self._made(make, {**arguments, **self.options}, str(kept.folder / "torchvision"))
+                names = getattr(whole, "classes", None)
+                for number in range(len(whole)):
+                    picture, target = whole[number]
+                    label = str(names[target]) if names is not None and isinstance(target, int) else str(target)
+                    buffer = io.BytesIO()
+                    picture.save(buffer, "PNG", compress_level=1)
+                    # Labels may hold any character; hexadecimal ones fit every member name.
+                    yield f"{part}/{label.encode().hex()}/{number:07d}.png", buffer.getvalue()
+
+        write_tar(file, images())
+
+    def _made(self, make: Any, arguments: dict[str, Any], folder: str) -> Any:
+        if "download" in inspect.signature(make).parameters:
+            arguments["download"] = True
+        try:
+            return make(folder, **arguments)
+        except (OSError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(
+                f"source.name: torchvision.datasets.{self.name} cannot be loaded: {error}; check the network and "
+                f"`options`, or put its files into {folder} yourself"
+            ) from error
+
+
+def _parts(make: Any) -> list[tuple[str, dict[str, Any]]]:
+    """The parts of a data set, by the way in which its class names them."""
+    parameters = inspect.signature(make).parameters
+    if "train" in parameters:
+        return [("train", {"train": True}), ("test", {"train": False})]
+    if "split" in parameters:
+        said = str(parameters["split"].annotation) + (make.__doc__ or "") + str(getattr(make, "_VALID_SPLITS", ""))
+        known = [
+            name for name in ("train", "trainval", "val", "valid", "test") if f'"{name}"' in said or f"'{name}'" in said
+        ]
+        if "trainval" in known:  # it holds the others but for the test part
+            known = [name for name in known if name in ("trainval", "test")]
+        return [("train" if name == "trainval" else name, {"split": name}) for name in known]
+    return [("all", {})]

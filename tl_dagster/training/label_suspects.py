@@ -1,0 +1,67 @@
+"""Label suspects: images whose held-out prediction contradicts their label strongly.
+
+Confident learning (Northcutt, Jiang & Chuang, "Confident learning: estimating uncertainty in dataset labels", 2021,
+JAIR 70): each image is predicted by a classifier that was fitted without it; a prediction counts as confident when it
+reaches the mean confidence that images of that class get for their own label.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["FOLDS", "contradicted", "held_out_probabilities"]
+
+FOLDS = 5
+
+
+def held_out_probabilities(
+    features: "np.ndarray", targets: "np.ndarray", folds: "np.ndarray", l2: float, iterations: int
+) -> "np.ndarray":
+    """Class probabilities of each image from a top model that was fitted on the other folds.
+
+    Args:
+        features: (n, D), one row per image.
+        targets: float32 (n, classes).
+        folds: (n,) number of each image's fold; copies of one image belong to one fold.
+        l2: strength of L2.
+        iterations: L-BFGS iterations at most.
+
+    Returns:
+        (n, classes).
+    """
+    import numpy as np
+    import torch
+
+    from tl_dagster.training.top_model import minimise
+
+    probabilities = np.zeros(targets.shape)
+    for fold in np.unique(folds):
+        rest = torch.tensor(features[folds != fold], dtype=torch.float32)
+        mean, std = rest.mean(0), rest.std(0).clamp_min(1e-3)
+        start = torch.zeros(targets.shape[1], features.shape[1] + 1)
+        wanted = torch.from_numpy(targets[folds != fold])
+        parameters = minimise(rest.sub_(mean).div_(std), wanted, l2, start, None, iterations)
+        held_out = (torch.tensor(features[folds == fold], dtype=torch.float32) - mean) / std
+        logits = held_out @ parameters[:, :-1].T + parameters[:, -1]
+        probabilities[folds == fold] = logits.softmax(1).numpy()
+    return probabilities
+
+
+def contradicted(probabilities: "np.ndarray", labels: "np.ndarray") -> "np.ndarray":
+    """Row numbers of the images whose prediction contradicts their label, the strongest contradiction first.
+
+    Args:
+        probabilities: (n, classes), held out.
+        labels: (n,) class numbers.
+    """
+    import numpy as np
+
+    rows = np.arange(len(labels))
+    counts = np.bincount(labels, minlength=probabilities.shape[1])
+    own = np.bincount(labels, probabilities[rows, labels], minlength=probabilities.shape[1]) / np.maximum(counts, 1)
+    confident = np.where(probabilities >= own, probabilities, 0)
+    best = confident.argmax(1)
+    against = np.flatnonzero((confident.max(1) > 0) & (best != labels) & (probabilities.argmax(1) != labels))
+    margin = probabilities[against, labels[against]] - probabilities[against, best[against]]
+    return against[np.argsort(margin, kind="stable")]
