@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("demo",)
+NAMES = ("demo", "ingest", "manifest")
 
 
 def main() -> None:

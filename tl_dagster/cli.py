@@ -13,6 +13,7 @@ from typing import Any
 
 from tl_dagster.artifacts import ArtifactStore, Materialized
 from tl_dagster.errors import InputError, nearest
+from tl_dagster.housekeeping import prune_features
 from tl_dagster.stages import STAGES
 
 __all__ = ["main", "summary"]
@@ -62,9 +63,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show = commands.add_parser("show", help="what each asset of a pipeline holds, and how it came about")
     show.add_argument("pipeline")
     show.add_argument("--json", action="store_true", help="as JSON")
+    cache = commands.add_parser("cache", help="the feature cache").add_subparsers(dest="action", required=True)
+    prune = cache.add_parser("prune", help="delete the features of images that no pipeline's dataset holds any more")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
     given = parser.parse_args(arguments)
     _default_home()
     try:
+        if given.command == "cache":
+            rows, size = prune_features(ArtifactStore(), dry_run=given.dry_run)
+            sys.stdout.write(f"{rows:,} rows, {size / 1e6:,.1f} MB {'would be ' if given.dry_run else ''}deleted\n")
+            return
         if given.command == "run":
             _run(given.pipeline)
         answer = summary(given.pipeline, ArtifactStore())

@@ -1,58 +1,138 @@
-"""Ingestion: identity by content, and what is set aside."""
+"""Ingestion: identity by content, what is read again, and what is set aside."""
 
+import os
+import random
 import shutil
 
 import pandas as pd
 import pytest
+from PIL import Image
 
-from tl_dagster import InputError
-from tl_dagster.data.manifest import content_digest, identify, ingest, usable
-from tl_dagster.data.sources import list_images
-from tl_dagster.spec import FolderSource
+from tl_dagster.data import files
+from tl_dagster.data.index import Index
+from tl_dagster.data.kept import Kept, Place
+from tl_dagster.data.manifest import content_digest, difference, identify, set_copies_aside, usable
+from tl_dagster.data.sources import FolderSource, list_images
+
+NO_PAIRS = pd.DataFrame({"a": [], "b": [], "distance": []})
 
 
-def ingested(photos, known=None):
-    return ingest(identify(list_images(FolderSource(kind="folder", path=str(photos)), photos)), known)
+@pytest.fixture(autouse=True)
+def settled(monkeypatch):
+    """Files count as settled at once: else a test would have to wait two seconds."""
+    monkeypatch.setattr(files, "SETTLED_SECONDS", -1.0)
 
 
-def test_only_new_images_are_decoded(photos):
-    manifest, decoded = ingested(photos)
-    assert decoded == len(manifest) == 60
+def listed(photos):
+    place = Place(photos, Kept(photos.parent / "kept"))
+    return list_images(FolderSource(kind="folder", path=str(photos)), place)
+
+
+def ingested(photos, workers=2):
+    identified, read, decoded = identify(listed(photos), Index(photos.parent / "index"), workers)
+    return set_copies_aside(identified), read, decoded
+
+
+def test_an_unchanged_file_is_not_read_again(photos, monkeypatch):
+    manifest, read, decoded = ingested(photos)
+    assert read == decoded == len(manifest) == 60
     assert manifest[["width", "height"]].drop_duplicates().to_numpy().tolist() == [[300, 300]]
-    again, decoded = ingested(photos, manifest)
-    assert decoded == 0
-    assert content_digest(again) == content_digest(manifest)
+    monkeypatch.setattr("tl_dagster.data.manifest.read", lambda uri: pytest.fail(f"{uri} was read again"))
+    again, read, decoded = ingested(photos)
+    assert (read, decoded) == (0, 0)
+    pd.testing.assert_frame_equal(again, manifest)
+
+
+def test_only_what_changed_is_read_and_only_new_bytes_are_decoded(photos):
+    ingested(photos)
+    first, second, third = sorted((photos / "functional").iterdir())[:3]
+    os.utime(first, (1, 1))
+    second.rename(photos / "functional" / "renamed.png")
+    Image.open(third).rotate(3).save(third)
+    _, read, decoded = ingested(photos)
+    assert (read, decoded) == (3, 1)
+
+
+def test_a_file_that_kept_its_time_and_size_but_not_its_bytes_is_seen(photos):
+    ingested(photos)
+    path = sorted((photos / "functional").iterdir())[0]
+    then, content = path.stat(), path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
+    assert ingested(photos)[1] == 1
+
+
+def test_a_file_written_a_moment_ago_is_not_trusted(photos, monkeypatch):
+    monkeypatch.setattr(files, "SETTLED_SECONDS", 60.0)
+    ingested(photos)
+    assert ingested(photos)[1:] == (60, 0)
 
 
 def test_set_aside_with_a_reason(photos):
-    files = sorted((photos / "functional").iterdir())
-    files[0].write_bytes(files[0].read_bytes()[:3000])
-    files[1].write_bytes(b"")
-    files[2].write_text("<html>not found</html>")
-    shutil.copy(files[3], photos / "functional" / "zz.png")
-    shutil.copy(files[4], photos / "defective" / "zz.png")
-    manifest, _ = ingested(photos)
+    paths = sorted((photos / "functional").iterdir())
+    paths[0].write_bytes(paths[0].read_bytes()[:3000])
+    paths[1].write_bytes(b"")
+    paths[2].write_text("<html>not found</html>")
+    shutil.copy(paths[3], photos / "functional" / "zz.png")
+    shutil.copy(paths[4], photos / "defective" / "zz.png")
+    manifest, _, _ = ingested(photos)
     reasons = manifest[manifest["problem"].notna()].set_index("uri")["problem"]
-    assert "cannot be decoded" in reasons[str(files[0])]
-    assert reasons[str(files[1])] == "the file is empty"
-    assert "cannot be decoded" in reasons[str(files[2])]
-    assert reasons[str(photos / "functional" / "zz.png")] == f"a copy of {files[3]}"
-    assert reasons[str(files[4])] == "the same image is labelled defective and functional"
+    assert "cannot be decoded" in reasons[str(paths[0])]
+    assert reasons[str(paths[1])] == "the file is empty"
+    assert "not an image" in reasons[str(paths[2])]
+    assert reasons[str(photos / "functional" / "zz.png")] == f"a copy of {paths[3]}"
+    assert reasons[str(paths[4])] == "the same image is labelled defective and functional"
     assert len(usable(manifest)) == 60 - 4
 
 
-def test_nothing_usable(photos):
-    for path in (photos / "functional").iterdir():
-        path.write_bytes(b"broken")
-    with pytest.raises(InputError, match=r"only 1 class has usable images \(defective\)"):
-        ingested(photos)
+def test_of_copies_in_given_splits_the_held_out_one_is_kept():
+    rows = {"id": "a", "label": "x", "uri": ["1", "2", "3"], "split": ["train", "validation", "test"], "problem": None}
+    kept = set_copies_aside(pd.DataFrame(rows).astype({"problem": "str"}))
+    assert usable(kept)["split"].tolist() == ["test"]
 
 
-def test_data_version_ignores_names_and_order():
-    columns = ["id", "uri", "label", "group", "split", "confidence", "problem"]
-    rows = pd.DataFrame(
-        [["1", "a", "x", None, None, None, None], ["2", "b", "y", None, None, None, None]], columns=columns
-    )
-    renamed = rows.assign(uri=["c", "d"]).iloc[::-1]
-    assert content_digest(rows) == content_digest(renamed)
-    assert content_digest(rows) != content_digest(rows.assign(label=["x", "x"]))
+def test_an_unreadable_file_is_tried_again(photos, monkeypatch):
+    path = sorted((photos / "functional").iterdir())[0]
+    hidden = path.rename(photos.parent / "hidden.png")
+    path.symlink_to(photos / "nowhere.png")
+    assert "a link that leads nowhere" in set(ingested(photos)[0]["problem"])
+    path.unlink()
+    hidden.rename(path)
+    manifest, read, _ = ingested(photos)
+    assert manifest["problem"].isna().all() and read == 1
+
+
+def test_order_and_workers_change_nothing(photos, monkeypatch):
+    shutil.copy(sorted((photos / "functional").iterdir())[3], photos / "functional" / "zz.png")
+    listing, found = listed(photos), set()
+    for seed, workers, processes_from in ((0, 1, 1000), (1, 4, 1000), (2, 2, 1)):  # the last in processes
+        monkeypatch.setattr("tl_dagster.data.manifest.PROCESSES_FROM", processes_from)
+        order = random.Random(seed).sample(range(len(listing)), len(listing))
+        identified, _, _ = identify(
+            listing.iloc[order].reset_index(drop=True), Index(photos.parent / str(seed)), workers
+        )
+        found.add(content_digest(set_copies_aside(identified), NO_PAIRS))
+    assert len(found) == 1
+
+
+def test_many_flushes_are_joined(photos, monkeypatch):
+    monkeypatch.setattr("tl_dagster.data.manifest.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("tl_dagster.data.manifest.PART", 3)
+    manifest, _, _ = ingested(photos)
+    assert len(list((photos.parent / "index").glob("*.parquet"))) == 1
+    pd.testing.assert_frame_equal(ingested(photos)[0], manifest)
+
+
+def test_difference_and_data_version(photos):
+    before, _, _ = ingested(photos)
+    first, second, third = sorted((photos / "functional").iterdir())[:3]
+    first.rename(photos / "functional" / "renamed.png")
+    renamed, _, _ = ingested(photos)
+    assert difference(before, renamed) == {"added": 0, "removed": 0, "relabelled": 0, "renamed": 1}
+    assert content_digest(before, NO_PAIRS) == content_digest(renamed, NO_PAIRS)
+    second.rename(photos / "defective" / "moved.png")
+    third.unlink()
+    Image.new("RGB", (9, 9), "red").save(photos / "functional" / "new.png")
+    after, _, _ = ingested(photos)
+    assert difference(renamed, after) == {"added": 1, "removed": 1, "relabelled": 1, "renamed": 1}
+    assert content_digest(after, NO_PAIRS) != content_digest(renamed, NO_PAIRS)

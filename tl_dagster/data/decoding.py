@@ -5,6 +5,9 @@ Pillow decodes: its resampling filters are the ones that ImageNet weights were e
 
 import hashlib
 import io
+import logging
+import re
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -19,10 +22,21 @@ __all__ = ["DECODE_RECIPE", "Look", "Resize", "image_id", "look", "read_verified
 
 # Part of every feature key: another number whenever a decoded or resized pixel may differ.
 DECODE_RECIPE = 2
-# More than this is a decompression bomb: a small file that fills the memory.
-MAX_PIXELS = 180_000_000
+# More than this is a decompression bomb: a small file that fills the memory. This much takes about 1 GB.
+MAX_PIXELS = 120_000_000
+HEAVY = ("WEBP", "JPEG2000", "AVIF")  # their decoders take twice as much
+# Of the formats that Pillow opens: what cameras and people save. Others run a program (EPS) or are guessed from little.
+FORMATS = (
+    *("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "AVIF", "TIFF", "PPM", "JPEG2000", "ICO", "PCX", "SGI", "TGA"),
+    "HEIF",  # where a plugin reads it
+)
+# EXIF's orientation → Image.Transpose that turns the pixels upright.
+TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+SIDEWAYS = {TURNS[value] for value in (5, 6, 7, 8)}
+QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings` keeps a filter
 # JPEG halves, quarters or eighths while decoding, down to this many times the size that is needed.
 REDUCED_TO = 2
+LONGEST = 16  # times the shorter side: what is cropped reaches no further from the centre
 HASH_SIDE = 64  # pixels that the perceptual hash sees
 
 
@@ -67,15 +81,13 @@ def look(content: bytes) -> Look:
     if not content:
         return Look(problem="the file is empty")
     try:
-        image = _open(content)
-        kind, size = image.format or "", _upright(image)
-        rgb = _rgb(_reduced(image, HASH_SIDE))
+        rgb, size, kind = _decoded(content, HASH_SIDE)
         grey = rgb.convert("L").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS)
     except Exception as error:
         # Pillow's decoders raise a dozen kinds of error on a broken file; each means the same: set it aside.
         return Look(problem=_reason(error))
     values = np.asarray(grey, dtype=np.float32)
-    perceptual = str(imagehash.phash(grey, hash_size=16))
+    perceptual = np.packbits(imagehash.phash(grey, hash_size=16).hash).tobytes().hex()
     return Look(*size, kind, round(float(values.mean()), 3), round(float(values.std()), 3), perceptual)
 
 
@@ -106,13 +118,16 @@ def thumbnail(content: bytes, size: int) -> "Image.Image":
     Raises:
         OSError: it cannot be decoded; a decoder's other errors are passed on as this one.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
-        image = _rgb(_reduced(_open(content), size))
+        image, _, _ = _decoded(content, size)
     except Exception as error:
         raise OSError(_reason(error)) from error
-    return ImageOps.pad(image, (size, size), Image.Resampling.BICUBIC, color="white")
+    width, height = (max(1, round(length * size / max(image.size))) for length in image.size)
+    square = Image.new("RGB", (size, size), "white")
+    square.paste(image.resize((width, height), Image.Resampling.BICUBIC), ((size - width) // 2, (size - height) // 2))
+    return square
 
 
 @dataclass(frozen=True)
@@ -138,74 +153,121 @@ class Resize:
         from PIL import Image
 
         side = self.size if self.mode == "squash" else round(self.size / self.crop_fraction)
-        image = _rgb(_reduced(_open(content), side))
+        image, _, _ = _decoded(content, side)
         filter_ = Image.Resampling[self.interpolation.upper()]
         if self.mode == "squash":
             if image.size != (self.size, self.size):
                 image = image.resize((self.size, self.size), filter_)
             return np.asarray(image)
-        scale = side / min(image.size)
+        shorter, longer = sorted(image.size)
+        if longer > LONGEST * shorter:  # a strip would fill the memory when its shorter side is enlarged
+            image = _centre(image, *(min(length, LONGEST * shorter) for length in image.size))
+        scale = side / shorter
         width, height = (max(side, round(length * scale)) for length in image.size)
         if (width, height) != image.size:
             image = image.resize((width, height), filter_)
-        left, top = (width - self.size) // 2, (height - self.size) // 2
-        return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
+        return np.asarray(_centre(image, self.size, self.size))
+
+
+def _centre(image: "Image.Image", width: int, height: int) -> "Image.Image":
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _decoded(content: bytes, side: int) -> tuple["Image.Image", tuple[int, int], str]:
+    """Upright RGB pixels, at a reduced scale where that is enough for ``side``; the full upright size; the format.
+
+    Each step lets go of the one before: two copies of the largest image are all that fits the memory.
+    """
+    from PIL import Image
+
+    image = _open(content)
+    kind, size = image.format or "", image.size
+    reduced = _reduces(image, side)
+    image.load()
+    if not reduced:
+        size = image.size  # TIFF is turned by loading it; an icon tells its true size only then
+    turn = _turn(image)
+    image = _eight_bits(image)
+    image = _on_white(image)
+    if turn is not None:
+        image = image.transpose(Image.Transpose(turn))
+    return image, size[::-1] if turn in SIDEWAYS else size, kind
 
 
 def _open(content: bytes) -> "Image.Image":
     from PIL import Image
 
-    Image.MAX_IMAGE_PIXELS = None  # a limit of our own, that says what is wrong
-    image = Image.open(io.BytesIO(content))
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"too large: {image.width} x {image.height} pixels, over {MAX_PIXELS:,}")
+    Image.init()
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # up to twice this Pillow only warns
+    if list(warnings.filters[:1]) != [QUIET]:  # not `catch_warnings`: it is not safe in threads
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    image = Image.open(io.BytesIO(content), formats=[name for name in FORMATS if name in Image.OPEN])
+    if image.format in HEAVY and image.width * image.height > MAX_PIXELS // 2:
+        raise Image.DecompressionBombError(f"{image.width * image.height} pixels, over {MAX_PIXELS // 2}")
     return image
 
 
-def _reduced(image: "Image.Image", side: int) -> "Image.Image":
-    """A JPEG that decodes at a reduced scale, its shorter side still at least twice what is needed."""
+def _reduces(image: "Image.Image", side: int) -> bool:
+    """Have a JPEG decode at a reduced scale, its shorter side still at least twice what is needed."""
     least = REDUCED_TO * side
     shorter = min(image.size)
-    if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") and shorter >= 2 * least:
-        image.draft(image.mode, (image.width * least // shorter, image.height * least // shorter))
-    return image
+    if image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB") or shorter < 2 * least:
+        return False
+    image.draft(image.mode, (image.width * least // shorter, image.height * least // shorter))
+    return True
 
 
-def _upright(image: "Image.Image") -> tuple[int, int]:
-    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    return (image.height, image.width) if turned else image.size
+def _turn(image: "Image.Image") -> int | None:
+    try:
+        return TURNS.get(image.getexif().get(0x0112))  # type: ignore[arg-type]
+    except Exception:
+        return None  # the camera's notes are damaged; the pixels are not
 
 
-def _rgb(image: "Image.Image") -> "Image.Image":
-    from PIL import Image, ImageOps
-
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        image = _grey(image)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, rgba)
-    return image.convert("RGB")
-
-
-def _grey(image: "Image.Image") -> "Image.Image":
+def _eight_bits(image: "Image.Image") -> "Image.Image":
     """16 bits to 8, where Pillow itself would clip; what has no known white cannot be scaled."""
     import numpy as np
     from PIL import Image
 
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+    clear = image.info.get("transparency")
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
         raise ValueError("pixels of 32 bits have no defined white; save it with 8 or 16")
-    return Image.fromarray((values.astype(np.float32) / 257).round().astype(np.uint8))
+    if image.mode != "I" and not image.mode.startswith("I;"):
+        if isinstance(clear, tuple) and max(clear) > 255:  # Pillow keeps the upper bytes, but not of this colour
+            image.info["transparency"] = tuple(value >> 8 for value in clear)
+        return image
+    values = np.asarray(image).astype(np.uint32)
+    values += 128  # in place: the largest image has no room for a third copy
+    values //= 257
+    if getattr(image, "tag_v2", {}).get(262) == 0:  # TIFF's "white is zero": Pillow heeds it up to 8 bits only
+        values = 255 - values
+    eight = Image.fromarray(values.astype(np.uint8))
+    if isinstance(clear, int):
+        eight.info["transparency"] = (clear + 128) // 257
+    return eight
+
+
+def _on_white(image: "Image.Image") -> "Image.Image":
+    from PIL import Image
+
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image if image.mode == "RGBA" and "transparency" not in image.info else image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        return white
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _reason(error: Exception) -> str:
-    from PIL import UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
         return "not an image, or of a format that is not read"
     said = " ".join(str(error).split())
-    if isinstance(error, ValueError) and said.startswith(("too large", "pixels of 32")):
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too large: {said.partition(', could be')[0]}"
+    if isinstance(error, ValueError) and said.startswith("pixels of 32"):
         return said
     return f"cannot be decoded: {said or type(error).__name__}"[:200]

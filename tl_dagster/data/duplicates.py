@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tl_dagster.data.files import shown
 from tl_dagster.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,10 +28,8 @@ FLAT = 1.0  # contrast below which a hash is but the noise of rounding
 def near_pairs(hashes: "np.ndarray", fresh: "np.ndarray", distance: int) -> "np.ndarray":
     """All pairs within a distance that hold at least one fresh hash.
 
-    Of hashes that are equal, each is paired with the first of them only.
-
     Args:
-        hashes: uint8 (n, 32).
+        hashes: uint8 (n, 32), distinct.
         fresh: bool (n,): those that were not compared before.
         distance: bits.
 
@@ -39,22 +38,12 @@ def near_pairs(hashes: "np.ndarray", fresh: "np.ndarray", distance: int) -> "np.
     """
     import numpy as np
 
-    if not fresh.any():
-        return np.empty((0, 3), dtype=np.int64)
     words = np.ascontiguousarray(hashes).view(np.uint64)
-    _, first, inverse = np.unique(
-        np.ascontiguousarray(hashes).view("V32").ravel(), return_index=True, return_inverse=True
-    )
-    twin = np.flatnonzero((first[inverse] != np.arange(len(hashes))) & (fresh | fresh[first[inverse]]))
-    found = [np.column_stack([first[inverse[twin]], twin, np.zeros_like(twin)])]
-    # A hash is fresh when one of its images is: the others were compared with the rest already.
-    new = np.zeros(len(first), dtype=bool)
-    np.logical_or.at(new, inverse, fresh)
-    single = words[first]
-    bits = np.unpackbits(hashes[first], axis=1)
+    bits = np.unpackbits(hashes, axis=1)
     edges = np.linspace(0, BITS, max(distance + 1, FEWEST_BANDS) + 1).astype(int)
+    found = [np.empty((0, 3), dtype=np.int64)]
     for low, high in itertools.pairwise(edges):
-        packed = np.zeros((len(single), 8), dtype=np.uint8)
+        packed = np.zeros((len(hashes), 8), dtype=np.uint8)
         band = np.packbits(bits[:, low:high], axis=1)
         packed[:, : band.shape[1]] = band
         key = packed.view(np.uint64).ravel()
@@ -65,16 +54,14 @@ def near_pairs(hashes: "np.ndarray", fresh: "np.ndarray", distance: int) -> "np.
         while len(left := left[left + step < len(order)]):
             left = left[key[left] == key[left + step]]  # runs of equal bands get shorter with each step
             a, b = order[left], order[left + step]
-            chosen = new[a] | new[b]
+            chosen = fresh[a] | fresh[b]
             a, b = a[chosen], b[chosen]
-            apart = np.bitwise_count(single[a] ^ single[b]).sum(axis=1, dtype=np.int64)
+            apart = np.bitwise_count(words[a] ^ words[b]).sum(axis=1, dtype=np.int64)
             close = apart <= distance
-            found.append(np.column_stack([first[a[close]], first[b[close]], apart[close]]))
+            found.append(np.column_stack([np.minimum(a, b)[close], np.maximum(a, b)[close], apart[close]]))
             step += 1
-    pairs = np.concatenate(found)
-    pairs[:, :2].sort(axis=1)
-    unique: np.ndarray = np.unique(pairs, axis=0)
-    return unique
+    pairs: np.ndarray = np.unique(np.concatenate(found), axis=0)
+    return pairs
 
 
 class Memory:
@@ -91,7 +78,7 @@ class Memory:
         self.folder = folder
 
     def read(self) -> "tuple[pd.DataFrame, pd.DataFrame]":
-        """Images (columns id, perceptual, group) and pairs (a, b, distance) so far."""
+        """Images (columns id, perceptual, group) and pairs of near hashes (a, b, distance) so far."""
         import pandas as pd
 
         try:
@@ -121,8 +108,9 @@ class Memory:
 def group(images: "pd.DataFrame", memory: Memory, distance: int) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """Give near copies a group.
 
-    A given group stays. An image that was ingested before keeps its group. New ones that are near copies of each
-    other, or of images of one group, share it. New ones that would join two groups are not grouped but named.
+    A given group stays. An image that was ingested before keeps its group, also while it is away. New ones that are
+    near copies of each other, or of images of one group, share it. New ones that would join two groups get none and
+    are named: whichever group they took, near copies would lie in two.
 
     Args:
         images: usable images: columns id, uri, group, split, perceptual, contrast.
@@ -130,75 +118,110 @@ def group(images: "pd.DataFrame", memory: Memory, distance: int) -> "tuple[pd.Da
         distance: bits; 0 finds nothing.
 
     Returns:
-        ``images`` with the columns ``group`` (None: alone) and ``problem`` (None, or which groups it would join), and
-        the pairs of near copies among them: a, b (image ids), distance.
+        ``images`` with the columns ``group`` (None: alone) and ``problem`` (None, or which images it would join), and
+        the pairs of near copies among them: a, b (image ids, a < b), distance.
     """
+    import pandas as pd
+
+    known, near = memory.read()
+    hashed = images[(images["perceptual"] != "") & (images["contrast"] >= FLAT) & bool(distance)]
+    added = hashed.loc[pd.Index(known["id"]).get_indexer(hashed["id"]) < 0, ["id", "perceptual"]]
+    if len(added):
+        near = pd.concat([near, _compared(known["perceptual"], added["perceptual"], distance)])
+        near = near.drop_duplicates(["a", "b"])  # of a call that was killed before it remembered its images
+        known = pd.concat([known, added.assign(group=None)], ignore_index=True)
+    remembered = images["id"].map(known.dropna(subset=["group"]).set_index("id")["group"]).astype("str")
+    grouped = images["group"].where(images["group"].notna(), remembered)
+    problem = pd.Series(None, index=images.index, dtype="str")
+    new = hashed.index[grouped[hashed.index].isna()]
+    if len(new):
+        away = known[known["group"].notna() & ~known["id"].isin(hashed["id"])]
+        here = hashed[["id", "perceptual"]].assign(group=grouped[hashed.index])
+        nodes = pd.concat([here, away], ignore_index=True)
+        decided, joins = _join(nodes, _pairs_of_images(nodes, near))
+        kept = images["split"].notna()  # a given split is not ours to doubt: the leakage check names the pair
+        problem = problem.mask(images["id"].isin(joins.index) & ~kept, _reason(images, joins))
+        grouped = grouped.where(grouped.notna(), images["id"].map(decided).astype("str"))
+        known["group"] = known["group"].where(known["group"].notna(), known["id"].map(decided).astype("str"))
+    if len(added) or len(new):
+        memory.write(known, near)
+    alone = grouped == images["id"]  # a group that is named after the image itself says nothing
+    found = images.assign(group=grouped.where(~alone & grouped.notna(), None).astype("str"), problem=problem)
+    return found, _pairs_of_images(hashed, near)
+
+
+def _compared(known: "pd.Series[str]", added: "pd.Series[str]", distance: int) -> "pd.DataFrame":
+    """Pairs of near hashes of which one at least is added: a, b (hexadecimal, a < b), distance."""
     import numpy as np
     import pandas as pd
 
-    known, pairs = memory.read()
-    hashed = images.loc[(images["perceptual"] != "") & (images["contrast"] >= FLAT), ["id", "perceptual"]]
-    added = hashed[~hashed["id"].isin(known["id"])]
-    if distance and len(added):
-        everything = pd.concat([known, added.assign(group=None)], ignore_index=True)
-        raw = np.frombuffer(bytes.fromhex("".join(everything["perceptual"])), dtype=np.uint8).reshape(-1, BITS // 8)
-        found = near_pairs(raw, np.arange(len(everything)) >= len(known), distance)
-        ids = everything["id"].to_numpy()
-        new = pd.DataFrame({"a": ids[found[:, 0]], "b": ids[found[:, 1]], "distance": found[:, 2]})
-        pairs = pd.concat([pairs, new], ignore_index=True)
-        known = everything
-    present = pairs[pairs["a"].isin(images["id"]) & pairs["b"].isin(images["id"])].reset_index(drop=True)
-    remembered = images["id"].map(known.dropna(subset=["group"]).set_index("id")["group"])
-    fixed = images["group"].where(images["group"].notna(), remembered)
-    grouped, problem = _join(images.assign(group=fixed), present)
-    # What this call decided is remembered, but for given groups: those are the source's to say.
-    decided = pd.Series(grouped.where(grouped.notna(), images["id"]).to_numpy(), index=images["id"].to_numpy())
-    decided = decided[(problem.isna() & images["group"].isna()).to_numpy()]
-    if distance and (len(added) or not decided.index.isin(known.loc[known["group"].notna(), "id"]).all()):
-        known["group"] = known["group"].where(known["group"].notna(), known["id"].map(decided))
-        memory.write(known, pairs)
-    alone = grouped == images["id"]  # a group that is named after the image itself says nothing
-    return images.assign(group=grouped.where(~alone & grouped.notna(), None).astype("str"), problem=problem), present
+    old = known.unique()
+    distinct = pd.Index(pd.concat([known, added]).unique())
+    raw = np.frombuffer(bytes.fromhex("".join(distinct)), dtype=np.uint8).reshape(-1, BITS // 8)
+    found = near_pairs(raw, np.arange(len(distinct)) >= len(old), distance)
+    ends = np.sort(distinct.to_numpy()[found[:, :2]].reshape(-1, 2), axis=1)
+    return pd.DataFrame({"a": ends[:, 0], "b": ends[:, 1], "distance": found[:, 2]})
 
 
-def _join(images: "pd.DataFrame", pairs: "pd.DataFrame") -> "tuple[pd.Series, pd.Series]":
-    """Group and problem of each image: components of near copies among those that have no group yet."""
+def _pairs_of_images(images: "pd.DataFrame", near: "pd.DataFrame") -> "pd.DataFrame":
+    """Near copies among images: each image of a hash with the first one, and the first ones of near hashes.
+
+    What it returns depends on the images alone, not on when each was added.
+    """
+    import pandas as pd
+
+    first = images.groupby("perceptual")["id"].min()
+    twin = images["perceptual"].map(first)
+    same = pd.DataFrame({"a": twin, "b": images["id"], "distance": 0})[twin != images["id"]]
+    between = near.assign(a=near["a"].map(first), b=near["b"].map(first)).dropna()
+    both = pd.concat([same, between.astype({"a": "str", "b": "str"})], ignore_index=True)
+    swapped = both["a"] > both["b"]
+    both.loc[swapped, ["a", "b"]] = both.loc[swapped, ["b", "a"]].to_numpy()
+    return both.sort_values(["a", "b"], ignore_index=True)
+
+
+def _join(nodes: "pd.DataFrame", pairs: "pd.DataFrame") -> "tuple[pd.Series, pd.Series]":
+    """Decide on the nodes that have no group yet, by the components of near copies among them.
+
+    Args:
+        nodes: columns id and group (None: to be decided).
+        pairs: near copies among them: a, b (ids).
+
+    Returns:
+        By id, the group of each node that can have one (its own id: alone); and by id of each that would join several
+        groups, two of the nodes that it lies between.
+    """
     import numpy as np
     import pandas as pd
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    grouped, problem = images["group"].copy(), pd.Series(None, index=images.index, dtype="str")
-    if pairs.empty:
-        return grouped, problem
-    place = pd.Series(np.arange(len(images)), index=images["id"].to_numpy())
-    ends = np.column_stack([place[pairs["a"]].to_numpy(), place[pairs["b"]].to_numpy()])
-    free = grouped.isna().to_numpy()
+    place = pd.Index(nodes["id"])
+    ends = np.column_stack([place.get_indexer(pairs["a"]), place.get_indexer(pairs["b"])])
+    free = nodes["group"].isna().to_numpy()
     both = ends[free[ends].all(axis=1)]
-    links = coo_array((np.ones(len(both), dtype=np.int8), (both[:, 0], both[:, 1])), shape=(len(images),) * 2)
+    links = coo_array((np.ones(len(both), dtype=np.int8), (both[:, 0], both[:, 1])), shape=(len(nodes),) * 2)
     component = connected_components(links, directed=False)[1]
     # Which groups does each component of new images touch?
     mixed = ends[free[ends].sum(axis=1) == 1]
     new = np.where(free[mixed[:, 0]], mixed[:, 0], mixed[:, 1])
-    old = np.where(free[mixed[:, 0]], mixed[:, 1], mixed[:, 0])
-    touched = pd.DataFrame(
-        {"component": component[new], "group": grouped.to_numpy()[old], "uri": images["uri"].to_numpy()[old]}
-    )
-    touched = touched.sort_values(["group", "uri"]).drop_duplicates(["component", "group"])
-    counts = touched["component"].value_counts()
-    of = pd.Series(component, index=images.index)
-    members = pd.Series(free, index=images.index)
-    one = touched[touched["component"].isin(counts[counts == 1].index)].set_index("component")["group"]
-    grouped = grouped.mask(members & of.isin(one.index), of.map(one))
-    several = (
-        touched[~touched["component"].isin(one.index)]
-        .groupby("component")["uri"]
-        .agg(lambda uris: " and ".join(uris[:2]))
-    )
-    bridging = members & of.isin(several.index) & images["split"].isna()
-    problem = problem.mask(bridging, "near copies of images in different groups: " + of.map(several))
-    rest = members & ~of.isin(counts.index)
-    names = images["id"][rest].groupby(of[rest]).transform("min")
-    shared = of[rest].map(of[rest].value_counts()) > 1
-    grouped.loc[names.index[shared]] = names[shared]
-    return grouped, problem
+    old = nodes.iloc[mixed.sum(axis=1) - new].assign(component=component[new]).sort_values(["group", "id"])
+    touched = old.drop_duplicates(["component", "group"]).groupby("component")
+    undecided = nodes[free].assign(component=component[free])
+    count = undecided["component"].map(touched.size()).fillna(0)
+    least = undecided.groupby("component")["id"].transform("min")
+    names = least.mask(count == 1, undecided["component"].map(touched["group"].first()).astype("str"))
+    between = undecided["component"].map(touched["id"].agg(lambda ids: "\n".join(ids[:2])))
+    ids = undecided["id"].to_numpy()
+    decided = pd.Series(names.to_numpy(), index=ids)[(count <= 1).to_numpy()]
+    return decided, pd.Series(between.to_numpy(), index=ids)[(count > 1).to_numpy()]
+
+
+def _reason(images: "pd.DataFrame", joins: "pd.Series[str]") -> "pd.Series[str]":
+    """Why an image is set aside that would join two groups."""
+    uris = images.set_index("id")["uri"]
+    said = {
+        identity: " and ".join(shown(uris.get(other, "an image that was removed")) for other in others.split("\n"))
+        for identity, others in joins.items()
+    }
+    return "near copies of images in different groups: " + images["id"].map(said).astype("str")

@@ -8,25 +8,36 @@ An address (``uri``) is text that survives Parquet, logs and HTML whatever the f
 - ``s3://bucket/a.jpg``, ``gs://…``, ``https://…``: through fsspec. Its own configuration holds the credentials.
 """
 
+import errno
+import html
+import lzma
 import os
 import time
 import zipfile
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 from tl_dagster.errors import InputError
 
 __all__ = [
+    "DAMAGED",
     "UnreachableError",
+    "as_text",
     "filesystem",
+    "find",
     "is_remote",
+    "is_web",
     "local_uri",
+    "name_of",
     "path_of",
     "read",
     "remote_stamp",
+    "remote_stamps",
     "retrying",
     "shown",
     "stamp_of",
@@ -37,9 +48,13 @@ __all__ = [
 T = TypeVar("T")
 ATTEMPTS = 5
 FIRST_WAIT = 0.5  # seconds; doubles with each attempt
+CONNECT_SECONDS, READ_SECONDS = 10, 30  # without an answer; fsspec alone would hold a thread for five minutes
+REQUESTS = 16  # at once, where a server has to be asked for each file
 MAX_BYTES = 512 * 2**20  # of one image's file; a larger one would only fill the memory
 # A file that changed so recently may change again within the resolution of its time stamp (FAT: 2 s).
 SETTLED_SECONDS = 2.0
+# What zipfile, gzip, bz2, lzma and pandas raise on damaged or encrypted content, beside OSError.
+DAMAGED = (ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 class UnreachableError(InputError):
@@ -53,6 +68,11 @@ def local_uri(path: bytes | str | Path) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return f"file://{quote(raw)}"
+
+
+def as_text(name: bytes | str) -> str:
+    """A file's or member's name; percent-encoded where it is not UTF-8."""
+    return local_uri(name).removeprefix("file://")
 
 
 def zip_uri(member: str, container: str) -> str:
@@ -70,9 +90,20 @@ def path_of(uri: str) -> str:
     return os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))) if uri.startswith("file://") else uri
 
 
+def name_of(uri: str) -> str:
+    """The last part of a file's address, without the query of one on the web (a signed one is longer than a name)."""
+    path = urlsplit(uri).path if is_web(uri) else path_of(uri)
+    return path.rpartition("/")[2]
+
+
 def is_remote(uri: str) -> bool:
     """Whether fsspec reads it."""
     return "://" in uri and not uri.startswith(("file://", "zip://", "tar://"))
+
+
+def is_web(uri: str) -> bool:
+    """Whether it is a URL of the web, where names are percent-encoded."""
+    return uri.startswith(("http://", "https://"))
 
 
 def shown(uri: str) -> str:
@@ -93,7 +124,7 @@ def read(uri: str) -> bytes:
             archive = _zip(container)
             _check_size(archive.getinfo(member).file_size)
             return archive.read(member)
-        except (KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        except DAMAGED as error:
             raise OSError(f"{type(error).__name__}: {error}") from error
     if uri.startswith("tar://"):
         member, container = _chained(uri)
@@ -132,6 +163,62 @@ def remote_stamp(info: Mapping[str, Any]) -> str | None:
     return None
 
 
+def remote_stamps(urls: Sequence[str]) -> Iterator[tuple[str | None, str | None]]:
+    """(stamp, problem) of each remote file.
+
+    Raises:
+        UnreachableError: a server did not answer.
+    """
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        yield from pool.map(_asked, urls)
+
+
+def find(url: str) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """(path below it, address, what the server tells) of all files under a remote folder, sorted.
+
+    Raises:
+        OSError: the folder is not there, or not allowed.
+        UnreachableError: a server did not answer.
+    """
+    files, top = filesystem(url)
+    top = top.rstrip("/")
+    infos = _crawled(files, top) if is_web(url) else retrying(lambda: files.find(top, detail=True), url).values()
+    below = [(info["name"].removeprefix(f"{top}/"), info) for info in infos if info["name"].startswith(f"{top}/")]
+    found = [
+        (unquote(path) if is_web(url) else path, files.unstrip_protocol(info["name"]), info)
+        for path, info in below
+        if not path.endswith("/")  # what consoles of buckets write for a folder
+    ]
+    return sorted(found, key=lambda each: each[:2])
+
+
+def _crawled(files: Any, top: str) -> Collection[Mapping[str, Any]]:
+    """The files that a web server's index pages link to; fsspec's own walk leaves out what does not answer."""
+    found: dict[str, Mapping[str, Any]] = {}
+    folders, seen = [top], {unquote(top)}
+    while folders:
+        folder = f"{folders.pop()}/"
+        for info in retrying(partial(files.ls, folder), folder):
+            name = html.unescape(info["name"]).rstrip("/")
+            path = unquote(name)
+            if path in seen or "?" in name or {".", ".."} & set(path.split("/")):
+                continue  # a page's links to itself, to its other orders and to the folders above it
+            seen.add(path)
+            if info["type"] == "directory":
+                folders.append(name)
+            else:
+                found[name] = {**info, "name": name}
+    return found.values()
+
+
+def _asked(url: str) -> tuple[str | None, str | None]:
+    files, path = filesystem(url)
+    try:
+        return remote_stamp(retrying(lambda: files.info(path), url)), None
+    except OSError as error:
+        return None, f"cannot be read: {error}"
+
+
 def filesystem(url: str) -> tuple[Any, str]:
     """The filesystem of fsspec for a URL, and the path in it.
 
@@ -141,23 +228,34 @@ def filesystem(url: str) -> tuple[Any, str]:
     import fsspec
 
     protocol = url.partition("://")[0]
-    options: dict[str, Any] = {}
-    if protocol in ("http", "https"):
-        import aiohttp
-
-        # Without it one stalled answer would hold a thread for five minutes.
-        options["client_kwargs"] = {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=30)}
-    if protocol in ("s3", "s3a"):
-        options["config_kwargs"] = {"connect_timeout": 10, "read_timeout": 30, "retries": {"max_attempts": 1}}
     try:
-        found: tuple[Any, str] = fsspec.core.url_to_fs(url, **options)
+        kind = fsspec.get_filesystem_class(protocol)
+        options = fsspec.config.apply_config(kind, kind._get_kwargs_from_urls(url))
+        for name, limits in _limits(protocol).items():
+            options[name] = {**limits, **options.get(name, {})}
+        files = kind(**options)
     except ImportError as error:
         extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}.get(protocol)
         install = f"pip install 'tl-dagster[{extra}]'" if extra else str(error)
         raise InputError(f"{shown(url)}: {protocol}:// needs another package: {install}") from error
     except ValueError as error:
         raise InputError(f"{shown(url)}: {error}; use a path, https://, s3:// or gs://") from error
-    return found
+    files.invalidate_cache()  # a process may live for weeks: what a bucket held then is no answer
+    # Not fsspec's url_to_fs: it would take "::" in a name for a chain of addresses.
+    return files, kind._strip_protocol(url)
+
+
+def _limits(protocol: str) -> dict[str, dict[str, Any]]:
+    """How long a filesystem's client waits, under the names of its options."""
+    if protocol in ("http", "https"):
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
+        return {"client_kwargs": {"timeout": timeout}}
+    if protocol in ("s3", "s3a"):
+        waits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
+        return {"config_kwargs": {**waits, "retries": {"max_attempts": 1}}}
+    return {}
 
 
 def retrying(ask: Callable[[], T], url: str) -> T:
@@ -171,7 +269,7 @@ def retrying(ask: Callable[[], T], url: str) -> T:
 
     attempts = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(ATTEMPTS),
-        wait=tenacity.wait_exponential_jitter(FIRST_WAIT, jitter=FIRST_WAIT / 2),
+        wait=tenacity.wait_exponential(FIRST_WAIT) + tenacity.wait_random(0, FIRST_WAIT / 2),
         retry=tenacity.retry_if_exception(_may_pass),
         reraise=True,
     )
@@ -187,10 +285,22 @@ def retrying(ask: Callable[[], T], url: str) -> T:
 
 
 def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        return _may_pass(error.__cause__)  # fsspec says "not found" of a web server that does not answer, too
     if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | ValueError | TypeError):
         return False
-    status = getattr(error, "status", None)  # of an HTTP answer
+    if "Credentials" in type(error).__name__ or getattr(error, "errno", None) == errno.ENOSPC:
+        return False
+    status = _status(error)
     return not (isinstance(status, int) and 400 <= status < 500 and status not in (408, 429))
+
+
+def _status(error: BaseException) -> object:
+    """The HTTP status of an answer, where botocore, aiohttp and gcsfs put it."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return getattr(error, "status", None) or getattr(error, "code", None)
 
 
 def _check_size(size: int) -> None:

@@ -4,7 +4,6 @@ Each is fetched or unpacked once, into a plain file of the store that is written
 Nothing is ever extracted under a member's own name, so no archive can reach out of its folder.
 """
 
-import shutil
 import tarfile
 import uuid
 from collections.abc import Callable, Iterable
@@ -12,7 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
-from tl_dagster.data.files import filesystem, is_remote, local_uri, path_of, remote_stamp, retrying, shown, stamp_of
+from tl_dagster.data.files import (
+    filesystem,
+    is_remote,
+    local_uri,
+    name_of,
+    path_of,
+    remote_stamp,
+    retrying,
+    shown,
+    stamp_of,
+)
 from tl_dagster.errors import InputError
 from tl_dagster.identity import digest
 
@@ -42,15 +51,15 @@ class Kept:
         if not is_remote(uri):
             return Path(path_of(uri)), stamp
         files, path_there = filesystem(uri)
-        path = self.folder / digest([uri, stamp])[:32] / Path(path_there).name
+        # The name keeps its suffix and what it tells of a split.
+        path = self.path(uri, stamp, name=name_of(uri)[-100:].strip(".") or "file")
+        if not stamp:  # nothing tells whether this is still what is there
+            path.unlink(missing_ok=True)
 
         def fetch(file: IO[bytes]) -> None:
-            with files.open(path_there, "rb") as there:
-                file.seek(0)
-                file.truncate()
-                shutil.copyfileobj(there, file, CHUNK)
+            _ask(uri, lambda: files.get_file(path_there, file.name))  # it opens the file anew, with each attempt
 
-        return self.file(path, lambda file: _ask(uri, lambda: fetch(file))), stamp
+        return self.file(path, fetch), stamp
 
     def stamp(self, uri: str) -> str:
         """What changes when a container does; "" when nothing tells.
@@ -81,6 +90,8 @@ class Kept:
                 write(file)
             partial.replace(path)
         except OSError as error:
+            if error.errno is None:
+                raise  # not the disk's, but of what was to be written
             raise InputError(f"cannot write {path}: {error.strerror or error}; free some space") from error
         finally:
             partial.unlink(missing_ok=True)
@@ -105,7 +116,7 @@ class Place:
 
     def uri(self, path: str) -> str:
         """The address of a declared path or URL."""
-        return path if is_remote(path) else local_uri((self.root / Path(path).expanduser()).absolute())
+        return path if is_remote(path) else local_uri((self.root / Path(path_of(path)).expanduser()).absolute())
 
 
 def write_tar(file: IO[bytes], members: Iterable[tuple[str, bytes]]) -> None:

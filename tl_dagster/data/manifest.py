@@ -2,22 +2,23 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from tl_dagster.data.decoding import image_id, look
 from tl_dagster.data.files import read, shown
 from tl_dagster.data.index import LOOK_COLUMNS, Index, Read
+from tl_dagster.errors import InputError
 from tl_dagster.identity import digest, digest_columns
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 __all__ = ["content_digest", "difference", "identify", "set_copies_aside", "uris_of", "usable"]
 
 FLUSH_SECONDS = 5.0
 COPY, CONFLICT = "a copy of ", "the same image is labelled "  # how the reasons begin
-AHEAD = 10_000  # files handed to the threads at once
+PART, PROCESSES_FROM = 64, 3000  # files
 CONTENT = ["id", "label", "group", "split", "confidence"]
 
 
@@ -32,7 +33,7 @@ def identify(
     Args:
         listing: see :meth:`tl_dagster.data.sources.ImageSource.listing`.
         index: what is known of the source's files; brought up to date every few seconds.
-        workers: threads.
+        workers: threads, or processes when there is much to read.
         progress: told the number of files read, and how many there are to read.
 
     Returns:
@@ -78,21 +79,18 @@ def _read_all(
     unread: "pd.DataFrame", known: "pd.DataFrame", index: Index, workers: int, progress: Callable[[int, int], None]
 ) -> "tuple[list[pd.DataFrame], dict[str, str], int]":
     """Rows that were added to the index, why others could not be read, and the number of images decoded."""
+    import joblib
+    import numpy as np
+
     by_id = known.drop_duplicates("id").set_index("id")
-    seen = set(by_id.index)
+    seen = np.sort(by_id.index.to_numpy().astype("S64"))
+    stamps = unread["stamp"].astype(object).where(unread["stamp"].notna(), None)
+    files = list(zip(unread["uri"], stamps, strict=True))
+    parts = [files[start : start + PART] for start in range(0, len(files), PART)]
     failed: dict[str, str] = {}
     rows: list[pd.DataFrame] = []
     pending: list[Read] = []
     decoded: set[str] = set()
-
-    def one(uri: str, stamp: object) -> Read | OSError:
-        try:
-            content = read(uri)
-        except OSError as error:
-            return error
-        identity = image_id(content)
-        told = stamp if isinstance(stamp, str) else None
-        return uri, told, identity, len(content), None if identity in seen else look(content)
 
     def flush() -> None:
         if pending:
@@ -100,24 +98,50 @@ def _read_all(
             decoded.update(identity for _, _, identity, _, seen_now in pending if seen_now is not None)
             pending.clear()
 
-    flushed = time.monotonic()
+    # Threads start at once; processes are not held up by each other's Python, and repay their start when there is much.
+    backend = "threading" if len(files) < PROCESSES_FROM else "loky"
+    flushed, done = time.monotonic(), 0
     try:
-        with ThreadPoolExecutor(workers) as pool:
-            for start in range(0, len(unread), AHEAD):  # not a million futures at once
-                part = unread.iloc[start : start + AHEAD]
-                results = zip(part["uri"], pool.map(one, part["uri"], part["stamp"]), strict=True)
-                for done, (uri, result) in enumerate(results, start + 1):
-                    if isinstance(result, OSError):
-                        failed[uri] = f"cannot be read: {result.strerror or result}"
+        with joblib.Parallel(n_jobs=workers, backend=backend, return_as="generator", batch_size=1) as pool:
+            for result in pool(joblib.delayed(_read_part)(part, seen) for part in parts):
+                for file in result:
+                    if not isinstance(file[1], Exception):
+                        pending.append(file)
+                    elif isinstance(file[1], OSError):
+                        failed[file[0]] = f"cannot be read: {file[1].strerror or file[1]}"
                     else:
-                        pending.append(result)
-                    progress(done, len(unread))
-                    if time.monotonic() - flushed > FLUSH_SECONDS:
-                        flush()
-                        flushed = time.monotonic()
+                        raise file[1]
+                done += len(result)
+                progress(done, len(files))
+                if time.monotonic() - flushed > FLUSH_SECONDS:
+                    flush()
+                    flushed = time.monotonic()
     finally:
         flush()
     return rows, failed, len(decoded)
+
+
+def _read_part(files: list[tuple[str, str | None]], seen: "np.ndarray") -> list[Read | tuple[str, Exception]]:
+    """Read and hash files, and look at those whose bytes are not among the ids seen before (sorted, S64).
+
+    A server that does not answer ends the part: what was read before is handed over with the error.
+    """
+    import numpy as np
+
+    found: list[Read | tuple[str, Exception]] = []
+    for uri, stamp in files:
+        try:
+            content = read(uri)
+        except OSError as error:
+            found.append((uri, error))
+            continue
+        except InputError as error:
+            return [*found, (uri, error)]
+        identity = image_id(content)
+        place = np.searchsorted(seen, identity.encode())
+        known = place < len(seen) and seen[place] == identity.encode()
+        found.append((uri, stamp, identity, len(content), None if known else look(content)))
+    return found
 
 
 def set_copies_aside(identified: "pd.DataFrame") -> "pd.DataFrame":
@@ -149,8 +173,8 @@ def set_copies_aside(identified: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def usable(manifest: "pd.DataFrame") -> "pd.DataFrame":
-    """The rows that may be trained and tested on, sorted by image id."""
-    return manifest[manifest["problem"].isna()].sort_values("id", ignore_index=True)
+    """The rows that may be trained and tested on."""
+    return manifest[manifest["problem"].isna()]
 
 
 def uris_of(manifest: "pd.DataFrame") -> "pd.Series[str]":
@@ -167,18 +191,26 @@ def content_digest(manifest: "pd.DataFrame", pairs: "pd.DataFrame") -> str:
         manifest: the dataset.
         pairs: its near copies (columns a, b, distance).
     """
-    return digest([digest_columns(usable(manifest)[CONTENT]), digest_columns(pairs.sort_values(["a", "b"]))])
+    return digest(
+        [digest_columns(usable(manifest).sort_values("id")[CONTENT]), digest_columns(pairs.sort_values(["a", "b"]))]
+    )
 
 
 def difference(before: "pd.DataFrame", now: "pd.DataFrame") -> dict[str, int]:
     """How many usable images were added, removed, relabelled and renamed between two manifests."""
-    columns = ["id", "label", "uri"]
-    both = usable(before)[columns].merge(usable(now)[columns], on="id", how="outer", suffixes=("_before", "_now"))
-    gone, new = both["uri_now"].isna(), both["uri_before"].isna()
-    stayed = both[~gone & ~new]
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    old, new = usable(before), usable(now)
+    # Where each new image is among the old ones; a join of the tables would sort and copy them.
+    place = pc.index_in(pa.array(new["id"]), value_set=pa.array(old["id"]))
+    place = place.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    stayed = place >= 0
+    then, since = old.iloc[place[stayed]], new[stayed]
     return {
-        "added": int(new.sum()),
-        "removed": int(gone.sum()),
-        "relabelled": int((stayed["label_before"] != stayed["label_now"]).sum()),
-        "renamed": int((stayed["uri_before"] != stayed["uri_now"]).sum()),
+        "added": int((~stayed).sum()),
+        "removed": len(old) - int(stayed.sum()),
+        "relabelled": int((then["label"].to_numpy() != since["label"].to_numpy()).sum()),
+        "renamed": int((then["uri"].to_numpy() != since["uri"].to_numpy()).sum()),
     }

@@ -73,6 +73,11 @@ class Column:
                 "values": pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1]),
             }
         )
+        self._commit(table)
+
+    def _commit(self, table: Any) -> None:
+        import pyarrow as pa
+
         temporary = self.folder / f".{uuid.uuid4().hex}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -105,6 +110,32 @@ class Column:
                 "materialize `bottleneck_features` again"
             ) from error
         return Rows([_values(path) for path in self._shards()], places)
+
+    def drop(self, views: "set[bytes]", *, dry_run: bool = False) -> tuple[int, int]:
+        """Delete the rows of some views: a shard that loses rows is written anew, and the old one then deleted.
+
+        Args:
+            views: view identities (32 bytes each).
+            dry_run: only count.
+
+        Returns:
+            Rows and bytes that are (or would be) freed.
+        """
+        import pyarrow as pa
+
+        rows = freed = 0
+        for path in self._shards():
+            table = _table(path)
+            kept = [view not in views for view in table.column("view").to_pylist()]
+            if all(kept):
+                continue
+            lost = len(kept) - sum(kept)
+            rows, freed = rows + lost, freed + path.stat().st_size * lost // len(kept)
+            if not dry_run:
+                if any(kept):
+                    self._commit(table.filter(pa.array(kept)).combine_chunks())
+                path.unlink()
+        return rows, freed
 
     def _shards(self) -> list[Path]:
         return sorted(self.folder.glob("*.arrow"))

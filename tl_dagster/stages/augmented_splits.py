@@ -62,7 +62,7 @@ class AugmentedSplits(Stage):
 
         dataset = work.inputs["dataset"].path
         manifest = read_manifest(dataset)
-        images = usable(manifest)
+        images = usable(manifest).sort_values("id", ignore_index=True)
         assigned = assign(images, self.declaration.splits)
         table = views(images, assigned, self.declaration.augmentation)
         drawn = Views(self.declaration.augmentation)

@@ -102,12 +102,10 @@ class Dataset(Stage):
 
     def _with_groups(self, manifest: "pd.DataFrame", folder: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
         distance = self.declaration.duplicates.distance
-        grouped, pairs = group(usable(manifest), Memory(folder / f"near-{distance}"), distance)
-        by_uri = grouped.set_index("uri")
-        whole = manifest["problem"].isna()
-        manifest["group"] = manifest["group"].mask(whole, manifest["uri"].map(by_uri["group"]))
-        manifest["problem"] = manifest["problem"].mask(whole, manifest["uri"].map(by_uri["problem"]))
-        aside = set(grouped.loc[grouped["problem"].notna(), "id"])
+        grouped, pairs = group(manifest[manifest["problem"].isna()], Memory(folder / f"near-{distance}"), distance)
+        for column in ("group", "problem"):
+            manifest.loc[grouped.index, column] = grouped[column]
+        aside = grouped.loc[grouped["problem"].notna(), "id"]
         return manifest, pairs[~(pairs["a"].isin(aside) | pairs["b"].isin(aside))].reset_index(drop=True)
 
     def verdicts(self, work: Work, held: Materialized) -> dict[str, Verdict]:

@@ -1,5 +1,6 @@
 """A zip or tar archive of class folders, read where it is: nothing is extracted."""
 
+import stat
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -8,9 +9,9 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tl_dagster.data.files import is_remote, local_uri, path_of, shown, tar_uri, zip_uri
+from tl_dagster.data.files import DAMAGED, as_text, is_remote, local_uri, path_of, shown, tar_uri, zip_uri
 from tl_dagster.data.kept import CHUNK, Kept, Place
-from tl_dagster.data.sources.base import CLIMBS, Patterned, climbs_out, may_be_image, named, table_of
+from tl_dagster.data.sources.base import CLIMBS, SPLITS, Patterned, Row, climbs_out, may_be_image, named
 from tl_dagster.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ArchiveSource", "plain_tar", "tar_members"]
 
-Row = tuple[str, str, str | None, str | None]
+LINK = "a link or device in the archive, not a file"
+ENCRYPTED = "encrypted; pack the archive without a password"
 
 
 class ArchiveSource(Patterned):
@@ -45,47 +47,53 @@ class ArchiveSource(Patterned):
 
     def listing(self, place: Place) -> "pd.DataFrame":
         """See :meth:`ImageSource.listing`."""
-        import pandas as pd
-
         path, stamp = place.kept.local(place.uri(self.path))
-        members = _zip_members(path) if zipfile.is_zipfile(path) else tar_members(path, stamp, place.kept)
-        found = [row for row in members if named(row[0]) or row[3]]
-        images = [row for row in found if may_be_image(row[0])]
-        rows = pd.DataFrame(images, columns=["path", "uri", "stamp", "problem"]).astype("str")
-        labelled = self.labelled(_below_one_folder(rows["path"]))
-        frame = table_of(
-            pd.concat(
-                [rows[["uri", "stamp"]], labelled.assign(problem=rows["problem"].fillna(labelled["problem"]))], axis=1
-            )
-        )
-        frame.attrs["other_files"] = len(found) - len(images)
-        return frame
+        members = _zip_members(path) if _is_zip(path) else tar_members(path, stamp, place.kept)
+        return self.tabled(_below_one_folder([row for row in members if named(row[0]) or row[3]]))
 
 
-def _below_one_folder(paths: "pd.Series[str]") -> "pd.Series[str]":
-    """Archives often hold one folder that holds everything: leave its name out."""
-    tops = paths.str.partition("/")
-    if len(paths) and tops[0].nunique() == 1 and tops[2].str.contains("/", regex=False).any():
-        return tops[2]
-    return paths
+def _below_one_folder(rows: list[Row]) -> list[Row]:
+    """Archives often hold one folder that holds everything: leave its name out, unless it is that of a split."""
+    paths = [path for path, _, _, problem in rows if "/" in path and problem is None and may_be_image(path)]
+    tops = {path.partition("/")[0] for path in paths}
+    if len(tops) != 1 or min(tops).lower() in SPLITS or all(path.count("/") < 2 for path in paths):
+        return rows
+    top = f"{tops.pop()}/"
+    return [(path.removeprefix(top), uri, stamp, problem) for path, uri, stamp, problem in rows]
+
+
+def _is_zip(path: Path) -> bool:
+    # By its beginning: zipfile.is_zipfile also takes a tar that ends with a zip file for one.
+    try:
+        with path.open("rb") as file:
+            return file.read(4) in (b"PK\3\4", b"PK\5\6")
+    except OSError as error:
+        raise InputError(f"source.path: {path} cannot be read: {error.strerror or error}") from error
 
 
 def _zip_members(path: Path) -> Iterator[Row]:
-    """(path, uri, stamp, problem) of a zip file's members; each one's own checksum is its stamp."""
+    """The members of a zip file; each one's own checksum is its stamp."""
     container = local_uri(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                if not member.is_dir():
-                    stamp = f"{member.CRC}:{member.file_size}:{member.compress_size}:{member.date_time}"
-                    problem = CLIMBS if climbs_out(member.filename) else None
-                    yield member.filename, zip_uri(member.filename, container), stamp, problem
-    except (zipfile.BadZipFile, OSError) as error:
-        raise InputError(f"source.path: {path} is a damaged zip file: {error}") from error
+            members = {member.filename: member for member in archive.infolist() if not member.is_dir()}
+    except (OSError, *DAMAGED) as error:
+        raise InputError(f"source.path: {path} is a damaged zip file: {error}; copy it anew") from error
+    for name, member in members.items():  # of several under one name, the last one counts
+        stamp = f"{member.CRC}:{member.file_size}:{member.compress_size}:{member.date_time}"
+        yield name, zip_uri(name, container), stamp, _zip_problem(member)
+
+
+def _zip_problem(member: zipfile.ZipInfo) -> str | None:
+    if climbs_out(member.filename):
+        return CLIMBS
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return LINK
+    return ENCRYPTED if member.flag_bits & 1 else None
 
 
 def tar_members(path: Path, stamp: str, kept: Kept) -> Iterator[Row]:
-    """(path, uri, stamp, problem) of a tar file's members.
+    """The members of a tar file.
 
     Args:
         path: the tar file, compressed or not.
@@ -100,16 +108,28 @@ def tar_members(path: Path, stamp: str, kept: Kept) -> Iterator[Row]:
     try:
         with tarfile.open(plain, "r:") as archive:
             for member in archive:
-                if member.isdir():
-                    continue
-                name = member.name.removeprefix("./")
-                problem = CLIMBS if climbs_out(name) else None
-                if not member.isreg():
-                    problem = "a link or device in the archive, not a file"
-                yield name, tar_uri(name, member.offset_data, member.size, container), stamp or None, problem
+                if not member.isdir():
+                    name = member.name.removeprefix("./")
+                    address = tar_uri(name, member.offset_data, member.size, container)
+                    yield as_text(name), address, stamp or None, _tar_problem(member, name)
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep every header in memory
+            _check_end(plain, archive.offset)
     except (tarfile.TarError, OSError) as error:
         raise InputError(f"source.path: {path} is a damaged tar file: {error}; copy it anew") from error
+
+
+def _tar_problem(member: tarfile.TarInfo, name: str) -> str | None:
+    if climbs_out(name):
+        return CLIMBS
+    return None if member.isreg() and not member.issparse() else LINK
+
+
+def _check_end(path: Path, offset: int) -> None:
+    """Refuse a tar file that goes on where tarfile stopped: it takes a broken header for the end."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError(f"a broken header at byte {offset:,}")
 
 
 def plain_tar(path: Path, stamp: str, kept: Kept) -> Path:
@@ -127,7 +147,6 @@ def plain_tar(path: Path, stamp: str, kept: Kept) -> Path:
     import gzip
     import lzma
     import shutil
-    import zlib
 
     openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
     with path.open("rb") as file:
@@ -139,7 +158,7 @@ def plain_tar(path: Path, stamp: str, kept: Kept) -> Path:
         try:
             with opener(path, "rb") as packed:
                 shutil.copyfileobj(packed, file, CHUNK)
-        except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        except (OSError, *DAMAGED) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk's, not the archive's
             raise InputError(f"source.path: {path} is damaged: {error}; copy it anew") from error

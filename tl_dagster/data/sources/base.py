@@ -2,6 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ __all__ = [
     "SPLITS",
     "ImageSource",
     "Patterned",
+    "Row",
     "climbs_out",
     "may_be_image",
     "named",
@@ -44,6 +46,8 @@ IMAGE_SUFFIXES = {
 }
 # Left in folders by systems, not by people.
 SYSTEM_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}
+# Path that tells the label, address, stamp, and why it cannot be used.
+Row = tuple[str, str, str | None, str | None]
 CLIMBS = "the member's name climbs out of the archive"
 
 
@@ -95,6 +99,18 @@ class Patterned(ImageSource):
                 raise ValueError(f"'{pattern}': name its groups (?P<label>…), (?P<group>…) or (?P<split>…)")
         return pattern
 
+    def tabled(self, found: Sequence[Row]) -> "pd.DataFrame":
+        """A listing from the files of a folder or archive; what is no image by its name is counted, not listed."""
+        import pandas as pd
+
+        images = [row for row in found if may_be_image(row[0])]
+        rows = pd.DataFrame(images, columns=["path", "uri", "stamp", "problem"]).astype("str")
+        labelled = self.labelled(rows["path"])
+        problem = rows["problem"].fillna(labelled["problem"])
+        frame = table_of(labelled.assign(uri=rows["uri"], stamp=rows["stamp"], problem=problem))
+        frame.attrs["other_files"] = len(found) - len(images)
+        return frame
+
     def labelled(self, paths: "pd.Series[str]") -> "pd.DataFrame":
         """Label, group and split of relative POSIX paths; rows without a label have the problem why.
 
@@ -106,10 +122,11 @@ class Patterned(ImageSource):
         if self.pattern is not None:
             found = paths.str.extract(self.pattern)
             rows = found.reindex(columns=["label", "group", "split"])
+            rows["label"] = rows["label"].where(rows["label"] != "")
             rows["split"] = split_named(rows["split"], "source.pattern")
             problem = f"the pattern {self.pattern} does not match the path"
         else:
-            parts = paths.str.split("/", n=2, expand=True).reindex(columns=[0, 1, 2])
+            parts = paths.str.split("/", n=2, expand=True).reindex(columns=[0, 1, 2]).astype("str")
             first = set(parts.loc[parts[1].notna(), 0].str.lower().unique())
             given = bool(first) and first <= set(SPLITS) and "train" in {SPLITS[name] for name in first}
             deep = 1 if given else 0

@@ -1,16 +1,26 @@
 """A folder with one sub-folder of images per class, on this machine, in a bucket or on a server."""
 
 import os
+import stat
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from tl_dagster.data.files import filesystem, is_remote, local_uri, path_of, remote_stamp, retrying, shown, stamp_of
+from tl_dagster.data.files import (
+    as_text,
+    find,
+    is_remote,
+    local_uri,
+    path_of,
+    remote_stamp,
+    remote_stamps,
+    shown,
+    stamp_of,
+)
 from tl_dagster.data.kept import Place
-from tl_dagster.data.sources.base import Patterned, may_be_image, named, table_of
+from tl_dagster.data.sources.base import Patterned, Row, named
 from tl_dagster.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FolderSource"]
 
-REQUESTS = 16  # at once, where a server has to be asked for each file
+OUTSIDE = "a link out of the folder; copy the file, or set source.follow_links: true"
 
 
 class FolderSource(Patterned):
@@ -44,70 +54,71 @@ class FolderSource(Patterned):
 
     def listing(self, place: Place) -> "pd.DataFrame":
         """See :meth:`ImageSource.listing`."""
-        import pandas as pd
-
         uri = place.uri(self.path)
-        found = list(_remote(uri) if is_remote(uri) else self._local(Path(path_of(uri))))
-        images = [row for row in found if may_be_image(row[0])]
-        rows = pd.DataFrame(images, columns=["path", "uri", "stamp", "problem"]).astype("str")
-        labelled = self.labelled(rows["path"])
-        problem = rows["problem"].fillna(labelled["problem"])
-        frame = table_of(pd.concat([rows[["uri", "stamp"]], labelled.assign(problem=problem)], axis=1))
-        frame.attrs["other_files"] = len(found) - len(images)
-        return frame
+        return self.tabled(list(_remote(uri) if is_remote(uri) else self._local(uri)))
 
-    def _local(self, folder: Path) -> Iterator[tuple[str, str, str | None, str | None]]:
+    def _local(self, uri: str) -> Iterator[Row]:
+        folder = Path(path_of(uri))
         if not folder.is_dir():
-            raise InputError(f"source.path: no folder {folder}; give a folder with one sub-folder of images per class")
+            raise InputError(
+                f"source.path: no folder {shown(uri)}; give a folder with one sub-folder of images per class"
+            )
         try:
-            yield from self._walk(os.fsencode(folder), "", os.fsencode(folder.resolve()), set())
+            yield from self._walk(os.fsencode(folder), "", os.fsencode(folder.resolve()), frozenset())
         except OSError as error:
-            raise InputError(f"source.path: {folder} cannot be listed: {error.strerror or error}") from error
+            where = shown(local_uri(error.filename or folder))
+            raise InputError(f"source.path: {where} cannot be listed: {error.strerror or error}") from error
 
-    def _walk(
-        self, folder: bytes, prefix: str, root: bytes, seen: set[tuple[int, int]]
-    ) -> Iterator[tuple[str, str, str | None, str | None]]:
-        """(relative path, uri, stamp, problem) of the files under a folder; a link's loop is walked once."""
+    def _walk(self, folder: bytes, prefix: str, root: bytes, above: frozenset[tuple[int, int]]) -> Iterator[Row]:
+        """The files under a folder; a link to a folder above it is not followed."""
         status = os.stat(folder)  # noqa: PTH116  (bytes)
-        if (status.st_dev, status.st_ino) in seen:
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
             return
-        seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
         for entry in found:
-            uri = local_uri(entry.path)
-            path = prefix + local_uri(entry.name).removeprefix("file://")
-            if not named(path.rpartition("/")[2]):
+            name = as_text(entry.name)
+            path = prefix + name
+            if not named(name):
                 continue
-            outside = entry.is_symlink() and not self.follow_links and not _inside(entry.path, root)
-            if outside:
-                yield path, uri, None, "a link out of the folder; copy the file, or set source.follow_links: true"
-            elif entry.is_dir():
-                yield from self._walk(entry.path, f"{path}/", root, seen)
-            elif entry.is_file():
-                yield path, uri, stamp_of(entry.stat()), None
-            elif entry.is_symlink():
-                yield path, uri, None, "a link that leads nowhere"
+            if entry.is_symlink() and not self.follow_links and not _inside(entry.path, root):
+                yield path, local_uri(entry.path), None, OUTSIDE
+            elif _is_folder(entry):
+                yield from self._walk(entry.path, f"{path}/", root, above | {identity})
+            else:
+                yield from _file(path, entry)
 
 
 def _inside(link: bytes, root: bytes) -> bool:
     real = os.path.realpath(link)
-    return real == root or real.startswith(root + b"/")
+    return real == root or real.startswith(root.rstrip(b"/") + b"/")
 
 
-def _remote(url: str) -> Iterator[tuple[str, str, str | None, str | None]]:
-    files, top = filesystem(url)
-    top = top.rstrip("/")
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    # Of a link that leads to itself, the entry's own is_dir() raises an error.
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # noqa: PTH112  (bytes)
+
+
+def _file(path: str, entry: os.DirEntry[bytes]) -> Iterator[Row]:
+    """The row of a file; none of a pipe, socket or device, whose reading may never end."""
     try:
-        found: dict[str, Any] = retrying(lambda: files.find(top, detail=True), url)
+        status = entry.stat()
+    except OSError as error:
+        problem = "a link that leads nowhere" if entry.is_symlink() else f"cannot be read: {error.strerror}"
+        yield path, local_uri(entry.path), None, problem
+    else:
+        if stat.S_ISREG(status.st_mode):
+            yield path, local_uri(entry.path), stamp_of(status), None
+
+
+def _remote(url: str) -> Iterator[Row]:
+    try:
+        found = [(path, uri, remote_stamp(info)) for path, uri, info in find(url) if named(path)]
     except OSError as error:
         raise InputError(f"source.path: {shown(url)} cannot be listed: {error}") from error
-    paths = [path for path in sorted(found) if named(path[len(top) :].lstrip("/")) and not path.endswith("/")]
-
-    def stamp(path: str) -> str | None:
-        # A listing over HTTP names files and no more: ask for each one's etag, which is less than the file.
-        return remote_stamp(found[path]) or remote_stamp(retrying(lambda: files.info(path), path))
-
-    with ThreadPoolExecutor(REQUESTS) as pool:
-        for path, told in zip(paths, pool.map(stamp, paths), strict=True):
-            yield path[len(top) :].lstrip("/"), files.unstrip_protocol(path), told, None
+    # A listing over HTTP names files and no more: ask for each one's etag, which is less than the file.
+    silent = [uri for _, uri, stamp in found if stamp is None]
+    asked = dict(zip(silent, remote_stamps(silent), strict=True))
+    for path, uri, stamp in found:
+        yield path, uri, *asked.get(uri, (stamp, None))

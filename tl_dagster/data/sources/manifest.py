@@ -2,13 +2,14 @@
 
 import importlib.util
 import os
-from concurrent.futures import ThreadPoolExecutor
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote
 
 from pydantic import Field, field_validator, model_validator
 
-from tl_dagster.data.files import filesystem, is_remote, local_uri, path_of, remote_stamp, retrying, shown, stamp_of
+from tl_dagster.data.files import DAMAGED, is_remote, is_web, local_uri, path_of, remote_stamps, shown, stamp_of
 from tl_dagster.data.kept import Place
 from tl_dagster.data.sources.base import Patterned, split_named, table_of
 from tl_dagster.errors import InputError, nearest
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Bins", "ManifestSource"]
-
-REQUESTS = 16  # at once, where a server has to be asked for each file
 
 
 class Bins(Settings):
@@ -95,7 +94,10 @@ class ManifestSource(Patterned):
     def _table(self, place: Place) -> str:
         if self.package is None:
             return place.uri(self.path)
-        spec = importlib.util.find_spec(self.package)
+        try:
+            spec = importlib.util.find_spec(self.package)
+        except (ImportError, ValueError):  # of a package in one that is not there
+            spec = None
         if spec is None or not spec.submodule_search_locations:
             raise InputError(
                 f"source.package: '{self.package}' is not installed here; pip install {self.package.replace('_', '-')}"
@@ -104,6 +106,8 @@ class ManifestSource(Patterned):
 
     def listing(self, place: Place) -> "pd.DataFrame":
         """See :meth:`ImageSource.listing`."""
+        import pandas as pd
+
         address = self._table(place)
         path, _ = place.kept.local(address)
         table = self._read(path)
@@ -119,12 +123,11 @@ class ManifestSource(Patterned):
             raise InputError(f"{path}: row {line + 1} has an empty {names}; fill it in or remove the row")
         frame = table_of(self._labels(table, path))
         base = place.uri(self.root) if self.root else address.rpartition("/")[0]
-        frame["uri"] = _absolute(table[self.uri].astype("str"), base)
-        stamps = _stamps(frame["uri"].tolist())
-        frame["stamp"] = [stamp for stamp, _ in stamps]
-        told = frame["problem"].tolist()
-        frame["problem"] = [known if known == known else found for known, (_, found) in zip(told, stamps, strict=True)]
-        return frame.astype({"stamp": "str", "problem": "str"})
+        frame["uri"] = [_absolute(uri, base) for uri in table[self.uri].astype("str")]
+        told = pd.DataFrame(_stamps(frame["uri"].tolist()), columns=["stamp", "problem"], index=frame.index)
+        return frame.assign(
+            stamp=told["stamp"].astype("str"), problem=frame["problem"].fillna(told["problem"].astype("str"))
+        )
 
     def _labels(self, table: "pd.DataFrame", path: Path) -> "pd.DataFrame":
         if self.pattern is not None:
@@ -158,42 +161,35 @@ class ManifestSource(Patterned):
                 na_values=[""],
                 encoding="utf-8-sig",
             )
-        except (ValueError, OSError) as error:
+        except (OSError, *DAMAGED) as error:
             raise InputError(f"{path} cannot be read as a table: {error}; check `separator` and `columns`") from error
 
 
-def _absolute(uris: "pd.Series[str]", base: str) -> list[str]:
-    """Addresses from what a table says: absolute, or relative to a folder or URL."""
+def _absolute(uri: str, base: str) -> str:
+    """The address of what a table says: a URL, or a path relative to a folder or URL."""
+    if is_remote(uri):
+        return uri
     if is_remote(base):
-        return [uri if is_remote(uri) else f"{base.rstrip('/')}/{uri}" for uri in uris]
-    folder = path_of(base)
-    return [
-        uri if is_remote(uri) else local_uri(os.path.normpath(f"{folder}/{uri}" if uri[:1] != "/" else uri))
-        for uri in uris
-    ]
+        return f"{base.rstrip('/')}/{quote(uri) if is_web(base) else uri}"
+    path = path_of(uri)
+    return local_uri(os.path.normpath(path if path[:1] == "/" else f"{path_of(base)}/{path}"))
 
 
 def _stamps(uris: list[str]) -> list[tuple[str | None, str | None]]:
     """(stamp, problem) of each file."""
-    remote = [uri for uri in uris if is_remote(uri)]
-    with ThreadPoolExecutor(REQUESTS) as pool:
-        told = dict(zip(remote, pool.map(_asked, remote), strict=True))
+    remote = list(dict.fromkeys(uri for uri in uris if is_remote(uri)))
+    told = dict(zip(remote, remote_stamps(remote), strict=True))
     return [told[uri] if uri in told else _looked(uri) for uri in uris]
 
 
 def _looked(uri: str) -> tuple[str | None, str | None]:
     try:
-        return stamp_of(os.stat(path_of(uri))), None  # noqa: PTH116  (a million times: without a Path)
-    except OSError as error:
-        return None, f"cannot be read: {error.strerror or error}"
-
-
-def _asked(uri: str) -> tuple[str | None, str | None]:
-    files, path = filesystem(uri)
-    try:
-        return remote_stamp(retrying(lambda: files.info(path), uri)), None
-    except OSError as error:
-        return None, f"cannot be read: {error}"
+        status = os.stat(path_of(uri))  # noqa: PTH116  (a million times: without a Path)
+    except (OSError, ValueError) as error:
+        return None, f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    if not stat.S_ISREG(status.st_mode):
+        return None, "cannot be read: not a file"
+    return stamp_of(status), None
 
 
 def _binned(values: "pd.Series", bins: Bins, path: Path) -> "pd.Series":

@@ -47,7 +47,7 @@ class ParquetSource(ImageSource):
 
     def signature(self, place: Place) -> object:
         """The files' own stamps."""
-        return [(uri, place.kept.stamp(uri)) for uri in expand(place.uri(self.path), (".parquet",))]
+        return [(uri, place.kept.stamp(uri)) for uri in self._files(place)]
 
     def listing(self, place: Place) -> "pd.DataFrame":
         """See :meth:`ImageSource.listing`."""
@@ -72,13 +72,13 @@ class ParquetSource(ImageSource):
                     raise InputError(f"source.{field}: {path} has no column '{column}': {nearest(column, columns)}")
             kept = place.kept.path(uri, stamp or str(path.stat().st_mtime_ns), self.image, name=f"{path.stem}.tar")
             place.kept.file(kept, lambda file: self._unpack(table, file))
-            chosen = [column for column in (self.label, self.group, self.split) if column is not None]
-            told = pq.read_table(path, columns=chosen).to_pandas()
-        except (pa.ArrowException, OSError) as error:
+            chosen = {column: None for column in (self.label, self.group, self.split) if column is not None}
+            told = pq.read_table(path, columns=list(chosen)).to_pandas(integer_object_nulls=True)
+            names = _class_names(table.schema_arrow, self.label)
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"source.path: {path} is a damaged Parquet file: {error}") from error
         members = list(tar_members(kept, stamp, place.kept))
         labels = told[self.label]
-        names = _class_names(table.schema_arrow, self.label)
         frame = table_of(
             {
                 "uri": [member[1] for member in members],

@@ -1,8 +1,10 @@
 """Several files under one declared path: a folder, a glob, or braces as WebDataset writes them."""
 
-from pathlib import Path, PurePosixPath
+from fnmatch import fnmatchcase
+from pathlib import Path
 
-from tl_dagster.data.files import filesystem, is_remote, local_uri, path_of, retrying, shown
+from tl_dagster.data.files import filesystem, find, is_remote, local_uri, name_of, path_of, retrying, shown
+from tl_dagster.data.sources.base import named
 from tl_dagster.errors import InputError
 
 __all__ = ["expand"]
@@ -21,7 +23,8 @@ def expand(uri: str, suffixes: tuple[str, ...]) -> list[str]:
     import braceexpand
 
     try:
-        parts = list(braceexpand.braceexpand(uri, escape=False))
+        literal = not is_remote(uri) and Path(path_of(uri)).exists()
+        parts = [uri] if literal else list(braceexpand.braceexpand(uri, escape=False))
     except ValueError as error:
         raise InputError(f"source.path: {shown(uri)}: {error}") from error
     found = [file for part in parts for file in (_remote if is_remote(part) else _local)(part, suffixes)]
@@ -33,7 +36,8 @@ def expand(uri: str, suffixes: tuple[str, ...]) -> list[str]:
 def _local(uri: str, suffixes: tuple[str, ...]) -> list[str]:
     path = Path(path_of(uri))
     if path.is_dir():
-        return [local_uri(child) for child in sorted(path.rglob("*")) if child.name.lower().endswith(suffixes)]
+        children = [child for child in sorted(path.rglob("*")) if named(child.name)]
+        return [local_uri(child) for child in children if child.name.lower().endswith(suffixes)]
     if "*" in path.name:
         return [local_uri(child) for child in sorted(path.parent.glob(path.name))]
     if not path.is_file():
@@ -42,13 +46,14 @@ def _local(uri: str, suffixes: tuple[str, ...]) -> list[str]:
 
 
 def _remote(uri: str, suffixes: tuple[str, ...]) -> list[str]:
-    files, path = filesystem(uri)
+    name = name_of(uri)
     try:
-        if "*" in PurePosixPath(path).name:
-            return [files.unstrip_protocol(each) for each in sorted(retrying(lambda: files.glob(path), uri))]
-        if path.lower().endswith(suffixes):
+        if "*" in name:
+            files, path = filesystem(uri)
+            children = retrying(lambda: files.ls(path.rpartition("/")[0], detail=False), uri)
+            return [files.unstrip_protocol(each) for each in sorted(children) if fnmatchcase(name_of(each), name)]
+        if name.lower().endswith(suffixes):
             return [uri]
-        found = sorted(retrying(lambda: files.find(path), uri))
+        return [address for path, address, _ in find(uri) if named(path) and path.lower().endswith(suffixes)]
     except OSError as error:
         raise InputError(f"source.path: {shown(uri)} cannot be listed: {error}") from error
-    return [files.unstrip_protocol(each) for each in found if each.lower().endswith(suffixes)]

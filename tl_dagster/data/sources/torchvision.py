@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import operator
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -38,15 +39,16 @@ class TorchvisionSource(ImageSource):
 
     def listing(self, place: Place) -> "pd.DataFrame":
         """See :meth:`ImageSource.listing`; the data set's own parts are the given splits."""
+        import pandas as pd
+
         identity = (self.name, repr(sorted(self.options.items())))
         tar = place.kept.path("torchvision", *identity, name=f"{self.name}.tar")
         place.kept.file(tar, lambda file: self._unpack(file, place.kept))
-        rows = []
+        rows: list[tuple[str, str, str | None]] = []
         for member, address, _, _ in tar_members(tar, "kept", place.kept):
             part, label, _ = member.split("/")
             rows.append((address, bytes.fromhex(label).decode(), SPLITS.get(part)))
-        uris, labels, splits = map(list, zip(*rows, strict=True))
-        return table_of({"uri": uris, "stamp": "kept", "label": labels, "split": splits})
+        return table_of(pd.DataFrame(rows, columns=["uri", "label", "split"]).assign(stamp="kept"))
 
     def _unpack(self, file: IO[bytes], kept: Kept) -> None:
         from tl_dagster.libraries import import_torchvision
@@ -61,11 +63,10 @@ class TorchvisionSource(ImageSource):
         def images() -> Iterator[tuple[str, bytes]]:
             parts = [("all", {})] if {"split", "train"} & set(self.options) else _parts(make)
             for part, arguments in parts:
-                whole = self._made(make, {**arguments, **self.options}, str(kept.folder / "torchvision"))
+                whole, count = self._made(make, {**arguments, **self.options}, str(kept.folder / "torchvision"))
                 names = getattr(whole, "classes", None)
-                for number in range(len(whole)):
-                    picture, target = whole[number]
-                    label = str(names[target]) if names is not None and isinstance(target, int) else str(target)
+                for number in range(count):
+                    picture, label = self._sample(whole[number], names)
                     buffer = io.BytesIO()
                     picture.save(buffer, "PNG", compress_level=1)
                     # Labels may hold any character; hexadecimal ones fit every member name.
@@ -73,14 +74,32 @@ class TorchvisionSource(ImageSource):
 
         write_tar(file, images())
 
-    def _made(self, make: Any, arguments: dict[str, Any], folder: str) -> Any:
+    def _sample(self, sample: Any, names: Any) -> tuple[Any, str]:
+        """The picture of a sample, and the name of its class."""
+        from PIL import Image
+
+        try:
+            picture, target = sample
+            if not isinstance(picture, Image.Image):
+                raise TypeError(type(picture).__name__)
+            number = None if isinstance(target, str) else operator.index(target)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"source.name: torchvision.datasets.{self.name} is no set of images with one class each ({error})"
+            ) from error
+        return picture, str(target if number is None else number if names is None else names[number])
+
+    def _made(self, make: Any, arguments: dict[str, Any], folder: str) -> tuple[Any, int]:
+        """The data set, and how many samples it has."""
         if "download" in inspect.signature(make).parameters:
             arguments["download"] = True
         try:
-            return make(folder, **arguments)
-        except (OSError, RuntimeError, TypeError, ValueError) as error:
+            whole = make(folder, **arguments)
+            return whole, len(whole)
+        except (OSError, RuntimeError, TypeError, ValueError, ImportError) as error:
+            said = " ".join(str(error).split())
             raise InputError(
-                f"source.name: torchvision.datasets.{self.name} cannot be loaded: {error}; check the network and "
+                f"source.name: torchvision.datasets.{self.name} cannot be loaded: {said}; check the network and "
                 f"`options`, or put its files into {folder} yourself"
             ) from error
 

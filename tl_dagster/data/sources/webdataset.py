@@ -1,15 +1,14 @@
 """WebDataset shards: tar files in which the members of one sample share a name and differ in their suffix."""
 
 import json
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from tl_dagster.data.files import path_of, read, shown
+from tl_dagster.data.files import name_of, read, shown
 from tl_dagster.data.kept import Place
 from tl_dagster.data.sources.archive import tar_members
-from tl_dagster.data.sources.base import SPLITS, ImageSource, may_be_image, table_of
+from tl_dagster.data.sources.base import SPLITS, ImageSource, may_be_image, named, table_of
 from tl_dagster.data.sources.shards import expand
 from tl_dagster.errors import InputError
 
@@ -47,6 +46,8 @@ class WebDatasetSource(ImageSource):
         return pd.concat([self._shard(uri, place) for uri in shards], ignore_index=True)
 
     def _shard(self, uri: str, place: Place) -> "pd.DataFrame":
+        import pandas as pd
+
         path, stamp = place.kept.local(uri)
         suffix, _, field = self.label.partition(".")
         images: list[tuple[str, str, str | None, str | None]] = []
@@ -58,25 +59,31 @@ class WebDatasetSource(ImageSource):
             sample = f"{folder}/{key}"
             if ending.lower() == suffix and problem is None:
                 labels[sample] = self._label(address, field, f"{path}: {member}")
-            elif problem or (ending and may_be_image(PurePosixPath(last).name)):
+            elif problem or (ending and named(last) and may_be_image(last)):
                 images.append((sample, address, member_stamp, problem))
-        split = SPLITS.get(PurePosixPath(path_of(uri)).name.partition("-")[0].partition(".")[0].lower())
+        split = SPLITS.get(name_of(uri).partition("-")[0].partition(".")[0].lower())
         rows = [
-            (address, told, labels.get(key, ""), split, problem or (None if key in labels else f"has no .{suffix}"))
+            (
+                address,
+                told,
+                labels.get(key, ""),
+                split,
+                problem or (None if labels.get(key) else f"has no {self.label}"),
+            )
             for key, address, told, problem in images
         ]
-        columns = zip(*rows, strict=True) if rows else [()] * 5
-        return table_of(dict(zip(("uri", "stamp", "label", "split", "problem"), map(list, columns), strict=True)))
+        return table_of(pd.DataFrame(rows, columns=["uri", "stamp", "label", "split", "problem"]))
 
     def _label(self, address: str, field: str, where: str) -> str:
         text = read(address).decode("utf-8", "replace").strip()
         if field:
             try:
-                text = str(json.loads(text)[field])
+                value = json.loads(text)[field]
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"source.label: {where} is no JSON object with '{field}'") from error
-        if self.classes is None:
+            text = "" if value is None else str(value)
+        if self.classes is None or not text:
             return text
-        if not text.isdigit() or int(text) >= len(self.classes):
+        if not text.isdecimal() or int(text) >= len(self.classes):
             raise InputError(f"source.classes: {where} holds '{text}', no number below {len(self.classes)}")
         return self.classes[int(text)]

@@ -1,0 +1,126 @@
+"""Ingestion of 100,000 small files: how fast, how much memory, and what a second look at the unchanged folder costs.
+
+The peer is what people write themselves: torchvision's ImageFolder, each file hashed and decoded by its loader.
+"""
+
+import argparse
+import hashlib
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.common import finish
+
+CLASSES, PAIRS = 10, 3
+
+
+def generate(folder: Path, count: int) -> None:
+    """Distinct small JPEG files in class folders: smooth colours with noise, 96 pixels square, about 3 kB each."""
+    import numpy as np
+    from PIL import Image
+
+    for label in range(CLASSES):
+        (folder / f"class{label}").mkdir(parents=True)
+    for number in range(count):
+        random = np.random.default_rng(number)
+        coarse = Image.fromarray(random.integers(0, 255, (6, 6, 3), dtype=np.uint8))
+        path = folder / f"class{number % CLASSES}" / f"{number:06d}.jpg"
+        coarse.resize((96, 96), Image.Resampling.BICUBIC).save(path, quality=85)
+
+
+def ours(folder: Path, store: Path) -> int:
+    """Materialize the dataset stage once; the rows it holds."""
+    from tl_dagster import ArtifactStore, Declaration
+    from tl_dagster.progress import Progress
+    from tl_dagster.stages.base import Work
+    from tl_dagster.stages.dataset import Dataset
+
+    declaration = Declaration.model_validate({"name": "files", "source": {"kind": "folder", "path": str(folder)}})
+    stage, artifacts = Dataset(declaration, folder), ArtifactStore(store)
+    held = stage.run(Work(artifacts, {}, Progress(lambda line: None), None))
+    stage.verdicts(Work(artifacts, {}, Progress(lambda line: None), None), held)
+    return held.artifact.outcome.rows
+
+
+def plain(folder: Path) -> int:
+    """ImageFolder, hashing and decoding each file."""
+    from tl_dagster.libraries import import_torchvision
+
+    images = import_torchvision().datasets.ImageFolder(folder)
+    rows = {}
+    for path, label in images.samples:
+        image = images.loader(path)
+        rows[path] = (hashlib.sha256(Path(path).read_bytes()).hexdigest(), label, image.size)
+    return len(rows)
+
+
+def timed(side: str, folder: Path, store: Path) -> dict[str, float]:
+    """One side in a process of its own: its seconds (without start and imports), peak memory in MB, rows."""
+    command = [sys.executable, "-m", "benchmarks.ingest", "--side", side, str(folder), str(store)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def run_side(side: str, folder: Path, store: Path) -> None:
+    """Called in the process of its own."""
+    import pandas  # noqa: F401  (imports are not what is measured)
+    import PIL.Image  # noqa: F401
+    import scipy.sparse.csgraph  # noqa: F401
+
+    import tl_dagster.stages.dataset  # noqa: F401
+
+    if side == "plain":
+        from tl_dagster.libraries import import_torchvision
+
+        import_torchvision()
+    begun = time.perf_counter()
+    rows = plain(folder) if side == "plain" else ours(folder, store)
+    seconds = time.perf_counter() - begun
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"seconds": seconds, "peak_mb": peak, "rows": rows}))
+
+
+def main() -> None:
+    """Generate, time both sides in turn, and the second ingest."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--side", nargs=3, metavar=("SIDE", "FOLDER", "STORE"))
+    parser.add_argument("--files", type=int, default=100_000)
+    given = parser.parse_args()
+    if given.side:
+        run_side(given.side[0], Path(given.side[1]), Path(given.side[2]))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, "files")
+        generate(folder, given.files)
+        time.sleep(3)  # files younger than two seconds are not trusted to stay as they are
+        firsts, seconds, plains = [], [], []
+        for pair in range(PAIRS):
+            firsts.append(timed("ours", folder, Path(temporary, f"store{pair}")))
+            plains.append(timed("plain", folder, Path(temporary)))
+            seconds.append(timed("ours", folder, Path(temporary, f"store{pair}")))
+    first, again, other = (statistics.median(each["seconds"] for each in side) for side in (firsts, seconds, plains))
+    ratio = statistics.median(b["seconds"] / a["seconds"] for a, b in zip(firsts, plains, strict=True))
+    figures: dict[str, float | None] = {
+        "files": given.files,
+        "files_per_second": given.files / first,
+        "first_ingest_seconds": first,
+        "second_ingest_seconds": again,
+        "first_over_second_seconds": statistics.median(
+            a["seconds"] / b["seconds"] for a, b in zip(firsts, seconds, strict=True)
+        ),
+        "imagefolder_and_hash_seconds": other,
+        "imagefolder_and_hash_over_ours_seconds": ratio,
+        "peak_mb": max(each["peak_mb"] for each in firsts),
+        "second_peak_mb": max(each["peak_mb"] for each in seconds),
+    }
+    finish("ingest", figures, {"first_over_second_seconds": {"at_least": 20}})
+
+
+if __name__ == "__main__":
+    main()

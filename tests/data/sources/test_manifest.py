@@ -1,0 +1,102 @@
+"""Tables of images: formats, columns, bins, addresses, and how a bad table is refused."""
+
+import os
+
+import pandas as pd
+import pytest
+
+from tests.data.sources.conftest import labels_of, png, write_tree
+from tl_dagster import InputError
+from tl_dagster.data import files
+
+
+def test_elpv_as_declared(listing):
+    bins = {"edges": [0.5], "names": ["functional", "defective"], "soft_targets": True}
+    columns = ["image", "probability", "module"]
+    fields = {"package": "elpv_dataset", "separator": "whitespace", "uri": "image", "label": "probability"}
+    listed = listing("manifest", "data/labels.csv", columns=columns, bins=bins, **fields)
+    assert labels_of(listed) == {"functional": 1803, "defective": 821}
+    assert listed["confidence"].round(3).value_counts().to_dict() == {1.0: 2223, 0.667: 401}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet", "csv.gz"])
+def test_formats(tmp_path, listing, suffix):
+    rows = [["a.png", "x", "m1", "train"], ["b.png", "y", "m2", "test"]]
+    table = pd.DataFrame(rows, columns=["file", "kind", "cell", "part"])
+    path = tmp_path / f"images.{suffix}"
+    separator = "\t" if suffix == "tsv" else ","
+    table.to_parquet(path) if suffix == "parquet" else table.to_csv(path, sep=separator, index=False)
+    write_tree(tmp_path, {"a.png": png(1), "b.png": png(2)})
+    listed = listing("manifest", path, uri="file", label="kind", group="cell", split="part")
+    assert listed["uri"].tolist() == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert listed[["label", "group", "split"]].to_numpy().tolist() == [row[1:] for row in rows]
+
+
+def test_names_are_not_guessed_to_be_numbers(tmp_path, listing):
+    write_tree(tmp_path, {"images.csv": b"uri,label,group\na.png,None,001\nb.png,y,\n", "a.png": b"", "b.png": b""})
+    listed = listing("manifest", "images.csv", group="group")
+    assert listed["group"].tolist()[0] == "001" and pd.isna(listed["group"].tolist()[1])
+    assert listed["label"].tolist() == ["None", "y"]
+
+
+def test_addresses_relative_absolute_and_of_another_root(tmp_path, listing):
+    write_tree(tmp_path / "in", {"a b.png": png(1), "%41.png": png(2), os.fsdecode(b"\xff.png"): png(3)})
+    rows = ["a b.png,x", "./../in/%41.png,y", f"{tmp_path}/in/a b.png,x", f"file://{tmp_path}/in/%FF.png,y"]
+    (tmp_path / "images.csv").write_text("\n".join(["uri,label", *rows]))
+    listed = listing("manifest", "images.csv", root="in")
+    assert sorted(files.read(uri) for uri in listed["uri"]) == sorted([png(1), png(1), png(2), png(3)])
+
+
+def test_pattern_instead_of_a_label_column(tmp_path, listing):
+    write_tree(tmp_path, {"cat.0.png": b"", "dog.0.png": b"", "images.csv": b"uri\ncat.0.png\ndog.0.png\n7.png\n"})
+    listed = listing("manifest", "images.csv", pattern=r"(?P<label>[a-z]+)\.\d")
+    assert labels_of(listed) == {"cat": 1, "dog": 1}
+    assert listed["problem"].dropna().str.contains("does not match").tolist() == [True]
+
+
+def test_what_is_missing_or_no_file_is_set_aside(tmp_path, listing):
+    os.mkfifo(tmp_path / "pipe.png")
+    rows = b"uri,label\na.png,x\nb.png,y\ngone.png,x\npipe.png,x\n.,x\n"
+    write_tree(tmp_path, {"a.png": b"", "b.png": b"", "images.csv": rows})
+    problems = listing("manifest", "images.csv").set_index("uri")["problem"].dropna().sort_index()
+    reasons = ["not a file", "No such file or directory", "not a file"]
+    assert problems.tolist() == [f"cannot be read: {reason}" for reason in reasons]
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "words"),
+    [
+        (b"uri,label\na.png,x\n", {}, "single class"),
+        (b"uri,label\n", {}, "holds no images"),
+        (b"", {}, "cannot be read as a table"),
+        (b"uri,class\na.png,x\n", {}, "no column 'label': allowed: uri, class"),
+        (b"uri,label\na.png,x\n,y\n", {}, "row 2 has an empty"),
+        (b"uri,label\na.png,x\nb.png,2\n", {"bins": {"edges": [1.0], "names": ["a", "b"]}}, "'x' is not a number"),
+        (b"uri,label,s\na.png,x,trian\n", {"split": "s"}, "did you mean 'train'"),
+        (b"uri,label\n\xff.png,x\n", {}, "cannot be read as a table"),
+    ],
+)
+def test_bad_tables(tmp_path, listing, content, fields, words):
+    write_tree(tmp_path, {"images.csv": content, "a.png": b"", "b.png": b""})
+    with pytest.raises(InputError, match=words):
+        listing("manifest", "images.csv", **fields)
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv.gz", "t.csv.zip", "t.csv.xz"])
+def test_damaged_tables(tmp_path, listing, name):
+    (tmp_path / name).write_bytes(b"\x1f\x8b\x08 neither of them")
+    with pytest.raises(InputError, match=f"{name} cannot be read as a table"):
+        listing("manifest", name)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "no file .*nowhere.csv"),
+        ({"package": "not_installed"}, "pip install not-installed"),
+        ({"package": "not_installed.part"}, "'not_installed.part' is not installed"),
+    ],
+)
+def test_missing_tables(listing, fields, words):
+    with pytest.raises(InputError, match=words):
+        listing("manifest", "nowhere.csv", **fields)

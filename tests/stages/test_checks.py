@@ -1,0 +1,140 @@
+"""Asset checks: what they find in real folders, and when they stop a run."""
+
+import shutil
+
+import dagster as dg
+import pytest
+from PIL import Image, ImageEnhance
+
+from tests.conftest import Pipeline, copy_photos
+from tl_dagster.spec import Checks
+
+
+def checked(pipeline: Pipeline, **changes) -> dict[str, dg.AssetCheckEvaluation]:
+    result = pipeline.run(raise_on_error=False, **changes)
+    return {each.check_name: each for each in result.get_asset_check_evaluations()}
+
+
+def table(evaluation) -> list[dict]:
+    return [record.data for record in evaluation.metadata["table"].records]
+
+
+def test_a_clean_folder_passes(pipeline):
+    found = checked(pipeline)
+    assert set(found) == {
+        *("readable", "label_conflicts", "per_class", "class_balance", "drift", "leakage", "near_identical"),
+        "label_suspects",
+    }
+    failed = {name for name, each in found.items() if not each.passed}
+    assert failed <= {"near_identical", "label_suspects"}  # sixty cells at 64 pixels: those two may see something
+    assert all(each.description for each in found.values())
+
+
+def test_set_aside_files_are_shown_and_too_many_stop_the_run(pipeline, photos):
+    broken, other = sorted((photos / "functional").iterdir())[:2]
+    broken.write_bytes(broken.read_bytes()[:3000])
+    shutil.copy(other, photos / "defective" / "<script>|\n.png")
+    found = checked(pipeline)
+    assert not found["readable"].passed and not found["label_conflicts"].passed
+    readable = found["readable"]
+    assert readable.severity == dg.AssetCheckSeverity.WARN
+    assert readable.metadata["set_aside_share"].value == pytest.approx(3 / 61)
+    assert {row["file"].rpartition("/")[2] for row in table(readable)} == {
+        *(broken.name, other.name, "<script>|\\n.png"),
+    }
+    assert "data:image/jpeg" in readable.metadata["Set aside"].value
+    assert len(table(found["label_conflicts"])) == 2
+    stopped = checked(pipeline, checks={"set_aside": 0.04})
+    assert stopped["readable"].severity == dg.AssetCheckSeverity.ERROR
+    assert "checks.set_aside = 0.04" in stopped["readable"].description
+    assert "leakage" not in stopped  # nothing below ran
+    assert checked(pipeline)["leakage"].passed
+
+
+def test_a_stopped_run_keeps_what_was_ingested(pipeline, photos):
+    first = sorted((photos / "functional").iterdir())[0]
+    first.write_bytes(b"")
+    checked(pipeline, checks={"set_aside": 0.0})
+    assert pipeline.held()["dataset"].artifact.outcome.metrics["set_aside"] == 1
+
+
+def test_small_and_unequal_classes(pipeline, photos):
+    found = checked(pipeline, checks={"per_class": 31, "imbalance": 1.0})
+    assert found["class_balance"].passed and not found["per_class"].passed
+    assert table(found["per_class"]) == [{"class": "defective", "images": 30}, {"class": "functional", "images": 30}]
+    for path in sorted((photos / "defective").iterdir())[20:]:
+        path.unlink()
+    found = checked(pipeline, checks={"imbalance": 1.4})
+    assert not found["class_balance"].passed
+    assert found["class_balance"].description.startswith("'functional' has 1.5 times the images of 'defective'")
+
+
+def test_drift_is_told_until_the_data_changes_again(pipeline, photos):
+    assert checked(pipeline)["drift"].description.startswith("the first version")
+    for path in sorted((photos / "functional").iterdir()):
+        ImageEnhance.Brightness(Image.open(path).convert("L")).enhance(0.5).save(path)
+    for _ in range(2):  # the second run reuses everything, and says the same
+        drift = checked(pipeline)["drift"]
+        assert not drift.passed
+        assert "30 added, 30 removed" in drift.description and "brightness" in drift.description
+    for path in sorted((photos / "functional").iterdir())[:3]:
+        path.unlink()
+    drift = checked(pipeline)["drift"]
+    assert drift.passed and drift.description == "3 removed"
+
+
+def test_given_splits_that_leak_are_listed(pipeline, tmp_path, labels):
+    given = tmp_path / "given"
+    copy_photos(given / "train", labels, 30)
+    for name in ("functional", "defective"):
+        (given / "test" / name).mkdir(parents=True)
+        for path in sorted((given / "train" / name).iterdir())[:8]:
+            path.rename(given / "test" / name / path.name)
+    exact, near = sorted((given / "test" / "functional").iterdir())[:2]
+    shutil.copy(exact, given / "train" / "functional" / "copy.png")
+    Image.open(near).convert("RGB").save(given / "train" / "functional" / "near.jpg", quality=85)
+    pipeline.settings["source"]["path"] = str(given)
+    leakage = checked(pipeline)["leakage"]
+    assert not leakage.passed and leakage.severity == dg.AssetCheckSeverity.WARN
+    pairs = {frozenset(row[name].rpartition("/")[2] for name in ("image", "near copy")) for row in table(leakage)}
+    assert {frozenset((exact.name, "copy.png")), frozenset((near.name, "near.jpg"))} <= pairs
+    stopped = checked(pipeline, checks={"leakage": "stop"})
+    assert stopped["leakage"].severity == dg.AssetCheckSeverity.ERROR and "near_identical" not in stopped
+
+
+def test_held_out_copies_are_found_by_their_features(pipeline, tmp_path, labels):
+    given = tmp_path / "given"
+    copy_photos(given / "train", labels, 30)
+    copied = set()
+    for name in ("functional", "defective"):
+        (given / "test" / name).mkdir(parents=True)
+        paths = sorted((given / "train" / name).iterdir())
+        for path in paths[:8]:
+            path.rename(given / "test" / name / path.name)
+        for path in paths[8:11]:
+            Image.open(path).convert("RGB").save(given / "test" / name / f"{path.stem}.jpg", quality=95)
+            copied.add((f"{path.stem}.jpg", path.name))
+    pipeline.settings["source"]["path"] = str(given)
+    near = checked(pipeline)["near_identical"]
+    assert not near.passed and "data:image/jpeg" in near.metadata["Near-identical pairs"].value
+    pairs = [tuple(row[name].rpartition("/")[2] for name in ("image", "training image")) for row in table(near)]
+    # A copied training image may have been drawn for validation: then its copy leaks nothing.
+    assert pairs[0] in copied and len(copied & set(pairs)) >= 2
+
+
+def test_swapped_labels_are_suspected(pipeline, photos):
+    for label, colour in (("functional", "red"), ("defective", "blue")):
+        for number in range(30):
+            Image.new("RGB", (64, 64), colour).resize((64 + number, 64)).save(photos / label / f"{colour}{number}.png")
+    (photos / "functional" / "red3.png").rename(photos / "defective" / "red3.png")
+    suspects = checked(pipeline)["label_suspects"]
+    assert not suspects.passed and "data:image/jpeg" in suspects.metadata["Label suspects"].value
+    (swapped,) = [row for row in table(suspects)[:5] if row["image"].endswith("defective/red3.png")]
+    assert (swapped["label"], swapped["looks like"]) == ("defective", "functional")
+
+
+def test_thresholds_are_no_part_of_any_fingerprint(pipeline):
+    checked(pipeline)
+    held = {name: each.artifact.fingerprint for name, each in pipeline.held().items()}
+    checked(pipeline, checks=Checks(per_class=1, imbalance=3, drift=0.9).model_dump())
+    assert {name: each.artifact.fingerprint for name, each in pipeline.held().items()} == held
