@@ -69,16 +69,9 @@ def timed(side: str, folder: Path, store: Path) -> dict[str, float]:
 
 def run_side(side: str, folder: Path, store: Path) -> None:
     """Called in the process of its own."""
-    import pandas  # noqa: F401  (imports are not what is measured)
-    import PIL.Image  # noqa: F401
-    import scipy.sparse.csgraph  # noqa: F401
-
-    import tl_dagster.stages.dataset  # noqa: F401
-
-    if side == "plain":
-        from tl_dagster.libraries import import_torchvision
-
-        import_torchvision()
+    with tempfile.TemporaryDirectory() as small:  # imports and first calls are not what is measured
+        generate(Path(small, "files"), 100)
+        plain(Path(small, "files")) if side == "plain" else ours(Path(small, "files"), Path(small, "store"))
     begun = time.perf_counter()
     rows = plain(folder) if side == "plain" else ours(folder, store)
     seconds = time.perf_counter() - begun

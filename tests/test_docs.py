@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from tl_dagster import spec
+from tl_dagster.data import sources
 
 REFERENCE = (Path(__file__).parent.parent / "docs" / "declaration.md").read_text()
-MODELS = [getattr(spec, name) for name in spec.__all__ if hasattr(getattr(spec, name), "model_fields")]
+DECLARED = [getattr(module, name) for module in (spec, sources) for name in module.__all__]
+MODELS = [model for model in DECLARED if isinstance(model, type) and hasattr(model, "model_fields")]
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)

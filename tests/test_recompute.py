@@ -59,6 +59,14 @@ def move_all(photos: Path) -> None:
         path.rename(photos / "functional" / "deeper" / path.name)
 
 
+def add_near_copy(photos: Path) -> None:
+    Image.open(first(photos)).convert("RGB").save(photos / "functional" / "near.jpg", quality=90)
+
+
+def add_other_file(photos: Path) -> None:
+    (photos / "functional" / "notes.txt").write_text("not an image")
+
+
 # The change (declared fields, or a function on the files); stages that compute; views forwarded ("new": unknown ones).
 MATRIX = {
     "nothing": ({}, (), 0),
@@ -104,9 +112,13 @@ MATRIX = {
     "image removed": (remove, STAGES, 0),
     "image broken": (break_one, STAGES, 0),
     "image copied": (copy_one, ("dataset",), 0),
+    "near copy added": (add_near_copy, STAGES, "new"),
+    "other file added": (add_other_file, ("dataset",), 0),
+    "near copies: distance": ({"duplicates": {"distance": 4}}, (), 0),
+    "checks: thresholds": ({"checks": {"per_class": 1, "set_aside": 0.5}}, (), 0),
 }
 # Rows that the dataset stage decodes: only images whose bytes it had not seen.
-DECODED = {"image added": 1, "image re-saved": 1, "image broken": 1}
+DECODED = {"image added": 1, "image re-saved": 1, "image broken": 1, "near copy added": 1}
 
 
 def computed(held) -> tuple[str, ...]:

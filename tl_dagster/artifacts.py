@@ -25,7 +25,7 @@ import dagster as dg
 
 from tl_dagster.errors import InputError
 
-__all__ = ["Artifact", "ArtifactIOManager", "ArtifactStore", "Materialized", "Outcome", "Rows"]
+__all__ = ["Artifact", "ArtifactIOManager", "ArtifactStore", "Materialized", "Outcome", "Rows", "write_atomically"]
 
 # Rows of a small table, each with the same keys: texts, whole numbers and floats.
 Rows = Sequence[Mapping[str, Any]]

@@ -9,7 +9,7 @@ from tl_dagster.stages.augmented_splits import AugmentedSplits, read_views
 from tl_dagster.stages.dataset import Dataset, read_manifest
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 __all__ = ["prune_features"]
 

@@ -29,7 +29,7 @@ def images(chosen) -> pd.DataFrame:
         (f"{unit_hash(*each):.12f}", f"/{each}", None, None, member(*each).tobytes().hex(), 50.0) for each in chosen
     ]
     frame = pd.DataFrame(rows, columns=["id", "uri", "group", "split", "perceptual", "contrast"])
-    return frame.astype({name: "str" for name in ("id", "uri", "group", "split", "perceptual")})
+    return frame.astype(dict.fromkeys(("id", "uri", "group", "split", "perceptual"), "str"))
 
 
 def slow_pairs(hashes: np.ndarray, distance: int) -> set[tuple[int, int]]:

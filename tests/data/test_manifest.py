@@ -1,7 +1,6 @@
 """Ingestion: identity by content, what is read again, and what is set aside."""
 
 import os
-import random
 import shutil
 
 import pandas as pd
@@ -107,10 +106,8 @@ def test_order_and_workers_change_nothing(photos, monkeypatch):
     listing, found = listed(photos), set()
     for seed, workers, processes_from in ((0, 1, 1000), (1, 4, 1000), (2, 2, 1)):  # the last in processes
         monkeypatch.setattr("tl_dagster.data.manifest.PROCESSES_FROM", processes_from)
-        order = random.Random(seed).sample(range(len(listing)), len(listing))
-        identified, _, _ = identify(
-            listing.iloc[order].reset_index(drop=True), Index(photos.parent / str(seed)), workers
-        )
+        shuffled = listing.sample(frac=1, random_state=seed, ignore_index=True)
+        identified, _, _ = identify(shuffled, Index(photos.parent / str(seed)), workers)
         found.add(content_digest(set_copies_aside(identified), NO_PAIRS))
     assert len(found) == 1
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tl_dagster.features.copies import nearest_in_training
+from tl_dagster.features.copies import nearest
 
 RANDOM = np.random.default_rng(0)
 
@@ -12,13 +12,13 @@ def test_copies_are_found_nearest_first():
     held_out = RANDOM.normal(size=(100, 64)).astype(np.float16)
     held_out[7] = training[3] + 0.1 * RANDOM.normal(size=64)
     held_out[9] = training[400]
-    rows, nearest, distance = nearest_in_training(training, held_out)
-    assert rows.tolist() == [9, 7] and nearest.tolist() == [400, 3]
+    rows, places, distance = nearest(training, held_out)
+    assert rows.tolist() == [9, 7] and places.tolist() == [400, 3]
     assert distance[0] < distance[1] < 0.5
 
 
 def test_the_inputs_are_not_changed():
     training = RANDOM.normal(size=(50, 8)).astype(np.float32)
     before = training.copy()
-    nearest_in_training(training, training[:10])
+    nearest(training, training[:10])
     assert (training == before).all()

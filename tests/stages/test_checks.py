@@ -117,7 +117,7 @@ def test_held_out_copies_are_found_by_their_features(pipeline, tmp_path, labels)
     pipeline.settings["source"]["path"] = str(given)
     near = checked(pipeline)["near_identical"]
     assert not near.passed and "data:image/jpeg" in near.metadata["Near-identical pairs"].value
-    pairs = [tuple(row[name].rpartition("/")[2] for name in ("image", "training image")) for row in table(near)]
+    pairs = [tuple(row[name].rpartition("/")[2] for name in ("image", "nearly the same as")) for row in table(near)]
     # A copied training image may have been drawn for validation: then its copy leaks nothing.
     assert pairs[0] in copied and len(copied & set(pairs)) >= 2
 

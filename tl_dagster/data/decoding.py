@@ -86,9 +86,11 @@ def look(content: bytes) -> Look:
     except Exception as error:
         # Pillow's decoders raise a dozen kinds of error on a broken file; each means the same: set it aside.
         return Look(problem=_reason(error))
-    values = np.asarray(grey, dtype=np.float32)
+    counts, levels = np.array(grey.histogram()) / HASH_SIDE**2, np.arange(256)
+    brightness = float(counts @ levels)
+    contrast = float(counts @ (levels - brightness) ** 2) ** 0.5
     perceptual = np.packbits(imagehash.phash(grey, hash_size=16).hash).tobytes().hex()
-    return Look(*size, kind, round(float(values.mean()), 3), round(float(values.std()), 3), perceptual)
+    return Look(*size, kind, round(brightness, 3), round(contrast, 3), perceptual)
 
 
 def read_verified(uri: str, expected: str) -> bytes:

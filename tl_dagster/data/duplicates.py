@@ -125,12 +125,14 @@ def group(images: "pd.DataFrame", memory: Memory, distance: int) -> "tuple[pd.Da
 
     known, near = memory.read()
     hashed = images[(images["perceptual"] != "") & (images["contrast"] >= FLAT) & bool(distance)]
-    added = hashed.loc[pd.Index(known["id"]).get_indexer(hashed["id"]) < 0, ["id", "perceptual"]]
+    place = pd.Series(pd.Index(known["id"]).get_indexer(images["id"]), images.index)
+    added = hashed.loc[place[hashed.index] < 0, ["id", "perceptual"]]
     if len(added):
         near = pd.concat([near, _compared(known["perceptual"], added["perceptual"], distance)])
         near = near.drop_duplicates(["a", "b"])  # of a call that was killed before it remembered its images
         known = pd.concat([known, added.assign(group=None)], ignore_index=True)
-    remembered = images["id"].map(known.dropna(subset=["group"]).set_index("id")["group"]).astype("str")
+        place = pd.Series(pd.Index(known["id"]).get_indexer(images["id"]), images.index)
+    remembered = known["group"].reindex(place.to_numpy()).set_axis(images.index)
     grouped = images["group"].where(images["group"].notna(), remembered)
     problem = pd.Series(None, index=images.index, dtype="str")
     new = hashed.index[grouped[hashed.index].isna()]
@@ -170,6 +172,8 @@ def _pairs_of_images(images: "pd.DataFrame", near: "pd.DataFrame") -> "pd.DataFr
     """
     import pandas as pd
 
+    close = pd.concat([near["a"], near["b"]])
+    images = images[images["perceptual"].duplicated(keep=False) | images["perceptual"].isin(close)]
     first = images.groupby("perceptual")["id"].min()
     twin = images["perceptual"].map(first)
     same = pd.DataFrame({"a": twin, "b": images["id"], "distance": 0})[twin != images["id"]]

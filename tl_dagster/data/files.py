@@ -26,6 +26,7 @@ from tl_dagster.errors import InputError
 
 __all__ = [
     "DAMAGED",
+    "REQUESTS",
     "UnreachableError",
     "as_text",
     "filesystem",
@@ -63,7 +64,7 @@ class UnreachableError(InputError):
 
 def local_uri(path: bytes | str | Path) -> str:
     """The address of a local file."""
-    raw = os.fsencode(path)
+    raw = path if isinstance(path, bytes) else os.fsencode(path)
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -72,7 +73,11 @@ def local_uri(path: bytes | str | Path) -> str:
 
 def as_text(name: bytes | str) -> str:
     """A file's or member's name; percent-encoded where it is not UTF-8."""
-    return local_uri(name).removeprefix("file://")
+    raw = name if isinstance(name, bytes) else os.fsencode(name)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return quote(raw)
 
 
 def zip_uri(member: str, container: str) -> str:
@@ -150,7 +155,7 @@ def stamp_of(status: os.stat_result) -> str | None:
 
     The time of the last change of the inode is part of it: unlike the modification time, no tool sets it back.
     """
-    if time.time() - max(status.st_mtime, status.st_ctime) < SETTLED_SECONDS:
+    if time.time() - status.st_ctime < SETTLED_SECONDS:
         return None
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
 

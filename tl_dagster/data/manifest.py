@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tl_dagster.data.decoding import image_id, look
-from tl_dagster.data.files import read, shown
+from tl_dagster.data.files import REQUESTS, is_remote, read, shown
 from tl_dagster.data.index import LOOK_COLUMNS, Index, Read
 from tl_dagster.errors import InputError
 from tl_dagster.identity import digest, digest_columns
@@ -18,7 +18,9 @@ __all__ = ["content_digest", "difference", "identify", "set_copies_aside", "uris
 
 FLUSH_SECONDS = 5.0
 COPY, CONFLICT = "a copy of ", "the same image is labelled "  # how the reasons begin
-PART, PROCESSES_FROM = 64, 3000  # files
+PROCESSES_FROM = 3000  # files
+# Files read by one call: few where each may take long, many where handing them over takes longer than reading.
+PART, PROCESS_PART = 32, 512
 CONTENT = ["id", "label", "group", "split", "confidence"]
 
 
@@ -86,7 +88,6 @@ def _read_all(
     seen = np.sort(by_id.index.to_numpy().astype("S64"))
     stamps = unread["stamp"].astype(object).where(unread["stamp"].notna(), None)
     files = list(zip(unread["uri"], stamps, strict=True))
-    parts = [files[start : start + PART] for start in range(0, len(files), PART)]
     failed: dict[str, str] = {}
     rows: list[pd.DataFrame] = []
     pending: list[Read] = []
@@ -98,24 +99,33 @@ def _read_all(
             decoded.update(identity for _, _, identity, _, seen_now in pending if seen_now is not None)
             pending.clear()
 
-    # Threads start at once; processes are not held up by each other's Python, and repay their start when there is much.
-    backend = "threading" if len(files) < PROCESSES_FROM else "loky"
+    # Threads start at once, and servers are waited for by many; processes are not held up by each other's Python, and
+    # repay their start when there is much to decode.
+    remote = any(is_remote(uri) for uri, _ in files)
+    apart = len(files) >= PROCESSES_FROM and not remote
+    part = PROCESS_PART if apart else PART
+    pool = joblib.Parallel(
+        n_jobs=max(workers, REQUESTS) if remote else workers,
+        backend="loky" if apart else "threading",
+        return_as="generator",
+        batch_size=1,
+    )
+    calls = (joblib.delayed(_read_part)(files[start : start + part], seen) for start in range(0, len(files), part))
     flushed, done = time.monotonic(), 0
     try:
-        with joblib.Parallel(n_jobs=workers, backend=backend, return_as="generator", batch_size=1) as pool:
-            for result in pool(joblib.delayed(_read_part)(part, seen) for part in parts):
-                for file in result:
-                    if not isinstance(file[1], Exception):
-                        pending.append(file)
-                    elif isinstance(file[1], OSError):
-                        failed[file[0]] = f"cannot be read: {file[1].strerror or file[1]}"
-                    else:
-                        raise file[1]
-                done += len(result)
-                progress(done, len(files))
-                if time.monotonic() - flushed > FLUSH_SECONDS:
-                    flush()
-                    flushed = time.monotonic()
+        for result in pool(calls):
+            for file in result:
+                if not isinstance(file[1], Exception):
+                    pending.append(file)
+                elif isinstance(file[1], OSError):
+                    failed[file[0]] = f"cannot be read: {file[1].strerror or file[1]}"
+                else:
+                    raise file[1]
+            done += len(result)
+            progress(done, len(files))
+            if time.monotonic() - flushed > FLUSH_SECONDS:
+                flush()
+                flushed = time.monotonic()
     finally:
         flush()
     return rows, failed, len(decoded)

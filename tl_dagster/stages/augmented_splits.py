@@ -44,6 +44,7 @@ class AugmentedSplits(Stage):
     checks: ClassVar[Mapping[str, str]] = {
         "leakage": "Copies and near copies that lie in two splits, such as given ones.",
     }
+    stops = frozenset({"leakage"})
 
     def settings(self) -> dict[str, Any]:
         """Fractions, views and transforms, with presets written out."""

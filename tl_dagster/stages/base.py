@@ -72,6 +72,7 @@ class Stage(ABC):
         gpu: whether it belongs to the GPU pool.
         columns: column → type, when its artifact is a table.
         checks: name → description of its asset checks.
+        stops: those of them that may stop the run.
     """
 
     name: ClassVar[str]
@@ -82,6 +83,7 @@ class Stage(ABC):
     gpu: ClassVar[bool] = False
     columns: ClassVar[Mapping[str, str]] = {}
     checks: ClassVar[Mapping[str, str]] = {}
+    stops: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, declaration: Declaration, root: Path) -> None:
         self.declaration = declaration
@@ -170,7 +172,7 @@ def asset_of(
         metadata=_static_metadata(stage),
         automation_condition=condition,
         check_specs=[
-            dg.AssetCheckSpec(name, asset=[pipeline, stage.name], description=description, blocking=True)
+            dg.AssetCheckSpec(name, asset=[pipeline, stage.name], description=description, blocking=name in stage.stops)
             for name, description in stage.checks.items()
         ],
         output_required=True,

@@ -124,7 +124,7 @@ class BottleneckFeatures(Stage):
     gpu = True
     columns = AugmentedSplits.columns
     checks: ClassVar[Mapping[str, str]] = {
-        "near_identical": "Held-out images whose features nearly equal those of a training image.",
+        "near_identical": "Images of two splits whose features are nearly the same.",
     }
 
     def settings(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class BottleneckFeatures(Stage):
         return self.declaration.backbone.model_dump(mode="json")
 
     def verdicts(self, work: Work, held: Materialized) -> dict[str, Verdict]:
-        """Whether held-out images have nearly the features of a training image."""
+        """Whether images of two splits have nearly the same features."""
         import pandas as pd
 
         pairs = pd.read_parquet(held.artifact.path / NEAR)
@@ -141,7 +141,8 @@ class BottleneckFeatures(Stage):
             {
                 "image": pairs["id"].map(uris),
                 "split": pairs["split"],
-                "training image": pairs["training_id"].map(uris),
+                "nearly the same as": pairs["other"].map(uris),
+                "its split": pairs["other_split"],
                 "distance": pairs["distance"].astype("float64"),
             }
         )
@@ -196,32 +197,31 @@ class BottleneckFeatures(Stage):
 def _near_identical(
     table: "pd.DataFrame", columns: list[Column], manifest: "pd.DataFrame", folder: Path
 ) -> tuple[int, dict[str, str]]:
-    """Write which held-out images lie near a training image, and a sheet of them; how many, and the sheet."""
+    """Write which images lie near one of another split, and a sheet of them; how many, and the sheet."""
     import numpy as np
     import pandas as pd
 
-    from tl_dagster.features.copies import nearest_in_training
+    from tl_dagster.features.copies import nearest
     from tl_dagster.reporting.sheets import contact_sheet
 
     plain = table[table["view"] == 0]
-    parts = [plain[plain["split"] == "train"], plain[plain["split"] != "train"]]
-    values = [np.concatenate([column.read(part["key"].tolist())[:] for column in columns], axis=1) for part in parts]
-    rows, nearest, distance = nearest_in_training(*values)
-    held_out, training = parts[1].iloc[rows], parts[0].iloc[nearest]
-    pairs = pd.DataFrame(
-        {
-            "id": held_out["id"].to_numpy(),
-            "split": held_out["split"].to_numpy(),
-            "training_id": training["id"].to_numpy(),
-            "distance": distance.round(3),
-        }
-    )
+    parts = []
+    for others, held_out in (("train", ["validation", "test"]), ("validation", ["test"])):
+        left, right = plain[plain["split"] == others], plain[plain["split"].isin(held_out)]
+        values = [
+            np.concatenate([column.read(part["key"].tolist())[:] for column in columns], axis=1)
+            for part in (left, right)
+        ]
+        rows, places, distance = nearest(*values)
+        part = right.iloc[rows][["id", "split"]].reset_index(drop=True)
+        parts.append(part.assign(other=left["id"].to_numpy()[places], other_split=others, distance=distance.round(3)))
+    pairs = pd.concat(parts, ignore_index=True)
     pairs.to_parquet(folder / NEAR)
     if pairs.empty:
         return 0, {}
     uris, first = uris_of(manifest), pairs.head(MOST_TILES // 2)
-    beside = zip(first["id"].map(uris), first["split"], first["training_id"].map(uris), strict=True)
-    tiles = [tile for uri, split, other in beside for tile in ((uri, split), (other, "train"))]
+    beside = (first["id"].map(uris), first["split"], first["other"].map(uris), first["other_split"])
+    tiles = [tile for uri, split, other, its in zip(*beside, strict=True) for tile in ((uri, split), (other, its))]
     contact_sheet(folder / "near_identical.jpg", tiles)
     return len(pairs), {SHEET: "near_identical.jpg"}
 

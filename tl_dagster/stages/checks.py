@@ -36,8 +36,8 @@ def readable(manifest: "pd.DataFrame", outcome: Outcome, settings: Checks, sheet
     copies = int(manifest["problem"].str.startswith(COPY).sum())
     lost = int(aside.sum()) - copies
     share = lost / len(manifest)
-    said = f"{lost:,} of {len(manifest):,} files cannot be used" if lost else f"all {len(manifest):,} files can be used"
-    said += f"; {copies:,} copies of images that are used were left out" if copies else ""
+    said = f"files that cannot be used: {lost:,} of {len(manifest):,}"
+    said += f"; copies of used images, left out: {copies:,}" if copies else ""
     stops = share > settings.set_aside
     if stops:
         said += f"; that is more than checks.set_aside = {settings.set_aside:g}: mend them, or declare a larger share"
@@ -56,7 +56,7 @@ def label_conflicts(manifest: "pd.DataFrame") -> Verdict:
     rows = manifest[manifest["problem"].str.startswith(CONFLICT).fillna(False)]
     table = rows_of({name: rows[column] for name, column in ASIDE.items()})
     images = rows["id"].nunique()
-    said = f"{images:,} images appear under two labels; none of their copies is used" if images else "none"
+    said = f"images under two labels: {images:,}" + ("; none of their copies is used" if images else "")
     return Verdict(passed=rows.empty, said=said, table=table, numbers={"images": images})
 
 
@@ -128,7 +128,7 @@ def leakage(pairs: "pd.DataFrame", settings: Checks) -> Verdict:
         settings: whether they stop the run.
     """
     said = (
-        f"{len(pairs):,} pairs of near copies lie in two splits: measured accuracy is too good; "
+        f"near copies in two splits: {len(pairs):,} pairs; the measured accuracy is too good: "
         "remove one of each pair, or give them the same group or split"
         if len(pairs)
         else "no image has a copy or near copy in another split"
@@ -146,12 +146,12 @@ def leakage(pairs: "pd.DataFrame", settings: Checks) -> Verdict:
 
 
 def near_identical(pairs: Rows, count: int, sheet: str) -> Verdict:
-    """Held-out images whose features nearly equal those of a training image."""
+    """Held-out images whose features nearly equal those of an image that is trained or chosen on."""
     said = (
-        f"{count:,} held-out images have nearly the features of a training image (mirrored, cropped or retouched "
-        "copies look like this); give each such pair one group"
+        f"nearly the same features in two splits: {count:,} images (mirrored, cropped or retouched copies look like "
+        "this); give each such pair one group"
         if count
-        else "no held-out image has nearly the features of a training image"
+        else "no images of two splits have nearly the same features"
     )
     return Verdict(count == 0, said, table=pairs, picture=sheet, numbers={"images": count})
 

@@ -1,11 +1,12 @@
 """Ingestion: one row per image of the source, identified by its bytes."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tl_dagster.artifacts import ArtifactStore, Materialized, Outcome
+from tl_dagster.artifacts import Artifact, ArtifactStore, Materialized, Outcome, write_atomically
 from tl_dagster.data.decoding import DECODE_RECIPE
 from tl_dagster.data.duplicates import Memory, group
 from tl_dagster.data.files import shown
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Dataset", "place_of", "read_manifest", "read_pairs"]
 
 MANIFEST, PAIRS = "images.parquet", "near_copies.parquet"
+LAST = "last.json"  # what the last look at a source led to
 SHEET = "Set aside"
 
 
@@ -65,6 +67,7 @@ class Dataset(Stage):
         "class_balance": "Largest class over smallest.",
         "drift": "Class mix and image statistics against the last version of the data.",
     }
+    stops = frozenset({"readable"})
 
     def settings(self) -> dict[str, Any]:
         """The declared source, and what counts as a near copy."""
@@ -77,36 +80,40 @@ class Dataset(Stage):
         """Look at every name and time; read only files that are new or changed, decode only unknown bytes."""
         source, place = self.declaration.source, place_of(work.store, self.root)
         listing = list_images(source, place)
-        work.progress.start("files")
+        others = int(listing.attrs.get("other_files", 0))
         folder = work.store.root / "index" / _index_name(source.where(place))
+        distance = self.declaration.duplicates.distance
+        asked = digest([self.recipe, distance, others, digest_columns(listing)])
+        if found := self._as_before(work, folder, asked):
+            return Materialized(found, reused=True, computed=0, reused_rows=found.outcome.rows)
+        work.progress.start("files")
         workers = self.declaration.compute.workers or processors()
         identified, read, decoded = identify(
             listing, Index(folder), workers, lambda done, total: work.progress.update(done, total, "read and decoded")
         )
-        if identified["problem"].str.startswith("cannot be read").any() and not source.present(place):
+        work.progress.say(f"{read:,} of {len(listing):,} files read, {decoded:,} images decoded")
+        unreadable = identified["problem"].str.startswith("cannot be read")
+        if unreadable.any() and not source.present(place):
             raise InputError(
                 f"{source.where(place)} vanished while it was read; what was read until then is kept: "
                 "bring it back and run again"
             )
-        manifest, pairs = self._with_groups(set_copies_aside(identified), folder)
+        manifest, pairs = _with_groups(set_copies_aside(identified), Memory(folder / f"near-{distance}"), distance)
         _require_two_classes(manifest)
         # The stamp of a file that was only touched is no part of the artifact.
         manifest = manifest[list(self.columns)]
-        content = {"rows": digest_columns(manifest), "pairs": digest_columns(pairs)}
+        content = {"rows": digest_columns(manifest), "pairs": digest_columns(pairs), "other_files": others}
         fingerprint = digest({"stage": self.name, "recipe": self.recipe, **content})
-        others = int(listing.attrs.get("other_files", 0))
-        held = self.find_or_build(
-            work, fingerprint, lambda folder: _write(manifest, pairs, others, decoded, read, folder)
-        )
+        held = self.find_or_build(work, fingerprint, lambda folder: _write(manifest, pairs, others, decoded, folder))
+        if not unreadable.any() and (listing["stamp"].notna() | listing["problem"].notna()).all():
+            write_atomically(folder / LAST, json.dumps({asked: fingerprint}).encode())
         return replace(held, computed=decoded, reused_rows=len(manifest) - decoded)
 
-    def _with_groups(self, manifest: "pd.DataFrame", folder: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
-        distance = self.declaration.duplicates.distance
-        grouped, pairs = group(manifest[manifest["problem"].isna()], Memory(folder / f"near-{distance}"), distance)
-        for column in ("group", "problem"):
-            manifest.loc[grouped.index, column] = grouped[column]
-        aside = grouped.loc[grouped["problem"].notna(), "id"]
-        return manifest, pairs[~(pairs["a"].isin(aside) | pairs["b"].isin(aside))].reset_index(drop=True)
+    def _as_before(self, work: Work, folder: Path, asked: str) -> Artifact | None:
+        """What the last look at the source led to, when every name and stamp is as it was then."""
+        last = folder / LAST
+        fingerprint = json.loads(last.read_text()).get(asked) if last.exists() else None
+        return work.store.find(self.name, fingerprint) if fingerprint else None
 
     def verdicts(self, work: Work, held: Materialized) -> dict[str, Verdict]:
         """See :mod:`tl_dagster.stages.checks`."""
@@ -122,6 +129,14 @@ class Dataset(Stage):
             "class_balance": checks.class_balance(counts, settings),
             "drift": checks.drift(earlier, manifest, settings),
         }
+
+
+def _with_groups(manifest: "pd.DataFrame", memory: Memory, distance: int) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    grouped, pairs = group(manifest[manifest["problem"].isna()], memory, distance)
+    for column in ("group", "problem"):
+        manifest.loc[grouped.index, column] = grouped[column]
+    aside = grouped.loc[grouped["problem"].notna(), "id"]
+    return manifest, pairs[~(pairs["a"].isin(aside) | pairs["b"].isin(aside))].reset_index(drop=True)
 
 
 def place_of(store: ArtifactStore, root: Path) -> Place:
@@ -147,9 +162,7 @@ def _require_two_classes(manifest: "pd.DataFrame") -> None:
         )
 
 
-def _write(
-    manifest: "pd.DataFrame", pairs: "pd.DataFrame", others: int, decoded: int, read: int, folder: Path
-) -> Outcome:
+def _write(manifest: "pd.DataFrame", pairs: "pd.DataFrame", others: int, decoded: int, folder: Path) -> Outcome:
     from tl_dagster.reporting.sheets import contact_sheet
 
     manifest.to_parquet(folder / MANIFEST)

@@ -3,7 +3,6 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pydantic import field_validator
@@ -44,8 +43,8 @@ IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".avif", ".tif"),
     *(".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".ico", ".pcx", ".sgi", ".heic", ".heif"),
 }
-# Left in folders by systems, not by people.
-SYSTEM_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}
+# Hidden, or left in folders by systems.
+HIDDEN = re.compile(r"(?:^|/)(?:\.|(?:thumbs\.db|desktop\.ini|__macosx)(?:/|$))", re.IGNORECASE)
 # Path that tells the label, address, stamp, and why it cannot be used.
 Row = tuple[str, str, str | None, str | None]
 CLIMBS = "the member's name climbs out of the archive"
@@ -104,7 +103,8 @@ class Patterned(ImageSource):
         import pandas as pd
 
         images = [row for row in found if may_be_image(row[0])]
-        rows = pd.DataFrame(images, columns=["path", "uri", "stamp", "problem"]).astype("str")
+        names = ("path", "uri", "stamp", "problem")
+        rows = {name: pd.Series([row[place] for row in images], dtype="str") for place, name in enumerate(names)}
         labelled = self.labelled(rows["path"])
         problem = rows["problem"].fillna(labelled["problem"])
         frame = table_of(labelled.assign(uri=rows["uri"], stamp=rows["stamp"], problem=problem))
@@ -118,6 +118,8 @@ class Patterned(ImageSource):
         split and one of them train: a class may be called "test".
         """
         import pandas as pd
+        import pyarrow as pa
+        import pyarrow.compute as pc
 
         if self.pattern is not None:
             found = paths.str.extract(self.pattern)
@@ -126,11 +128,12 @@ class Patterned(ImageSource):
             rows["split"] = split_named(rows["split"], "source.pattern")
             problem = f"the pattern {self.pattern} does not match the path"
         else:
-            parts = paths.str.split("/", n=2, expand=True).reindex(columns=[0, 1, 2]).astype("str")
-            first = set(parts.loc[parts[1].notna(), 0].str.lower().unique())
+            cut = pc.extract_regex(pa.array(paths, pa.large_string()), "(?s)^(?P<a>[^/]*)/?(?P<b>[^/]*)/?(?P<c>.*)$")
+            parts = [pd.Series(pc.struct_field(cut, each), paths.index, dtype="str") for each in "abc"]
+            first = set(parts[0][parts[1] != ""].str.lower().unique())
             given = bool(first) and first <= set(SPLITS) and "train" in {SPLITS[name] for name in first}
             deep = 1 if given else 0
-            label = parts[deep].where(parts[deep + 1].notna())
+            label = parts[deep].where(parts[deep + 1] != "")
             split = parts[0].str.lower().map(SPLITS) if given else None
             rows = pd.DataFrame({"label": label, "group": None, "split": split}, index=paths.index)
             problem = "lies in no class's folder"
@@ -152,12 +155,14 @@ def table_of(rows: "dict[str, Any] | pd.DataFrame") -> "pd.DataFrame":
 
 def may_be_image(path: str) -> bool:
     """Whether a file may be an image by its name: it has an image's suffix, or none."""
-    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES or not PurePosixPath(path).suffix
+    name = path.rpartition("/")[2]
+    dot = name.rfind(".")  # not a PurePosixPath: a million names take seconds with it
+    return not 0 < dot < len(name) - 1 or name[dot:].lower() in IMAGE_SUFFIXES
 
 
 def named(path: str) -> bool:
     """Whether people named it: no part is hidden or a system's."""
-    return not any(part.startswith(".") or part.lower() in SYSTEM_NAMES for part in path.split("/"))
+    return HIDDEN.search(path) is None
 
 
 def climbs_out(member: str) -> bool:

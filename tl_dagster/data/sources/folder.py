@@ -63,31 +63,39 @@ class FolderSource(Patterned):
             raise InputError(
                 f"source.path: no folder {shown(uri)}; give a folder with one sub-folder of images per class"
             )
+        top = os.fsencode(folder)
         try:
-            yield from self._walk(os.fsencode(folder), "", os.fsencode(folder.resolve()), frozenset())
+            yield from self._walk(top, len(top.rstrip(b"/")) + 1, os.fsencode(folder.resolve()), frozenset())
         except OSError as error:
             where = shown(local_uri(error.filename or folder))
             raise InputError(f"source.path: {where} cannot be listed: {error.strerror or error}") from error
 
-    def _walk(self, folder: bytes, prefix: str, root: bytes, above: frozenset[tuple[int, int]]) -> Iterator[Row]:
-        """The files under a folder; a link to a folder above it is not followed."""
+    def _walk(self, folder: bytes, above_it: int, root: bytes, parents: frozenset[tuple[int, int]]) -> Iterator[Row]:
+        """The files under a folder; a link to a folder above it is not followed.
+
+        Args:
+            folder: to list.
+            above_it: bytes of each path that lead to the source's folder.
+            root: the source's folder itself, that links must not leave.
+            parents: device and inode of the folders above.
+        """
         status = os.stat(folder)  # noqa: PTH116  (bytes)
         identity = (status.st_dev, status.st_ino)
-        if identity in above:
+        if identity in parents:
             return
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
         for entry in found:
-            name = as_text(entry.name)
-            path = prefix + name
-            if not named(name):
+            path, link = as_text(entry.path[above_it:]), entry.is_symlink()
+            if not named(path):
                 continue
-            if entry.is_symlink() and not self.follow_links and not _inside(entry.path, root):
+            if link and not self.follow_links and not _inside(entry.path, root):
                 yield path, local_uri(entry.path), None, OUTSIDE
-            elif _is_folder(entry):
-                yield from self._walk(entry.path, f"{path}/", root, above | {identity})
-            else:
-                yield from _file(path, entry)
+            # Of a link that leads to itself, the entry's own is_dir() raises an error.
+            elif os.path.isdir(entry.path) if link else entry.is_dir():  # noqa: PTH112  (bytes)
+                yield from self._walk(entry.path, above_it, root, parents | {identity})
+            elif row := _file(path, entry):
+                yield row
 
 
 def _inside(link: bytes, root: bytes) -> bool:
@@ -95,21 +103,19 @@ def _inside(link: bytes, root: bytes) -> bool:
     return real == root or real.startswith(root.rstrip(b"/") + b"/")
 
 
-def _is_folder(entry: os.DirEntry[bytes]) -> bool:
-    # Of a link that leads to itself, the entry's own is_dir() raises an error.
-    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # noqa: PTH112  (bytes)
-
-
-def _file(path: str, entry: os.DirEntry[bytes]) -> Iterator[Row]:
+def _file(path: str, entry: os.DirEntry[bytes]) -> Row | None:
     """The row of a file; none of a pipe, socket or device, whose reading may never end."""
+    uri = local_uri(entry.path)
     try:
         status = entry.stat()
     except OSError as error:
-        problem = "a link that leads nowhere" if entry.is_symlink() else f"cannot be read: {error.strerror}"
-        yield path, local_uri(entry.path), None, problem
-    else:
-        if stat.S_ISREG(status.st_mode):
-            yield path, local_uri(entry.path), stamp_of(status), None
+        return (
+            path,
+            uri,
+            None,
+            "a link that leads nowhere" if entry.is_symlink() else f"cannot be read: {error.strerror}",
+        )
+    return (path, uri, stamp_of(status), None) if stat.S_ISREG(status.st_mode) else None
 
 
 def _remote(url: str) -> Iterator[Row]:
