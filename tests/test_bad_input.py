@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from tests.conftest import Pipeline
+from tl_dagster.data.decoding import look
 
 
 def failure(pipeline: Pipeline, **changes) -> tuple[str, str]:
@@ -56,7 +57,7 @@ def test_a_broken_image_is_reported_and_not_fatal(pipeline, photos):
     assert result.success
     (dataset,) = result.asset_materializations_for_node("cells__dataset")
     assert dataset.metadata["set_aside"].value == 1.0
-    assert str(broken) in dataset.metadata["set_aside_files"].data[0]
+    assert dataset.metadata["set_aside_files"].records[0].data["file"] == str(broken)
 
 
 def test_an_image_that_vanishes_midway_keeps_what_was_computed(pipeline, photos):
@@ -73,6 +74,25 @@ def test_an_image_that_vanishes_midway_keeps_what_was_computed(pipeline, photos)
     assert pipeline.run().success
     features = pipeline.held()["bottleneck_features"]
     assert features.reused_rows > 0
+
+
+def test_a_folder_that_vanishes_midway_keeps_what_was_read(pipeline, photos, monkeypatch):
+    away, looked = photos.parent / "away", []
+
+    def look_once(content):
+        looked.append(content)
+        if len(looked) == 20:
+            photos.rename(away)
+        return look(content)
+
+    monkeypatch.setattr("tl_dagster.data.manifest.look", look_once)
+    monkeypatch.setattr("tl_dagster.data.files.SETTLED_SECONDS", -1.0)
+    pipeline.settings["compute"] = {"workers": 1}
+    step, said = failure(pipeline)
+    assert step == "cells__dataset" and f"{photos} vanished while it was read" in said
+    away.rename(photos)
+    assert pipeline.run().success
+    assert len(looked) == 60  # the twenty were not read again
 
 
 def test_models_of_different_splits_are_not_mixed(pipeline):

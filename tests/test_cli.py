@@ -8,40 +8,17 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-DECLARED = """
-type: tl_dagster.TransferLearning
-attributes:
-  name: {name}
-  source: {{kind: folder, path: {photos}}}
-  splits: {{test: 0.3, validation: 0.3}}
-  backbone: {{image_size: 64}}
-  top_model: {{l2: [{l2}]}}
-  fine_tuning: {{epochs: 1}}
-"""
-BIN = Path(sys.executable).parent
-
-
-@pytest.fixture
-def project(tmp_path, photos, store, monkeypatch):
-    """A folder with the project's own configuration and two declared pipelines."""
-    for name in ("pyproject.toml", "workspace.yaml"):
-        (tmp_path / name).write_text((ROOT / name).read_text())
-    for name, l2 in (("first", 0.1), ("second", 0.2)):
-        folder = tmp_path / "assets" / name
-        folder.mkdir(parents=True)
-        (folder / "defs.yaml").write_text(DECLARED.format(name=name, photos=photos, l2=l2))
-    (tmp_path / "assets" / "__init__.py").touch()
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
-    return tmp_path
-
 
 def call(project, *command, check=True):
     environment = {**os.environ, "PYTHONPATH": str(project), "COLUMNS": "200"}
+    program = Path(sys.executable).parent / command[0]
     done = subprocess.run(
-        [BIN / command[0], *command[1:]], cwd=project, env=environment, capture_output=True, text=True, check=False
+        [program, *command[1:]],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if check:
         assert done.returncode == 0, done.stdout + done.stderr

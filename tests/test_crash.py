@@ -1,4 +1,4 @@
-"""kill -9 during extraction: the next run finishes, keeps what was flushed, and gives the same rows."""
+"""kill -9 at any moment: the next run finishes, keeps what was flushed, and gives the same rows."""
 
 import os
 import signal
@@ -13,7 +13,11 @@ CODE = """
 import sys, dagster as dg
 from pathlib import Path
 from tl_dagster import *
+from tl_dagster.data import files, manifest
 from tl_dagster.features import extraction
+files.SETTLED_SECONDS = -1.0
+manifest.FLUSH_SECONDS = 0.0
+manifest.PART = 2
 extraction.FLUSH_SECONDS = 0.0
 extraction._worth_compiling = lambda *_: False
 defs = dg.Definitions.merge(
@@ -25,16 +29,29 @@ with dg.instance_for_test() as instance:
 """
 
 
-def test_killed_and_resumed(pipeline: Pipeline, tmp_path):
-    pipeline.settings["compute"] = {"batch_size": 4}
+def kill_when(pipeline: Pipeline, pattern: str, count: int) -> None:
+    """Run the pipeline in a process of its own and kill it as soon as the store holds so many files."""
     code = CODE.format(settings=pipeline.settings, root=str(pipeline.store.root))
     running = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    features = pipeline.store.root / "features"
-    while len(list(features.glob("*/*.arrow"))) < 6:
+    while len(list(pipeline.store.root.glob(pattern))) < count:
         assert running.poll() is None
-        time.sleep(0.01)
+        time.sleep(0.001)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
+
+
+def test_killed_while_reading(pipeline: Pipeline, monkeypatch):
+    monkeypatch.setattr("tl_dagster.data.files.SETTLED_SECONDS", -1.0)
+    pipeline.settings["compute"] = {"workers": 1}
+    kill_when(pipeline, "index/*/*.parquet", 3)
+    assert not pipeline.held()
+    assert pipeline.run().success
+    assert 0 < pipeline.held()["dataset"].computed < 58
+
+
+def test_killed_while_extracting(pipeline: Pipeline, tmp_path):
+    pipeline.settings["compute"] = {"batch_size": 4}
+    kill_when(pipeline, "features/*/*.arrow", 6)
     assert not pipeline.held().get("bottleneck_features")
 
     assert pipeline.run().success

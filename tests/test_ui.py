@@ -1,6 +1,5 @@
-"""The lineage in Dagster's own UI, in a real browser."""
+"""Dagster's own UI, in a real browser: the lineage, and the asset checks."""
 
-import os
 import shutil
 import socket
 import subprocess
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tl_dagster.stages import STAGES
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -20,8 +20,8 @@ FLAGS = (
 
 
 @pytest.fixture
-def ui(tmp_path, store):
-    (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+def ui(project):
+    """The address of Dagster's UI on a project with two declared pipelines."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -34,9 +34,7 @@ def ui(tmp_path, store):
         "-p",
         str(port),
     ]
-    server = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "DAGSTER_HOME": str(tmp_path)}, stderr=subprocess.DEVNULL
-    )
+    server = subprocess.Popen(command, cwd=project, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     for _ in range(120):
         try:
@@ -49,22 +47,35 @@ def ui(tmp_path, store):
     server.wait()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
-def test_lineage(ui, tmp_path):
+@pytest.fixture
+def page():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-        page = browser.new_page(viewport={"width": 1600, "height": 900})
-        page.goto(f"{ui}/asset-groups/")
-        for name in (
-            "dataset",
-            "augmented_splits",
-            "bottleneck_features",
-            "top_model",
-            "fine_tuned_model",
-            "evaluation",
-        ):
-            page.get_by_text(name, exact=True).first.wait_for(timeout=30_000)
-        page.screenshot(path=str(tmp_path / "lineage.png"))
+        yield browser.new_page(viewport={"width": 1600, "height": 900})
         browser.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+def test_lineage(ui, page):
+    page.goto(f"{ui}/locations/tl_dagster/asset-groups/first/lineage")
+    for stage in STAGES:
+        page.get_by_text(stage.name, exact=True).first.wait_for(timeout=30_000)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+def test_a_check_with_its_table_and_thumbnails(project, photos, ui, page):
+    (photos / "functional" / "<script>alert(1)<|script>.png").write_bytes(b"no image")
+    run = [Path(sys.executable).parent / "tl-dagster", "run", "first"]
+    assert subprocess.run(run, cwd=project, check=False).returncode == 0
+    alerts = []
+    page.on("dialog", lambda dialog: alerts.append(dialog.message))
+    page.goto(f"{ui}/assets/first/dataset?view=checks&checkDetail=readable")
+    page.get_by_text("files that cannot be used: 1 of 61").first.wait_for(timeout=30_000)
+    page.get_by_text("<script>alert(1)<|script>.png").first.wait_for()
+    page.get_by_text("[Show Markdown]").first.click()
+    sheet = page.get_by_role("img", name="Set aside")
+    sheet.wait_for()
+    assert sheet.evaluate("image => image.naturalWidth") > 100
+    assert not alerts
