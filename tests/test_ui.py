@@ -1,5 +1,6 @@
 """Dagster's own UI, in a real browser: the lineage, and the asset checks."""
 
+import re
 import shutil
 import socket
 import subprocess
@@ -61,7 +62,8 @@ def page():
 def test_lineage(ui, page):
     page.goto(f"{ui}/locations/tl_dagster/asset-groups/first/lineage")
     for stage in STAGES:
-        page.get_by_text(stage.name, exact=True).first.wait_for(timeout=30_000)
+        shortened = re.compile(f"^{stage.name[:7]}")  # long names are cut in the middle
+        page.get_by_text(shortened).first.wait_for(timeout=30_000)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
