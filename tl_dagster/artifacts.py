@@ -5,6 +5,7 @@ Layout, under one root::
     artifacts/<stage>/<fingerprint>/   written once, committed by one atomic rename; `artifact.json` describes it
     features/                          the feature cache (see `tl_dagster.features.cache`)
     index/                             what was learnt of each source's files (see `tl_dagster.data.index`)
+    groups/                            which images were compared and grouped (see `tl_dagster.data.duplicates`)
     sources/                           local copies of what cannot be read at random (see `tl_dagster.data.kept`)
     refs/<pipeline>/<asset>.json       which artifact each asset of a pipeline holds now, and how it came about
     tmp/                               work in progress; safe to delete when nothing runs
@@ -23,9 +24,10 @@ from typing import Any
 
 import dagster as dg
 
+from tl_dagster.disk import sync, write_atomically
 from tl_dagster.errors import InputError
 
-__all__ = ["Artifact", "ArtifactIOManager", "ArtifactStore", "Materialized", "Outcome", "Rows", "write_atomically"]
+__all__ = ["Artifact", "ArtifactIOManager", "ArtifactStore", "Materialized", "Outcome", "Rows"]
 
 # Rows of a small table, each with the same keys: texts, whole numbers and floats.
 Rows = Sequence[Mapping[str, Any]]
@@ -219,21 +221,6 @@ class ArtifactStore:
         except FileNotFoundError:
             return {}
         return record
-
-
-def sync(path: Path) -> None:
-    """Flush a file to the disk, so that a power cut after the rename that publishes it cannot empty it."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    temporary.write_bytes(content)
-    sync(temporary)
-    temporary.replace(path)
 
 
 class ArtifactIOManager(dg.ConfigurableIOManager):

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "nearest"]
+__all__ = ["InputError", "nearest", "shown"]
 
 
 class InputError(Exception):
@@ -22,3 +22,8 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     guess = f"did you mean '{close[0]}'? " if close else ""
     shown = ", ".join(names[:12]) + (f", … ({len(names)} in all)" if len(names) > 12 else "")
     return f"{guess}allowed: {shown}"
+
+
+def shown(uri: str) -> str:
+    """An address on one line of a message or log: control characters escaped."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in uri)

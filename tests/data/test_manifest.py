@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
@@ -85,7 +86,14 @@ def test_set_aside_with_a_reason(photos):
 
 
 def test_of_copies_in_given_splits_the_held_out_one_is_kept():
-    rows = {"id": "a", "label": "x", "uri": ["1", "2", "3"], "split": ["train", "validation", "test"], "problem": None}
+    rows = {
+        "id": "a",
+        "label": "x",
+        "group": None,
+        "uri": ["1", "2", "3"],
+        "split": ["train", "validation", "test"],
+        "problem": None,
+    }
     kept = set_copies_aside(pd.DataFrame(rows).astype({"problem": "str"}))
     assert usable(kept)["split"].tolist() == ["test"]
 
@@ -99,6 +107,34 @@ def test_an_unreadable_file_is_tried_again(photos, monkeypatch):
     hidden.rename(path)
     manifest, read, _ = ingested(photos)
     assert manifest["problem"].isna().all() and read == 1
+
+
+def test_a_failed_read_does_not_inherit_what_was_known(photos, monkeypatch):
+    path = sorted((photos / "functional").iterdir())[0]
+    content = path.read_bytes()
+    path.write_bytes(b"no image")
+    assert "not an image" in ingested(photos)[0]["problem"].dropna().iloc[0]
+    path.write_bytes(content)
+
+    def denied(uri):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tl_dagster.data.manifest.read", denied)
+        (said,) = ingested(photos)[0]["problem"].dropna()
+    assert said == "cannot be read: Permission denied"
+    assert ingested(photos)[0]["problem"].isna().all()
+
+
+def test_two_runs_share_an_index(photos, monkeypatch):
+    """One joins the shards while the other reads them."""
+    monkeypatch.setattr("tl_dagster.data.index.MOST_SHARDS", 1)
+    monkeypatch.setattr("tl_dagster.data.manifest.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("tl_dagster.data.manifest.PART", 2)
+    listing, index = listed(photos), Index(photos.parent / "index")
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda number: identify(listing, index, 1)[0], range(9)))
+    assert all(len(each) == 60 and each["problem"].isna().all() for each in found)
 
 
 def test_order_and_workers_change_nothing(photos, monkeypatch):

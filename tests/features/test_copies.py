@@ -17,6 +17,14 @@ def test_copies_are_found_nearest_first():
     assert distance[0] < distance[1] < 0.5
 
 
+def test_copies_are_found_when_all_are_copies():
+    training = RANDOM.normal(size=(500, 64))
+    held_out = training[:100] + 0.1 * RANDOM.normal(size=(100, 64))
+    assert len(nearest(training, held_out)[0]) == 100
+    assert len(nearest(training, held_out[:1])[0]) == 1
+    assert len(nearest(training, RANDOM.normal(size=(1, 64)))[0]) == 0
+
+
 def test_the_inputs_are_not_changed():
     training = RANDOM.normal(size=(50, 8)).astype(np.float32)
     before = training.copy()

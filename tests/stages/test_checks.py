@@ -1,5 +1,6 @@
 """Asset checks: what they find in real folders, and when they stop a run."""
 
+import os
 import shutil
 
 import dagster as dg
@@ -8,6 +9,8 @@ from PIL import Image, ImageEnhance
 
 from tests.conftest import Pipeline, copy_photos
 from tl_dagster.spec import Checks
+from tl_dagster.stages.checks import drift
+from tl_dagster.stages.dataset import read_manifest
 
 
 def checked(pipeline: Pipeline, **changes) -> dict[str, dg.AssetCheckEvaluation]:
@@ -17,6 +20,29 @@ def checked(pipeline: Pipeline, **changes) -> dict[str, dg.AssetCheckEvaluation]
 
 def table(evaluation) -> list[dict]:
     return [record.data for record in evaluation.metadata["table"].records]
+
+
+def table_or_none(evaluation) -> list[dict]:
+    return table(evaluation) if "table" in evaluation.metadata else []
+
+
+def test_what_was_not_decoded_is_not_opened_for_its_thumbnail(pipeline, photos, tmp_path):
+    """A link out of the folder may lead to a secret, or to a pipe that never ends."""
+    Image.new("RGB", (50, 50), "red").save(tmp_path / "secret.png")
+    (photos / "functional" / "link.png").symlink_to(tmp_path / "secret.png")
+    os.mkfifo(tmp_path / "pipe")
+    (photos / "functional" / "pipe.png").symlink_to(tmp_path / "pipe")
+    readable = checked(pipeline)["readable"]
+    assert {row["reason"].partition(";")[0] for row in table(readable)} == {"a link out of the folder"}
+    sheet = Image.open(pipeline.held()["dataset"].artifact.path / "set_aside.jpg").convert("RGB")
+    assert not any(red > 200 and green < 80 for _, (red, green, _) in sheet.getcolors(1_000_000))
+
+
+def test_drift_against_a_version_that_had_fewer_columns(pipeline):
+    assert pipeline.run().success
+    now = read_manifest(pipeline.held()["dataset"].artifact.path)
+    verdict = drift(now.drop(columns=["brightness", "contrast", "bytes"]), now, Checks())
+    assert verdict.passed and "height" in verdict.numbers and "contrast" not in verdict.numbers
 
 
 def test_a_clean_folder_passes(pipeline):
@@ -100,6 +126,11 @@ def test_given_splits_that_leak_are_listed(pipeline, tmp_path, labels):
     assert {frozenset((exact.name, "copy.png")), frozenset((near.name, "near.jpg"))} <= pairs
     stopped = checked(pipeline, checks={"leakage": "stop"})
     assert stopped["leakage"].severity == dg.AssetCheckSeverity.ERROR and "near_identical" not in stopped
+    (given / "train" / "functional" / "copy.png").unlink()  # mended as the check asks: no usable image changed
+    (given / "train" / "functional" / "near.jpg").unlink()
+    assert {exact.name, near.name}.isdisjoint(
+        row["image"].rpartition("/")[2] for row in table_or_none(checked(pipeline)["leakage"])
+    )
 
 
 def test_held_out_copies_are_found_by_their_features(pipeline, tmp_path, labels):

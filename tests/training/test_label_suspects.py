@@ -24,11 +24,23 @@ def test_swapped_labels_are_found_and_no_others():
 
 
 def test_predictions_are_held_out():
-    """An image alone in its class cannot be predicted by a model that has not seen it."""
+    """Two images that have a class to themselves are predicted from one of them at most."""
     features, labels = clusters(swapped=0)
-    labels[0], features[0] = 3, 50
-    probabilities = held_out_probabilities(features, np.eye(4, dtype=np.float32)[labels], np.arange(300) % 5, 0.01, 50)
-    assert probabilities[0, 3] < 0.05
+    labels[:2], features[:2] = 3, 50
+    targets = np.eye(4, dtype=np.float32)[labels]
+    apart = held_out_probabilities(features, targets, np.arange(300) % 5, 0.01, 50)
+    assert (apart[:2, 3] > 0.5).all()
+    together = held_out_probabilities(features, targets, np.arange(300) // 2 % 5, 0.01, 50)
+    assert np.isnan(together[:2]).all() and not np.isnan(together[2:]).any()
+    assert not {0, 1} & set(contradicted(together, labels).tolist())
+
+
+def test_one_fold_says_nothing():
+    features, labels = clusters(swapped=0)
+    folds = np.zeros(300)
+    folds[0] = 1
+    probabilities = held_out_probabilities(features, np.eye(3, dtype=np.float32)[labels], folds, 0.01, 50)
+    assert np.isnan(probabilities).sum() >= 3 * 200
 
 
 def test_no_contradiction_no_suspect():

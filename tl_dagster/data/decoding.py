@@ -11,8 +11,8 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tl_dagster.data.files import read, shown
-from tl_dagster.errors import InputError
+from tl_dagster.data.files import read
+from tl_dagster.errors import InputError, shown
 
 if TYPE_CHECKING:
     import numpy as np

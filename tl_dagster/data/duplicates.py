@@ -7,16 +7,16 @@ principle; Norouzi et al., "Fast search in Hamming space with multi-index hashin
 """
 
 import itertools
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tl_dagster.data.files import shown
-from tl_dagster.errors import InputError
+from tl_dagster.disk import replacing
+from tl_dagster.errors import InputError, shown
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from filelock import BaseFileLock
 
 __all__ = ["Memory", "group", "near_pairs"]
 
@@ -77,6 +77,13 @@ class Memory:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def lock(self) -> "BaseFileLock":
+        """Held from reading to writing, so that what another run decides meanwhile is not lost."""
+        from filelock import FileLock
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / "lock")
+
     def read(self) -> "tuple[pd.DataFrame, pd.DataFrame]":
         """Images (columns id, perceptual, group) and pairs of near hashes (a, b, distance) so far."""
         import pandas as pd
@@ -96,11 +103,9 @@ class Memory:
             InputError: the store cannot be written.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             for name, rows in (("pairs", pairs), ("images", images)):
-                partial = self.folder / f".{uuid.uuid4().hex}"
-                rows.to_parquet(partial, index=False)
-                partial.replace(self.folder / f"{name}.parquet")
+                with replacing(self.folder / f"{name}.parquet") as temporary:
+                    rows.to_parquet(temporary, index=False)
         except OSError as error:
             raise InputError(f"cannot write {self.folder}: {error.strerror or error}; free some space") from error
 
@@ -119,8 +124,13 @@ def group(images: "pd.DataFrame", memory: Memory, distance: int) -> "tuple[pd.Da
 
     Returns:
         ``images`` with the columns ``group`` (None: alone) and ``problem`` (None, or which images it would join), and
-        the pairs of near copies among them: a, b (image ids, a < b), distance.
+        the pairs of near copies among those without a problem: a, b (image ids, a < b), distance.
     """
+    with memory.lock():
+        return _group(images, memory, distance)
+
+
+def _group(images: "pd.DataFrame", memory: Memory, distance: int) -> "tuple[pd.DataFrame, pd.DataFrame]":
     import pandas as pd
 
     known, near = memory.read()
@@ -149,7 +159,7 @@ def group(images: "pd.DataFrame", memory: Memory, distance: int) -> "tuple[pd.Da
         memory.write(known, near)
     alone = grouped == images["id"]  # a group that is named after the image itself says nothing
     found = images.assign(group=grouped.where(~alone & grouped.notna(), None).astype("str"), problem=problem)
-    return found, _pairs_of_images(hashed, near)
+    return found, _pairs_of_images(hashed[problem[hashed.index].isna()], near)
 
 
 def _compared(known: "pd.Series[str]", added: "pd.Series[str]", distance: int) -> "pd.DataFrame":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_dagster.data.decoding import Look
+from tl_dagster.disk import replacing
 from tl_dagster.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,10 +43,15 @@ class Index:
         import pandas as pd
         import pyarrow.parquet as pq
 
-        shards = self._shards()
-        if not shards:
-            return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in {**TEXTS, **NUMBERS}.items()})
-        rows: pd.DataFrame = pd.concat([pq.read_table(shard).to_pandas() for shard in shards], ignore_index=True)
+        empty = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in {**TEXTS, **NUMBERS}.items()})
+        while True:
+            shards = self._shards()
+            try:
+                tables = [pq.read_table(shard).to_pandas() for shard in shards]
+                break
+            except FileNotFoundError:  # another run has joined the shards meanwhile
+                continue
+        rows: pd.DataFrame = pd.concat(tables, ignore_index=True) if tables else empty
         rows = rows.astype({**TEXTS, **NUMBERS}).drop_duplicates("uri", keep="last", ignore_index=True)
         return rows
 
@@ -89,10 +95,8 @@ class Index:
     def _write(self, rows: "pd.DataFrame") -> None:
         shards = self._shards()
         number = int(shards[-1].name.partition("-")[0]) + 1 if shards else 0
-        partial = self.folder / f".{uuid.uuid4().hex}"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            rows.to_parquet(partial, index=False)
-            partial.rename(self.folder / f"{number:08d}-{uuid.uuid4().hex}.parquet")
+            with replacing(self.folder / f"{number:08d}-{uuid.uuid4().hex}.parquet") as temporary:
+                rows.to_parquet(temporary, index=False)
         except OSError as error:
             raise InputError(f"cannot write {self.folder}: {error.strerror or error}; free some space") from error

@@ -5,24 +5,15 @@ Nothing is ever extracted under a member's own name, so no archive can reach out
 """
 
 import tarfile
-import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
-from tl_dagster.data.files import (
-    filesystem,
-    is_remote,
-    local_uri,
-    name_of,
-    path_of,
-    remote_stamp,
-    retrying,
-    shown,
-    stamp_of,
-)
-from tl_dagster.errors import InputError
+from tl_dagster.data.files import local_uri, name_of, path_of, stamp_of
+from tl_dagster.data.remote import filesystem, is_remote, remote_stamp, retrying
+from tl_dagster.disk import replacing
+from tl_dagster.errors import InputError, shown
 from tl_dagster.identity import digest
 
 __all__ = ["Kept", "Place", "write_tar"]
@@ -83,18 +74,13 @@ class Kept:
         """
         if path.is_file():
             return path
-        partial = path.with_name(f".{uuid.uuid4().hex}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with replacing(path) as temporary, temporary.open("wb") as file:
                 write(file)
-            partial.replace(path)
         except OSError as error:
             if error.errno is None:
                 raise  # not the disk's, but of what was to be written
             raise InputError(f"cannot write {path}: {error.strerror or error}; free some space") from error
-        finally:
-            partial.unlink(missing_ok=True)
         return path
 
     def path(self, *identity: str, name: str) -> Path:

@@ -5,16 +5,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tl_dagster.data.decoding import image_id, look
-from tl_dagster.data.files import REQUESTS, is_remote, read, shown
+from tl_dagster.data.files import read
 from tl_dagster.data.index import LOOK_COLUMNS, Index, Read
-from tl_dagster.errors import InputError
+from tl_dagster.data.remote import REQUESTS, is_remote
+from tl_dagster.errors import InputError, shown
 from tl_dagster.identity import digest, digest_columns
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["content_digest", "difference", "identify", "set_copies_aside", "uris_of", "usable"]
+__all__ = ["content_digest", "difference", "identify", "places_of", "set_copies_aside", "uris_of", "usable"]
 
 FLUSH_SECONDS = 5.0
 COPY, CONFLICT = "a copy of ", "the same image is labelled "  # how the reasons begin
@@ -54,7 +55,7 @@ def identify(
     if len(unread):
         fresh, failed, decoded = _read_all(unread, known, index, workers, progress)
         known = pd.concat([known, *fresh], ignore_index=True).drop_duplicates("uri", keep="last")
-        joined = _joined(listing, known, unread["uri"])
+        joined = _joined(listing, known, unread.loc[~unread["uri"].isin(list(failed)), "uri"])
         joined["problem"] = joined["problem"].where(joined["problem"].notna(), joined["uri"].map(failed).astype("str"))
         index.compact()
     return joined.assign(id=joined["id"].fillna("")), len(unread), decoded
@@ -171,7 +172,7 @@ def set_copies_aside(identified: "pd.DataFrame") -> "pd.DataFrame":
     problem = identified["problem"].copy()
     if len(copies):
         rank = copies["split"].map({"test": 0, "validation": 1, "train": 2}).fillna(3)
-        copies = copies.assign(rank=rank).sort_values(["rank", "uri"])
+        copies = copies.assign(rank=rank).sort_values(["rank", "group", "uri"])  # a name decides last: it may change
         by_id = copies.groupby("id")
         labels = by_id["label"].agg(lambda labels: " and ".join(sorted(set(labels))))
         conflict = by_id["label"].transform("nunique") > 1
@@ -190,6 +191,11 @@ def usable(manifest: "pd.DataFrame") -> "pd.DataFrame":
 def uris_of(manifest: "pd.DataFrame") -> "pd.Series[str]":
     """Where each usable image is, by image id."""
     return usable(manifest).set_index("id")["uri"]
+
+
+def places_of(manifest: "pd.DataFrame", ids: "pd.Series[str]") -> "pd.Series[str]":
+    """Where images are, to be shown: also of one that has left the dataset since."""
+    return ids.map(uris_of(manifest)).astype("str").fillna("no longer in the dataset")
 
 
 def content_digest(manifest: "pd.DataFrame", pairs: "pd.DataFrame") -> str:

@@ -7,12 +7,12 @@ last flush. Shards are memory-mapped for reading, and shared by every pipeline t
 """
 
 import json
-import os
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_dagster.disk import replacing, write_atomically
 from tl_dagster.errors import InputError
 from tl_dagster.identity import digest
 
@@ -78,18 +78,16 @@ class Column:
     def _commit(self, table: Any) -> None:
         import pyarrow as pa
 
-        temporary = self.folder / f".{uuid.uuid4().hex}"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             described = self.folder / "recipe.json"
             if not described.exists():
-                described.write_text(json.dumps(self.recipe, indent=1))
-            with temporary.open("wb") as file:
-                with pa.ipc.new_file(file, table.schema) as writer:
-                    writer.write_table(table)  # one record batch: read back without a copy
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(self.folder / f"{uuid.uuid4().hex}.arrow")
+                write_atomically(described, json.dumps(self.recipe, indent=1).encode())
+            with (
+                replacing(self.folder / f"{uuid.uuid4().hex}.arrow") as temporary,
+                pa.OSFile(str(temporary), "wb") as file,
+                pa.ipc.new_file(file, table.schema) as writer,
+            ):
+                writer.write_table(table)  # one record batch: read back without a copy
         except OSError as error:
             raise InputError(f"cannot write the feature cache {self.folder}: {error.strerror or error}") from error
 

@@ -12,8 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tl_dagster.artifacts import ArtifactStore, write_atomically
+from tl_dagster.artifacts import ArtifactStore
 from tl_dagster.data.decoding import Resize
+from tl_dagster.disk import write_atomically
 from tl_dagster.errors import InputError, nearest
 from tl_dagster.identity import digest
 from tl_dagster.spec import Augmentation, Backbone

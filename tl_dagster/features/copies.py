@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 __all__ = ["nearest"]
 
 # Measured with the default backbone on photographs: copies at quality 90, brighter by a fifth, mirrored, or without
-# 2 % of each border lie below half the usual distance; of distinct images none does.
-NEAR = 0.5
+# 2 % of each border lie below this share of the usual distance; of distinct images none does.
+NEAR = 0.45
+USUAL = 10  # the distance to the tenth nearest is usual, also where most images have a copy
 MOST_OTHERS, MOST_HELD_OUT = 100_000, 20_000
 
 
@@ -20,7 +21,7 @@ def nearest(others: "np.ndarray", held_out: "np.ndarray") -> "tuple[np.ndarray, 
     """Held-out images that lie much nearer to an image of another split than held-out images usually do.
 
     Distances are between standardised features scaled to length one, in units of the median distance of a held-out
-    image to the nearest of the others.
+    image to the tenth nearest of the others.
 
     Args:
         others: (N, D), features of the other split; of more than 100,000 the first are compared.
@@ -30,7 +31,7 @@ def nearest(others: "np.ndarray", held_out: "np.ndarray") -> "tuple[np.ndarray, 
         Row numbers of the held-out images, of the one nearest to each, and the distances, nearest first.
     """
     import numpy as np
-    from sklearn.metrics import pairwise_distances_argmin_min
+    from sklearn.neighbors import NearestNeighbors
 
     others, held_out = (rows.astype(np.float32) for rows in (others[:MOST_OTHERS], held_out[:MOST_HELD_OUT]))
     mean, std = others.mean(0), others.std(0) + 1e-3
@@ -38,8 +39,9 @@ def nearest(others: "np.ndarray", held_out: "np.ndarray") -> "tuple[np.ndarray, 
         rows -= mean
         rows /= std
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
-    place, distance = pairwise_distances_argmin_min(held_out, others)
-    relative = distance / max(float(np.median(distance)), 1e-6)
+    search = NearestNeighbors(n_neighbors=min(USUAL, len(others)), algorithm="brute").fit(others)
+    distances, places = search.kneighbors(held_out)
+    relative = distances[:, 0] / max(float(np.median(distances[:, -1])), 1e-6)
     near = np.flatnonzero(relative < NEAR)
     near = near[np.argsort(relative[near], kind="stable")]
-    return near, place[near], relative[near]
+    return near, places[near, 0], relative[near]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tl_dagster.artifacts import Materialized, Outcome
 from tl_dagster.data.augmentation import Views, transforms
-from tl_dagster.data.manifest import COPY, usable
+from tl_dagster.data.manifest import COPY, uris_of, usable
 from tl_dagster.data.splits import assign, views
 from tl_dagster.features.catalogue import look_up
 from tl_dagster.identity import digest_columns
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AugmentedSplits", "read_views"]
 
-VIEWS, LEAKS = "views.parquet", "leaks.parquet"
+VIEWS = "views.parquet"
 SPLIT_NAMES = ("train", "validation", "test")
 
 
@@ -61,8 +61,7 @@ class AugmentedSplits(Stage):
     def _write(self, work: Work, folder: Path) -> Outcome:
         from tl_dagster.reporting.pictures import class_balance
 
-        dataset = work.inputs["dataset"].path
-        manifest = read_manifest(dataset)
+        manifest = read_manifest(work.inputs["dataset"].path)
         images = usable(manifest).sort_values("id", ignore_index=True)
         assigned = assign(images, self.declaration.splits)
         table = views(images, assigned, self.declaration.augmentation)
@@ -70,7 +69,6 @@ class AugmentedSplits(Stage):
         drawn.check(look_up(self.declaration.backbone).resize(self.declaration.backbone).size)
         table["key"] = drawn.identities(table["id"], table["view"])
         table.to_parquet(folder / VIEWS)
-        _leaks(images, assigned, read_pairs(dataset), manifest).to_parquet(folder / LEAKS)
         counts = images.groupby(["label", assigned]).size().unstack(fill_value=0)[list(SPLIT_NAMES)]
         class_balance(folder / "class_balance.png", counts)
         balance = {"class": counts.index.to_series(), **{name: counts[name] for name in SPLIT_NAMES}}
@@ -85,20 +83,19 @@ class AugmentedSplits(Stage):
         )
 
     def verdicts(self, work: Work, held: Materialized) -> dict[str, Verdict]:
-        """Whether near copies lie in two splits."""
-        import pandas as pd
-
-        leaks = pd.read_parquet(held.artifact.path / LEAKS)
+        """Whether near copies lie in two splits; copies that are set aside change no split, but this."""
+        dataset = work.inputs["dataset"].path
+        views = read_views(held.artifact.path)
+        assigned = views[views["view"] == 0].set_index("id")["split"]
+        leaks = _leaks(read_manifest(dataset), read_pairs(dataset), assigned)
         return {"leakage": checks.leakage(leaks, self.declaration.checks)}
 
 
-def _leaks(
-    images: "pd.DataFrame", assigned: "pd.Series[str]", pairs: "pd.DataFrame", manifest: "pd.DataFrame"
-) -> "pd.DataFrame":
+def _leaks(manifest: "pd.DataFrame", pairs: "pd.DataFrame", assigned: "pd.Series[str]") -> "pd.DataFrame":
     """Near copies across splits, and copies that given splits repeat: split_a, uri_a, split_b, uri_b, distance."""
     import pandas as pd
 
-    known = images[["id", "uri"]].assign(split=assigned).set_index("id")
+    known = uris_of(manifest).to_frame().assign(split=assigned)
     near = pd.DataFrame(
         {
             **{f"{name}_a": pairs["a"].map(known[name]) for name in ("split", "uri")},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tl_dagster.artifacts import ArtifactStore, Materialized, Outcome
 from tl_dagster.data.augmentation import Views
 from tl_dagster.data.decoding import DECODE_RECIPE
-from tl_dagster.data.manifest import uris_of
+from tl_dagster.data.manifest import places_of, uris_of
 from tl_dagster.features.cache import Column
 from tl_dagster.features.catalogue import BackboneInfo, look_up
 from tl_dagster.features.extraction import View, extract
@@ -30,6 +30,7 @@ __all__ = ["BottleneckFeatures", "Frozen", "open_columns", "views_to_draw"]
 
 COLUMNS, NEAR = "columns.json", "near_identical.parquet"
 SHEET = "Near-identical pairs"
+SIDES = (("id", "split"), ("other", "other_split"))
 
 
 class Frozen:
@@ -136,12 +137,12 @@ class BottleneckFeatures(Stage):
         import pandas as pd
 
         pairs = pd.read_parquet(held.artifact.path / NEAR)
-        uris = uris_of(read_manifest(work.inputs["dataset"].path))
+        manifest = read_manifest(work.inputs["dataset"].path)
         table = checks.rows_of(
             {
-                "image": pairs["id"].map(uris),
+                "image": places_of(manifest, pairs["id"]),
                 "split": pairs["split"],
-                "nearly the same as": pairs["other"].map(uris),
+                "nearly the same as": places_of(manifest, pairs["other"]),
                 "its split": pairs["other_split"],
                 "distance": pairs["distance"].astype("float64"),
             }
@@ -219,9 +220,9 @@ def _near_identical(
     pairs.to_parquet(folder / NEAR)
     if pairs.empty:
         return 0, {}
-    uris, first = uris_of(manifest), pairs.head(MOST_TILES // 2)
-    beside = (first["id"].map(uris), first["split"], first["other"].map(uris), first["other_split"])
-    tiles = [tile for uri, split, other, its in zip(*beside, strict=True) for tile in ((uri, split), (other, its))]
+    first = pairs.head(MOST_TILES // 2)
+    sides = [zip(places_of(manifest, first[name]), first[split], strict=True) for name, split in SIDES]
+    tiles = [tile for pair in zip(*sides, strict=True) for tile in pair]
     contact_sheet(folder / "near_identical.jpg", tiles)
     return len(pairs), {SHEET: "near_identical.jpg"}
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tl_dagster.artifacts import Outcome, Rows
-from tl_dagster.data.files import shown
 from tl_dagster.data.manifest import CONFLICT, COPY, difference, usable
+from tl_dagster.errors import shown
 from tl_dagster.spec import Checks
 from tl_dagster.stages.base import Verdict
 
@@ -98,7 +98,8 @@ def drift(before: "pd.DataFrame | None", now: "pd.DataFrame", settings: Checks) 
     shares = [rows["label"].value_counts(normalize=True) for rows in (old, new)]
     moved = {"class mix": float(shares[0].sub(shares[1], fill_value=0).abs().sum() / 2)}
     if min(len(old), len(new)) >= FEWEST:
-        moved.update({name: _gap(old[name], new[name]) for name in STATISTICS})
+        # What an earlier version of the stage did not look at is not compared.
+        moved.update({name: _gap(old[name], new[name]) for name in STATISTICS if name in old})
     table = [
         {"what": "class mix", "moved": round(moved["class mix"], 4), "before": "", "now": ""},
         *(

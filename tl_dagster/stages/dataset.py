@@ -1,20 +1,19 @@
 """Ingestion: one row per image of the source, identified by its bytes."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tl_dagster.artifacts import Artifact, ArtifactStore, Materialized, Outcome, write_atomically
+from tl_dagster.artifacts import Artifact, ArtifactStore, Materialized, Outcome
 from tl_dagster.data.decoding import DECODE_RECIPE
 from tl_dagster.data.duplicates import Memory, group
-from tl_dagster.data.files import shown
 from tl_dagster.data.index import Index
 from tl_dagster.data.kept import Kept, Place
 from tl_dagster.data.manifest import content_digest, identify, set_copies_aside, usable
 from tl_dagster.data.sources import list_images
-from tl_dagster.errors import InputError
+from tl_dagster.disk import write_atomically
+from tl_dagster.errors import InputError, shown
 from tl_dagster.features.extraction import processors
 from tl_dagster.identity import digest, digest_columns
 from tl_dagster.stages import checks
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Dataset", "place_of", "read_manifest", "read_pairs"]
 
 MANIFEST, PAIRS = "images.parquet", "near_copies.parquet"
-LAST = "last.json"  # what the last look at a source led to
 SHEET = "Set aside"
 
 
@@ -83,8 +81,9 @@ class Dataset(Stage):
         others = int(listing.attrs.get("other_files", 0))
         folder = work.store.root / "index" / _index_name(source.where(place))
         distance = self.declaration.duplicates.distance
-        asked = digest([self.recipe, distance, others, digest_columns(listing)])
-        if found := self._as_before(work, folder, asked):
+        memory = work.store.root / "groups" / digest([source.where(place), source.grouping(), distance])[:32]
+        asked = folder / "seen" / digest([self.recipe, memory.name, others, digest_columns(listing)])
+        if found := self._as_before(work, asked):
             return Materialized(found, reused=True, computed=0, reused_rows=found.outcome.rows)
         work.progress.start("files")
         workers = self.declaration.compute.workers or processors()
@@ -98,7 +97,7 @@ class Dataset(Stage):
                 f"{source.where(place)} vanished while it was read; what was read until then is kept: "
                 "bring it back and run again"
             )
-        manifest, pairs = _with_groups(set_copies_aside(identified), Memory(folder / f"near-{distance}"), distance)
+        manifest, pairs = _with_groups(set_copies_aside(identified), Memory(memory), distance)
         _require_two_classes(manifest)
         # The stamp of a file that was only touched is no part of the artifact.
         manifest = manifest[list(self.columns)]
@@ -106,14 +105,12 @@ class Dataset(Stage):
         fingerprint = digest({"stage": self.name, "recipe": self.recipe, **content})
         held = self.find_or_build(work, fingerprint, lambda folder: _write(manifest, pairs, others, decoded, folder))
         if not unreadable.any() and (listing["stamp"].notna() | listing["problem"].notna()).all():
-            write_atomically(folder / LAST, json.dumps({asked: fingerprint}).encode())
+            write_atomically(asked, fingerprint.encode())
         return replace(held, computed=decoded, reused_rows=len(manifest) - decoded)
 
-    def _as_before(self, work: Work, folder: Path, asked: str) -> Artifact | None:
-        """What the last look at the source led to, when every name and stamp is as it was then."""
-        last = folder / LAST
-        fingerprint = json.loads(last.read_text()).get(asked) if last.exists() else None
-        return work.store.find(self.name, fingerprint) if fingerprint else None
+    def _as_before(self, work: Work, asked: Path) -> Artifact | None:
+        """What an earlier look at the source led to, when every name and stamp was as it is now."""
+        return work.store.find(self.name, asked.read_text()) if asked.exists() else None
 
     def verdicts(self, work: Work, held: Materialized) -> dict[str, Verdict]:
         """See :mod:`tl_dagster.stages.checks`."""
@@ -135,8 +132,7 @@ def _with_groups(manifest: "pd.DataFrame", memory: Memory, distance: int) -> "tu
     grouped, pairs = group(manifest[manifest["problem"].isna()], memory, distance)
     for column in ("group", "problem"):
         manifest.loc[grouped.index, column] = grouped[column]
-    aside = grouped.loc[grouped["problem"].notna(), "id"]
-    return manifest, pairs[~(pairs["a"].isin(aside) | pairs["b"].isin(aside))].reset_index(drop=True)
+    return manifest, pairs
 
 
 def place_of(store: ArtifactStore, root: Path) -> Place:
@@ -173,7 +169,9 @@ def _write(manifest: "pd.DataFrame", pairs: "pd.DataFrame", others: int, decoded
     pictures = {}
     if len(aside):
         tables["set_aside_files"] = checks.rows_of({name: aside[column] for name, column in checks.ASIDE.items()})
-        contact_sheet(folder / "set_aside.jpg", list(zip(aside["uri"], aside["problem"], strict=True)))
+        # What was not decoded is not opened: it may lie outside the folder, or be a pipe.
+        tiles = zip(aside["uri"].where(aside["width"] > 0, ""), aside["problem"], strict=True)
+        contact_sheet(folder / "set_aside.jpg", list(tiles))
         pictures[SHEET] = "set_aside.jpg"
     groups = usable(manifest)["group"].dropna().nunique()
     return Outcome(

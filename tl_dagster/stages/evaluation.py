@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tl_dagster.artifacts import Materialized, Outcome
-from tl_dagster.data.manifest import uris_of, usable
+from tl_dagster.data.manifest import places_of, usable
 from tl_dagster.data.splits import unit_hash
 from tl_dagster.stages import checks
 from tl_dagster.stages.augmented_splits import read_views
@@ -45,8 +45,8 @@ class Evaluation(Stage):
         return {}
 
     def versions(self, work: Work) -> dict[str, str]:
-        """Where the images lie does not count; what they are is in the features' version."""
-        return {name: work.inputs[name].data_version for name in ("bottleneck_features", *MODELS)}
+        """The dataset's version holds the groups, that the folds of the label suspects follow; not where images lie."""
+        return {name: work.inputs[name].data_version for name in self.reads}
 
     def run(self, work: Work) -> Materialized:
         """Evaluated once for the same models."""
@@ -76,10 +76,10 @@ class Evaluation(Stage):
         suspects, labelled = self._suspects(work, classes, top["l2"])
         suspects.to_parquet(folder / SUSPECTS)
         if len(suspects):
-            uris = uris_of(read_manifest(work.inputs["dataset"].path))
             first = suspects.head(MOST_TILES)
             captions = first["label"] + ", looks like " + first["predicted"]
-            contact_sheet(folder / "label_suspects.jpg", list(zip(first["id"].map(uris), captions, strict=True)))
+            uris = places_of(read_manifest(work.inputs["dataset"].path), first["id"])
+            contact_sheet(folder / "label_suspects.jpg", list(zip(uris, captions, strict=True)))
             pictures[SHEET] = "label_suspects.jpg"
         write_report(
             folder / "report.html",
@@ -133,17 +133,17 @@ class Evaluation(Stage):
                 "p_predicted": probabilities[found, predicted].round(4),
             }
         )
-        return suspects.astype({"predicted": "str"}), len(table)
+        return suspects.astype({"predicted": "str"}), int((~np.isnan(probabilities[:, 0])).sum())
 
     def verdicts(self, work: Work, held: Materialized) -> dict[str, Verdict]:
         """The label suspects, by where the images lie now."""
         import pandas as pd
 
         suspects = pd.read_parquet(held.artifact.path / SUSPECTS)
-        uris = uris_of(read_manifest(work.inputs["dataset"].path))
+        manifest = read_manifest(work.inputs["dataset"].path)
         rows = checks.rows_of(
             {
-                "image": suspects["id"].map(uris),
+                "image": places_of(manifest, suspects["id"]),
                 "label": suspects["label"],
                 "looks like": suspects["predicted"],
                 "p(label)": suspects["p_label"],

@@ -28,23 +28,27 @@ def held_out_probabilities(
         iterations: L-BFGS iterations at most.
 
     Returns:
-        (n, classes).
+        (n, classes); not a number for images whose class is in no other fold: nothing can be said of them.
     """
     import numpy as np
     import torch
 
     from tl_dagster.training.top_model import minimise
 
-    probabilities = np.zeros(targets.shape)
+    probabilities = np.full(targets.shape, np.nan)
+    labels = targets.argmax(1)
     for fold in np.unique(folds):
-        rest = torch.tensor(features[folds != fold], dtype=torch.float32)
-        mean, std = rest.mean(0), rest.std(0).clamp_min(1e-3)
+        rest = folds != fold
+        held_out = ~rest & np.isin(labels, labels[rest])
+        if not held_out.any():
+            continue
+        known = torch.tensor(features[rest], dtype=torch.float32)
+        mean, std = known.mean(0), known.std(0, unbiased=False).clamp_min(1e-3)
         start = torch.zeros(targets.shape[1], features.shape[1] + 1)
-        wanted = torch.from_numpy(targets[folds != fold])
-        parameters = minimise(rest.sub_(mean).div_(std), wanted, l2, start, None, iterations)
-        held_out = (torch.tensor(features[folds == fold], dtype=torch.float32) - mean) / std
-        logits = held_out @ parameters[:, :-1].T + parameters[:, -1]
-        probabilities[folds == fold] = logits.softmax(1).numpy()
+        parameters = minimise(known.sub_(mean).div_(std), torch.from_numpy(targets[rest]), l2, start, None, iterations)
+        unseen = (torch.tensor(features[held_out], dtype=torch.float32) - mean) / std
+        logits = unseen @ parameters[:, :-1].T + parameters[:, -1]
+        probabilities[held_out] = logits.softmax(1).numpy()
     return probabilities
 
 
@@ -52,15 +56,16 @@ def contradicted(probabilities: "np.ndarray", labels: "np.ndarray") -> "np.ndarr
     """Row numbers of the images whose prediction contradicts their label, the strongest contradiction first.
 
     Args:
-        probabilities: (n, classes), held out.
+        probabilities: (n, classes), held out; not a number where nothing is known.
         labels: (n,) class numbers.
     """
     import numpy as np
 
-    rows = np.arange(len(labels))
-    counts = np.bincount(labels, minlength=probabilities.shape[1])
-    own = np.bincount(labels, probabilities[rows, labels], minlength=probabilities.shape[1]) / np.maximum(counts, 1)
-    confident = np.where(probabilities >= own, probabilities, 0)
+    known = np.flatnonzero(~np.isnan(probabilities[:, 0]))
+    own, counts = np.zeros(probabilities.shape[1]), np.bincount(labels[known], minlength=probabilities.shape[1])
+    np.add.at(own, labels[known], probabilities[known, labels[known]])
+    own /= np.maximum(counts, 1)
+    confident = np.where(probabilities >= own, probabilities, 0)  # what is not a number is not confident
     best = confident.argmax(1)
     against = np.flatnonzero((confident.max(1) > 0) & (best != labels) & (probabilities.argmax(1) != labels))
     margin = probabilities[against, labels[against]] - probabilities[against, best[against]]

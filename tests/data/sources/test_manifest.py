@@ -3,6 +3,8 @@
 import os
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.data.sources.conftest import labels_of, png, write_tree
@@ -100,3 +102,11 @@ def test_damaged_tables(tmp_path, listing, name):
 def test_missing_tables(listing, fields, words):
     with pytest.raises(InputError, match=words):
         listing("manifest", "nowhere.csv", **fields)
+
+
+def test_an_empty_group_in_parquet_does_not_rename_the_others(tmp_path, listing):
+    rows = {"uri": ["a.png", "b.png", "c.png"], "label": ["x", "y", "y"], "group": [1, 2, None]}
+    pq.write_table(pa.table(rows), tmp_path / "images.parquet")
+    write_tree(tmp_path, {name: png(number) for number, name in enumerate(rows["uri"])})
+    listed = listing("manifest", "images.parquet", group="group")
+    assert listed["group"].tolist()[:2] == ["1", "2"] and pd.isna(listed["group"].tolist()[2])

@@ -17,9 +17,9 @@ from tests.data.sources.test_parquet import structs, write
 from tests.data.sources.test_webdataset import samples
 from tl_dagster import InputError
 from tl_dagster.data import files
-from tl_dagster.data.files import UnreachableError
 from tl_dagster.data.index import Index
 from tl_dagster.data.manifest import identify
+from tl_dagster.data.remote import UnreachableError
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tl_dagster.data.files import DAMAGED, as_text, is_remote, local_uri, path_of, shown, tar_uri, zip_uri
+from tl_dagster.data.files import DAMAGED, as_text, change_of, local_uri, path_of, tar_uri, zip_uri
 from tl_dagster.data.kept import CHUNK, Kept, Place
+from tl_dagster.data.remote import is_remote
 from tl_dagster.data.sources.base import CLIMBS, SPLITS, Patterned, Row, climbs_out, may_be_image, named
-from tl_dagster.errors import InputError
+from tl_dagster.errors import InputError, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,4 +165,4 @@ def plain_tar(path: Path, stamp: str, kept: Kept) -> Path:
             raise InputError(f"source.path: {path} is damaged: {error}; copy it anew") from error
 
     name = f"{path.name.partition('.')[0]}.tar"
-    return kept.file(kept.path(local_uri(path), stamp or str(path.stat().st_mtime_ns), name=name), unpack)
+    return kept.file(kept.path(local_uri(path), stamp or change_of(path.stat()), name=name), unpack)

@@ -75,6 +75,10 @@ class ImageSource(Settings, ABC):
         """Whether it is still there, when its files cannot be read any more."""
         return True
 
+    def grouping(self) -> list[str | None]:
+        """The settings that groups come from: with others, near copies are grouped anew."""
+        return [getattr(self, "group", None), getattr(self, "pattern", None)]
+
     def signature(self, place: Place) -> object:
         """Changes when the source does; found without reading images (JSON-serialisable)."""
         return digest_columns(self.listing(place).sort_values("uri"))
@@ -150,7 +154,8 @@ def table_of(rows: "dict[str, Any] | pd.DataFrame") -> "pd.DataFrame":
         if column not in frame:
             frame[column] = None
     texts = {column: "str" for column in COLUMNS if column != "confidence"}
-    return frame[list(COLUMNS)].astype({**texts, "confidence": "float64"})
+    frame = frame[list(COLUMNS)].astype({**texts, "confidence": "float64"})
+    return frame.assign(group=frame["group"].where(frame["group"] != "", None).astype("str"))
 
 
 def may_be_image(path: str) -> bool:

@@ -8,20 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from tl_dagster.data.files import (
-    as_text,
-    find,
-    is_remote,
-    local_uri,
-    path_of,
-    remote_stamp,
-    remote_stamps,
-    shown,
-    stamp_of,
-)
+from tl_dagster.data.files import as_text, local_uri, path_of, stamp_of
 from tl_dagster.data.kept import Place
+from tl_dagster.data.remote import find, is_remote, remote_stamp, remote_stamps
 from tl_dagster.data.sources.base import Patterned, Row, named
-from tl_dagster.errors import InputError
+from tl_dagster.errors import InputError, shown
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,10 +9,11 @@ from urllib.parse import quote
 
 from pydantic import Field, field_validator, model_validator
 
-from tl_dagster.data.files import DAMAGED, is_remote, is_web, local_uri, path_of, remote_stamps, shown, stamp_of
+from tl_dagster.data.files import DAMAGED, local_uri, path_of, stamp_of
 from tl_dagster.data.kept import Place
+from tl_dagster.data.remote import is_remote, is_web, remote_stamps
 from tl_dagster.data.sources.base import Patterned, split_named, table_of
-from tl_dagster.errors import InputError, nearest
+from tl_dagster.errors import InputError, nearest, shown
 from tl_dagster.settings import Settings
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class ManifestSource(Patterned):
             if column not in table.columns:
                 raise InputError(f"source.{field}: {path} has no column '{column}': {nearest(column, table.columns)}")
         needed = [self.uri] if self.pattern is not None else [self.uri, self.label]
-        missing = table[needed].isna().any(axis=1)
+        missing = (table[needed].isna() | (table[needed] == "")).any(axis=1)
         if missing.any():
             line = int(missing.to_numpy().argmax())
             names = " or ".join(f"'{name}'" for name in needed)
@@ -145,18 +146,21 @@ class ManifestSource(Patterned):
 
     def _read(self, path: Path) -> "pd.DataFrame":
         import pandas as pd
+        import pyarrow.parquet as pq
 
         separator = self.separator or {".tsv": "\t", ".tab": "\t"}.get(path.suffix.lower(), ",")
         try:
             if path.suffix.lower() == ".parquet":
-                return pd.read_parquet(path)
+                # Or one empty cell would turn group 1 into group 1.0, and move its images.
+                table: pd.DataFrame = pq.ParquetFile(path).read().to_pandas(integer_object_nulls=True)
+                return table
             return pd.read_csv(
                 path,
                 sep=r"\s+" if separator == "whitespace" else separator,
                 names=self.columns,
                 header=None if self.columns else "infer",
                 index_col=False,
-                dtype="str",  # or one empty cell would turn group 1 into group 1.0, and move its images
+                dtype="str",
                 keep_default_na=False,
                 na_values=[""],
                 encoding="utf-8-sig",

@@ -7,12 +7,12 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tl_dagster.data.files import shown
+from tl_dagster.data.files import change_of
 from tl_dagster.data.kept import Place, write_tar
 from tl_dagster.data.sources.archive import tar_members
 from tl_dagster.data.sources.base import SPLITS, ImageSource, split_named, table_of
 from tl_dagster.data.sources.shards import expand
-from tl_dagster.errors import InputError, nearest
+from tl_dagster.errors import InputError, nearest, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +70,7 @@ class ParquetSource(ImageSource):
                 column = getattr(self, field)
                 if column is not None and column not in columns:
                     raise InputError(f"source.{field}: {path} has no column '{column}': {nearest(column, columns)}")
-            kept = place.kept.path(uri, stamp or str(path.stat().st_mtime_ns), self.image, name=f"{path.stem}.tar")
+            kept = place.kept.path(uri, stamp or change_of(path.stat()), self.image, name=f"{path.stem}.tar")
             place.kept.file(kept, lambda file: self._unpack(table, file))
             chosen = {column: None for column in (self.label, self.group, self.split) if column is not None}
             told = pq.read_table(path, columns=list(chosen)).to_pandas(integer_object_nulls=True)

@@ -3,9 +3,10 @@
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from tl_dagster.data.files import filesystem, find, is_remote, local_uri, name_of, path_of, retrying, shown
+from tl_dagster.data.files import local_uri, name_of, path_of
+from tl_dagster.data.remote import filesystem, find, is_remote, retrying
 from tl_dagster.data.sources.base import named
-from tl_dagster.errors import InputError
+from tl_dagster.errors import InputError, shown
 
 __all__ = ["expand"]
 

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from tl_dagster.data.files import name_of, read, shown
+from tl_dagster.data.files import name_of, read
 from tl_dagster.data.kept import Place
 from tl_dagster.data.sources.archive import tar_members
 from tl_dagster.data.sources.base import SPLITS, ImageSource, may_be_image, named, table_of
 from tl_dagster.data.sources.shards import expand
-from tl_dagster.errors import InputError
+from tl_dagster.errors import InputError, shown
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,0 +1,194 @@
+"""Files in buckets and on servers, through fsspec. Its own configuration holds credentials and endpoints.
+
+What may pass is asked again; what does not answer in the end is one clear error.
+"""
+
+import errno
+import html
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from tl_dagster.errors import InputError, shown
+
+__all__ = [
+    "REQUESTS",
+    "UnreachableError",
+    "filesystem",
+    "find",
+    "is_remote",
+    "is_web",
+    "remote_stamp",
+    "remote_stamps",
+    "retrying",
+]
+
+T = TypeVar("T")
+ATTEMPTS = 5
+FIRST_WAIT = 0.5  # seconds; doubles with each attempt
+CONNECT_SECONDS, READ_SECONDS = 10, 30  # without an answer; fsspec alone would hold a thread for five minutes
+REQUESTS = 16  # at once, where a server has to be asked for each file
+
+
+class UnreachableError(InputError):
+    """A server or bucket that did not answer although it was asked several times."""
+
+
+def is_remote(uri: str) -> bool:
+    """Whether fsspec reads it."""
+    return "://" in uri and not uri.startswith(("file://", "zip://", "tar://"))
+
+
+def is_web(uri: str) -> bool:
+    """Whether it is a URL of the web, where names are percent-encoded."""
+    return uri.startswith(("http://", "https://"))
+
+
+def remote_stamp(info: Mapping[str, Any]) -> str | None:
+    """What changes when a remote file does (its etag, generation or time, and its size); None where nothing tells."""
+    for field in ("ETag", "etag", "generation", "LastModified", "Last-Modified", "mtime", "updated"):
+        if info.get(field):
+            return f"{info.get('size')}:{info[field]}"
+    return None
+
+
+def remote_stamps(urls: Sequence[str]) -> Iterator[tuple[str | None, str | None]]:
+    """(stamp, problem) of each remote file.
+
+    Raises:
+        UnreachableError: a server did not answer.
+    """
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        yield from pool.map(_asked, urls)
+
+
+def find(url: str) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """(path below it, address, what the server tells) of all files under a remote folder, sorted.
+
+    Raises:
+        OSError: the folder is not there, or not allowed.
+        UnreachableError: a server did not answer.
+    """
+    files, top = filesystem(url)
+    top = top.rstrip("/")
+    infos = _crawled(files, top) if is_web(url) else retrying(lambda: files.find(top, detail=True), url).values()
+    below = [(info["name"].removeprefix(f"{top}/"), info) for info in infos if info["name"].startswith(f"{top}/")]
+    found = [
+        (unquote(path) if is_web(url) else path, files.unstrip_protocol(info["name"]), info)
+        for path, info in below
+        if not path.endswith("/")  # what consoles of buckets write for a folder
+    ]
+    return sorted(found, key=lambda each: each[:2])
+
+
+def _crawled(files: Any, top: str) -> Collection[Mapping[str, Any]]:
+    """The files that a web server's index pages link to; fsspec's own walk leaves out what does not answer."""
+    found: dict[str, Mapping[str, Any]] = {}
+    folders, seen = [top], {unquote(top)}
+    while folders:
+        folder = f"{folders.pop()}/"
+        for info in retrying(partial(files.ls, folder), folder):
+            name = html.unescape(info["name"]).rstrip("/")
+            path = unquote(name)
+            if path in seen or "?" in name or {".", ".."} & set(path.split("/")):
+                continue  # a page's links to itself, to its other orders and to the folders above it
+            seen.add(path)
+            if info["type"] == "directory":
+                folders.append(name)
+            else:
+                found[name] = {**info, "name": name}
+    return found.values()
+
+
+def _asked(url: str) -> tuple[str | None, str | None]:
+    files, path = filesystem(url)
+    try:
+        return remote_stamp(retrying(lambda: files.info(path), url)), None
+    except OSError as error:
+        return None, f"cannot be read: {error}"
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """The filesystem of fsspec for a URL, and the path in it.
+
+    Raises:
+        InputError: the protocol is unknown, or the package for it is not installed.
+    """
+    import fsspec
+
+    protocol = url.partition("://")[0]
+    try:
+        kind = fsspec.get_filesystem_class(protocol)
+        options = fsspec.config.apply_config(kind, kind._get_kwargs_from_urls(url))
+        for name, limits in _limits(protocol).items():
+            options[name] = {**limits, **options.get(name, {})}
+        files = kind(**options)
+    except ImportError as error:
+        extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}.get(protocol)
+        install = f"pip install 'tl-dagster[{extra}]'" if extra else str(error)
+        raise InputError(f"{shown(url)}: {protocol}:// needs another package: {install}") from error
+    except ValueError as error:
+        raise InputError(f"{shown(url)}: {error}; use a path, https://, s3:// or gs://") from error
+    files.invalidate_cache()  # a process may live for weeks: what a bucket held then is no answer
+    # Not fsspec's url_to_fs: it would take "::" in a name for a chain of addresses.
+    return files, kind._strip_protocol(url)
+
+
+def _limits(protocol: str) -> dict[str, dict[str, Any]]:
+    """How long a filesystem's client waits, under the names of its options."""
+    if protocol in ("http", "https"):
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
+        return {"client_kwargs": {"timeout": timeout}}
+    if protocol in ("s3", "s3a"):
+        waits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
+        return {"config_kwargs": {**waits, "retries": {"max_attempts": 1}}}
+    return {}
+
+
+def retrying(ask: Callable[[], T], url: str) -> T:
+    """Ask a server, again after 0.5, 1, 2 and 4 s (with jitter) when it fails in a way that may pass.
+
+    Raises:
+        OSError: the server's answer is no (not there, not allowed).
+        UnreachableError: it still fails the fifth time.
+    """
+    import tenacity
+
+    attempts = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        wait=tenacity.wait_exponential(FIRST_WAIT) + tenacity.wait_random(0, FIRST_WAIT / 2),
+        retry=tenacity.retry_if_exception(_may_pass),
+        reraise=True,
+    )
+    try:
+        return attempts(ask)
+    except Exception as error:
+        if _may_pass(error):
+            raise UnreachableError(
+                f"{shown(url)} did not answer in {ATTEMPTS} attempts ({type(error).__name__}: {error}); what was read "
+                "before is kept: check the network and the server, and run again"
+            ) from error
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        return _may_pass(error.__cause__)  # fsspec says "not found" of a web server that does not answer, too
+    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | ValueError | TypeError):
+        return False
+    if "Credentials" in type(error).__name__ or getattr(error, "errno", None) == errno.ENOSPC:
+        return False
+    status = _status(error)
+    return not (isinstance(status, int) and 400 <= status < 500 and status not in (408, 429))
+
+
+def _status(error: BaseException) -> object:
+    """The HTTP status of an answer, where botocore, aiohttp and gcsfs put it."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return getattr(error, "status", None) or getattr(error, "code", None)
