@@ -15,7 +15,7 @@ def machine() -> dict[str, Any]:
     """The machine that a figure belongs to."""
     import torch
 
-    from tl_dagster.features.extraction import processors
+    from tl_dagster.features.hardware import processors
 
     cpu = next(
         (line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor()

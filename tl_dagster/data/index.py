@@ -17,7 +17,7 @@ from tl_dagster.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LOOK_COLUMNS", "Index", "Read"]
+__all__ = ["LOOK_COLUMNS", "NUMBERS", "Index", "Read"]
 
 LOOK_COLUMNS = [field.name for field in fields(Look)]
 TEXTS = {"uri": "str", "stamp": "str", "id": "str", "format": "str", "perceptual": "str", "problem": "str"}
@@ -43,7 +43,6 @@ class Index:
         import pandas as pd
         import pyarrow.parquet as pq
 
-        empty = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in {**TEXTS, **NUMBERS}.items()})
         while True:
             shards = self._shards()
             try:
@@ -51,9 +50,8 @@ class Index:
                 break
             except FileNotFoundError:  # another run has joined the shards meanwhile
                 continue
-        rows: pd.DataFrame = pd.concat(tables, ignore_index=True) if tables else empty
-        rows = rows.astype({**TEXTS, **NUMBERS}).drop_duplicates("uri", keep="last", ignore_index=True)
-        return rows
+        rows: pd.DataFrame = pd.concat(tables) if tables else pd.DataFrame(columns=[*TEXTS, *NUMBERS])
+        return rows.astype({**TEXTS, **NUMBERS}).drop_duplicates("uri", keep="last", ignore_index=True)
 
     def append(self, read: Sequence[Read], known: "pd.DataFrame") -> "pd.DataFrame":
         """Write what was read as one shard; returns its rows.

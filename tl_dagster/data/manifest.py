@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tl_dagster.data.decoding import image_id, look
 from tl_dagster.data.files import read
-from tl_dagster.data.index import LOOK_COLUMNS, Index, Read
+from tl_dagster.data.index import LOOK_COLUMNS, NUMBERS, Index, Read
 from tl_dagster.data.remote import REQUESTS, is_remote
 from tl_dagster.errors import InputError, shown
 from tl_dagster.identity import digest, digest_columns
@@ -70,7 +70,7 @@ def _joined(listing: "pd.DataFrame", known: "pd.DataFrame", just_read: "pd.Serie
         same |= joined["uri"].isin(just_read)
     for column in ("id", "problem", "format", "perceptual"):
         joined[column] = joined[column].where(same, None)
-    for column in ("bytes", "width", "height", "brightness", "contrast"):
+    for column in NUMBERS:
         joined[column] = joined[column].where(same, 0).fillna(0).astype(known[column].dtype)
     joined["problem"] = joined["told"].where(joined["told"].notna(), joined["problem"])
     for column in ("format", "perceptual"):

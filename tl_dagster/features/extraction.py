@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tl_dagster.data.augmentation import Views
 from tl_dagster.data.decoding import Resize, read_verified
 from tl_dagster.features.cache import Column
+from tl_dagster.features.hardware import processors
 from tl_dagster.progress import Progress
 from tl_dagster.spec import Compute
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["View", "autocast_dtype", "batches", "extract", "processors"]
+__all__ = ["View", "autocast_dtype", "batches", "extract"]
 
 FLUSH_SECONDS = 5.0
 FLUSH_BYTES = 64 * 2**20
@@ -42,11 +43,6 @@ class View:
     image_id: str
     index: int
     key: str
-
-
-def processors() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def autocast_dtype(precision: str) -> "torch.dtype":

@@ -1,10 +1,11 @@
 """What the processor can do, found out without importing torch."""
 
+import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["resolve_precision"]
+__all__ = ["processors", "resolve_precision"]
 
 
 def resolve_precision(declared: Literal["auto", "fp32", "bf16"]) -> Literal["fp32", "bf16"]:
@@ -21,3 +22,8 @@ def _cpu_flags() -> set[str]:
     except OSError:
         return set()
     return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
+
+
+def processors() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,10 +10,10 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from tl_dagster.disk import replacing
 from tl_dagster.errors import InputError
 from tl_dagster.features.catalogue import BackboneInfo, weights_tag
 from tl_dagster.spec import Backbone
@@ -142,24 +142,18 @@ def _downloaded(url: str, expected: str) -> Weights:
 def _fetch(url: str, path: Path, expected: str) -> None:
     if not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
         raise InputError(f"backbone.weights: {url}: only https:// is downloaded")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     last: Exception | None = None
-    try:
-        for attempt in range(ATTEMPTS):
-            time.sleep(0 if attempt == 0 else 2.0**attempt)
-            try:
+    for attempt in range(ATTEMPTS):
+        time.sleep(0 if attempt == 0 else 2.0**attempt)
+        try:
+            with replacing(path) as partial:
                 with urllib.request.urlopen(url, timeout=30) as answer, partial.open("wb") as file:  # noqa: S310  (checked above)
                     shutil.copyfileobj(answer, file)
-            except urllib.error.HTTPError as error:
-                last = error
-                break  # the server has answered: asking again changes nothing
-            except OSError as error:
-                last = error
-                continue
-            _checked(partial, expected or None)
-            partial.replace(path)
+                _checked(partial, expected or None)
             return
-    finally:
-        partial.unlink(missing_ok=True)
+        except urllib.error.HTTPError as error:
+            last = error
+            break  # the server has answered: asking again changes nothing
+        except OSError as error:
+            last = error
     raise InputError(f"cannot download {url} ({last}); without a network, put the file at {path} yourself")

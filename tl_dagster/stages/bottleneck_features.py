@@ -10,7 +10,7 @@ from tl_dagster.artifacts import ArtifactStore, Materialized, Outcome
 from tl_dagster.data.augmentation import Views
 from tl_dagster.data.decoding import DECODE_RECIPE
 from tl_dagster.data.manifest import places_of, uris_of
-from tl_dagster.features.cache import Column
+from tl_dagster.features.cache import Column, side_by_side
 from tl_dagster.features.catalogue import BackboneInfo, look_up
 from tl_dagster.features.extraction import View, extract
 from tl_dagster.features.hardware import resolve_precision
@@ -199,7 +199,6 @@ def _near_identical(
     table: "pd.DataFrame", columns: list[Column], manifest: "pd.DataFrame", folder: Path
 ) -> tuple[int, dict[str, str]]:
     """Write which images lie near one of another split, and a sheet of them; how many, and the sheet."""
-    import numpy as np
     import pandas as pd
 
     from tl_dagster.features.copies import nearest
@@ -209,11 +208,7 @@ def _near_identical(
     parts = []
     for others, held_out in (("train", ["validation", "test"]), ("validation", ["test"])):
         left, right = plain[plain["split"] == others], plain[plain["split"].isin(held_out)]
-        values = [
-            np.concatenate([column.read(part["key"].tolist())[:] for column in columns], axis=1)
-            for part in (left, right)
-        ]
-        rows, places, distance = nearest(*values)
+        rows, places, distance = nearest(*(side_by_side(columns, part["key"].tolist()) for part in (left, right)))
         part = right.iloc[rows][["id", "split"]].reset_index(drop=True)
         parts.append(part.assign(other=left["id"].to_numpy()[places], other_split=others, distance=distance.round(3)))
     pairs = pd.concat(parts, ignore_index=True)

@@ -14,7 +14,7 @@ from tl_dagster.data.manifest import content_digest, identify, set_copies_aside,
 from tl_dagster.data.sources import list_images
 from tl_dagster.disk import write_atomically
 from tl_dagster.errors import InputError, shown
-from tl_dagster.features.extraction import processors
+from tl_dagster.features.hardware import processors
 from tl_dagster.identity import digest, digest_columns
 from tl_dagster.stages import checks
 from tl_dagster.stages.base import Stage, Verdict, Work

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_dagster.artifacts import ArtifactStore, Materialized, Outcome
+from tl_dagster.features.cache import side_by_side
 from tl_dagster.stages.augmented_splits import read_views
 from tl_dagster.stages.base import Stage, Work
 from tl_dagster.stages.bottleneck_features import open_columns
@@ -78,11 +79,9 @@ def read_features(features: "Artifact", store: ArtifactStore, rows: "np.ndarray 
         store: where the feature cache is.
         rows: (views,) row numbers of the table of views; all when not given.
     """
-    import numpy as np
-
     table = read_views(features.path)
     keys = (table if rows is None else table.iloc[rows])["key"].tolist()
-    return np.concatenate([column.read(keys)[:] for _, column in open_columns(features.path, store)], axis=1)
+    return side_by_side([column for _, column in open_columns(features.path, store)], keys)
 
 
 def read_head(path: Path) -> "dict[str, torch.Tensor]":
