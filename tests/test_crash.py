@@ -1,10 +1,12 @@
 """kill -9 at any moment: the next run finishes, keeps what was flushed, and gives the same rows."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from tests.conftest import Pipeline
 from tl_dagster.stages.top_model import read_features
@@ -14,12 +16,12 @@ import sys, dagster as dg
 from pathlib import Path
 from tl_dagster import *
 from tl_dagster.data import files, manifest
-from tl_dagster.features import extraction
+from tl_dagster.features import extraction, loading
 files.SETTLED_SECONDS = -1.0
 manifest.FLUSH_SECONDS = 0.0
 manifest.PART = 2
 extraction.FLUSH_SECONDS = 0.0
-extraction._worth_compiling = lambda *_: False
+loading.PROCESSES_FROM = 0
 defs = dg.Definitions.merge(
     definitions_of(Declaration.model_validate({settings!r}), Path(".")),
     dg.Definitions(resources={{"artifacts": ArtifactIOManager(root={root!r})}}),
@@ -32,12 +34,27 @@ with dg.instance_for_test() as instance:
 def kill_when(pipeline: Pipeline, pattern: str, count: int) -> None:
     """Run the pipeline in a process of its own and kill it as soon as the store holds so many files."""
     code = CODE.format(settings=pipeline.settings, root=str(pipeline.store.root))
-    running = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    running = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, start_new_session=True)
     while len(list(pipeline.store.root.glob(pattern))) < count:
         assert running.poll() is None
         time.sleep(0.001)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
+    for _ in range(100):  # its workers end by themselves
+        if not (left := processes_of(running.pid)):
+            return
+        time.sleep(0.1)
+    raise AssertionError(left)
+
+
+def processes_of(session: int) -> list[str]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, number = stat.read_text().rpartition(")")[2].split()[:4]
+            if number == str(session) and state != "Z":
+                found.append(stat.parent.name)
+    return found
 
 
 def test_killed_while_reading(pipeline: Pipeline, monkeypatch):
@@ -51,7 +68,7 @@ def test_killed_while_reading(pipeline: Pipeline, monkeypatch):
 
 def test_killed_while_extracting(pipeline: Pipeline, tmp_path):
     pipeline.settings["compute"] = {"batch_size": 4}
-    kill_when(pipeline, "features/*/*.arrow", 6)
+    kill_when(pipeline, "features/*/*.arrow", 20)
     assert not pipeline.held().get("bottleneck_features")
 
     assert pipeline.run().success

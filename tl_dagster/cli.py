@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from tl_dagster.artifacts import ArtifactStore, Materialized
 from tl_dagster.errors import InputError, nearest
-from tl_dagster.housekeeping import prune_features
+from tl_dagster.housekeeping import prune, stats, title, verify
 from tl_dagster.stages import STAGES
 
 __all__ = ["main", "summary"]
@@ -64,14 +67,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show.add_argument("pipeline")
     show.add_argument("--json", action="store_true", help="as JSON")
     cache = commands.add_parser("cache", help="the feature cache").add_subparsers(dest="action", required=True)
-    prune = cache.add_parser("prune", help="delete the features of images that no pipeline's dataset holds any more")
-    prune.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    cache.add_parser("stats", help="what is cached, how large it is, and which pipelines use it")
+    cache.add_parser("verify", help="read everything; damaged shards are set aside, and computed anew by the next run")
+    pruning = cache.add_parser("prune", help="delete the features of images that no pipeline's dataset holds any more")
+    pruning.add_argument("--unused", action="store_true", help="instead: what no pipeline's present models use")
+    pruning.add_argument(
+        "--older-than", type=float, metavar="DAYS", help="instead: what was not used for so long; with --unused, both"
+    )
+    pruning.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
     given = parser.parse_args(arguments)
     _default_home()
     try:
         if given.command == "cache":
-            rows, size = prune_features(ArtifactStore(), dry_run=given.dry_run)
-            sys.stdout.write(f"{rows:,} rows, {size / 1e6:,.1f} MB {'would be ' if given.dry_run else ''}deleted\n")
+            _cache(given, ArtifactStore())
             return
         if given.command == "run":
             _run(given.pipeline)
@@ -82,6 +90,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.write(json.dumps(answer, indent=1) + "\n")
     else:
         _print(answer)
+
+
+def _cache(given: argparse.Namespace, store: ArtifactStore) -> None:
+    if given.action == "stats":
+        _print_cache(store)
+    elif given.action == "verify":
+        damaged = verify(store, _say)
+        sys.stdout.writelines(f"damaged, set aside: {problem}\n" for problem in damaged)
+        sys.stdout.write(
+            f"{len(damaged)} damaged shards; their rows are computed anew by the next run\n" * bool(damaged)
+        )
+        sys.exit(1 if damaged else 0)
+    else:
+        freed = prune(store, unused=given.unused, older_than=given.older_than, dry_run=given.dry_run)
+        would = "would be " if given.dry_run else ""
+        sys.stdout.write(f"{freed.rows:,} rows, {freed.size / 1e6:,.1f} MB {would}deleted\n")
+        if freed.busy:
+            sys.stdout.write(f"{freed.busy} recipes are being computed just now, and were passed over\n")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+def _print_cache(store: ArtifactStore) -> None:
+    table = Table(title=f"feature cache of {store.root}")
+    for column in ("features", "rows", "MB", "shards", "last used", "pipelines"):
+        table.add_column(column, justify="left" if column in ("features", "pipelines") else "right")
+    held = stats(store)
+    for each in held:
+        numbers = (f"{each.rows:,}", f"{each.size / 1e6:,.1f}", f"{each.shards:,}", f"{each.days:.1f} d ago")
+        table.add_row(title(each.column), *numbers, ", ".join(each.pipelines))
+    total = (f"{sum(each.rows for each in held):,}", f"{sum(each.size for each in held) / 1e6:,.1f}")
+    table.add_row("all", *total, f"{sum(each.shards for each in held):,}")
+    _console().print(table)
 
 
 def _default_home() -> None:
@@ -126,11 +169,12 @@ def _names(path: Path) -> list[str]:
     return [str((each.get("attributes") or {}).get("name", path.parent.name)) for each in documents]
 
 
-def _print(answer: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 110)
 
-    console = Console(width=None if sys.stdout.isatty() else 110)
+
+def _print(answer: dict[str, Any]) -> None:
+    console = _console()
     assets = answer["assets"]
     table = Table(title=f"{answer['pipeline']}: assets")
     for column in ("asset", "", "computed", "reused", "seconds"):

@@ -2,11 +2,12 @@
 
 import contextlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["replacing", "sync", "write_atomically"]
+__all__ = ["free", "replacing", "sync", "used", "write_atomically"]
 
 
 @contextlib.contextmanager
@@ -36,3 +37,15 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def free(path: Path) -> int:
+    """Bytes free on the disk of a folder that need not be there yet."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def used(path: Path) -> int:
+    """Bytes of all files under a folder."""
+    return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())

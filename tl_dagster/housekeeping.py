@@ -1,32 +1,149 @@
-"""What may be deleted from a store: features of images that left every dataset."""
+"""What a store's feature cache holds, whether it is whole, and what of it may be deleted."""
 
-import json
-from typing import TYPE_CHECKING
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 from tl_dagster.artifacts import ArtifactStore
-from tl_dagster.features.cache import Column
+from tl_dagster.disk import used
+from tl_dagster.features.cache import Column, columns_of
 from tl_dagster.stages.augmented_splits import AugmentedSplits, read_views
+from tl_dagster.stages.bottleneck_features import BottleneckFeatures, columns_used
 from tl_dagster.stages.dataset import Dataset, read_manifest
+from tl_dagster.stages.fine_tuned_model import FineTunedModel, activations_used
 
-if TYPE_CHECKING:
-    pass
+__all__ = ["Freed", "Held", "prune", "stats", "title", "verify"]
 
-__all__ = ["prune_features"]
+DAY = 86_400.0
 
 
-def prune_features(store: ArtifactStore, *, dry_run: bool = False) -> tuple[int, int]:
-    """Delete the cached features of images that no pipeline's dataset holds any more.
+@dataclass(frozen=True)
+class Held:
+    """One recipe of the cache: backbone, layer, pooling, precision.
 
-    Rows of present images stay, also those of settings that are not in use now. An image that comes back is computed
-    anew. Nothing else should use the store meanwhile.
+    Attributes:
+        column: its rows.
+        rows: how many.
+        size: bytes on disk.
+        shards: files.
+        days: since its rows were last read or written.
+        pipelines: whose present features or models use it.
+    """
+
+    column: Column
+    rows: int
+    size: int
+    shards: int
+    days: float
+    pipelines: tuple[str, ...]
+
+
+@dataclass
+class Freed:
+    """What was (or would be) deleted: rows and bytes, and the recipes that a running extraction kept from it."""
+
+    rows: int = 0
+    size: int = 0
+    busy: int = 0
+
+
+def stats(store: ArtifactStore) -> list[Held]:
+    """Every recipe of the feature cache, the largest first."""
+    users = _users(store)
+    held = []
+    for column in columns_of(store.root / "features"):
+        shards = column.shards()
+        days = (time.time() - column.last_used()) / DAY
+        pipelines = tuple(sorted(users.get(column.name, ())))
+        held.append(Held(column, sum(map(len, shards)), used(column.folder), len(shards), days, pipelines))
+    return sorted(held, key=lambda each: -each.size)
+
+
+def verify(store: ArtifactStore, tell: Callable[[str], None] = lambda line: None) -> list[str]:
+    """Read the whole feature cache; damaged shards are set aside, and their rows computed anew by the next run.
+
+    Args:
+        store: whose cache is read.
+        tell: told of each recipe.
+
+    Returns:
+        What is wrong with each damaged shard.
+    """
+    damaged = []
+    for column in columns_of(store.root / "features"):
+        tell(title(column))
+        damaged += [f"{column.folder.name}/{problem}" for problem in column.verify()]
+    return damaged
+
+
+def title(column: Column) -> str:
+    """A recipe in one line."""
+    recipe = column.recipe
+    return (
+        f"{recipe['backbone']} {recipe['tap']} {recipe['pooling']} {recipe['precision']} {recipe['resize']['size']} px"
+    )
+
+
+def prune(
+    store: ArtifactStore, *, unused: bool = False, older_than: float | None = None, dry_run: bool = False
+) -> Freed:
+    """Delete cached features: of images that no pipeline's dataset holds any more, or of whole recipes.
+
+    What comes back is computed anew. Recipes that a running extraction adds to are passed over.
 
     Args:
         store: whose feature cache is pruned.
+        unused: delete recipes that no pipeline's present features or models use.
+        older_than: delete recipes whose rows were not read or written for so many days; with ``unused``,
+            both must hold.
         dry_run: only count.
-
-    Returns:
-        Rows and bytes that are (or would be) freed.
     """
+    freed = Freed()
+    if unused or older_than is not None:
+        for held in stats(store):
+            if (held.pipelines and unused) or held.days < (older_than or 0):
+                continue
+            _locked(held.column, freed, partial(_delete, held.column, dry_run))
+        return freed
+    gone = _views_of_gone_images(store)
+    for column in columns_of(store.root / "features") if gone else []:
+        _locked(column, freed, partial(column.drop, gone, dry_run=dry_run))
+    return freed
+
+
+def _locked(column: Column, freed: Freed, delete: Callable[[], tuple[int, int]]) -> None:
+    from filelock import Timeout
+
+    try:
+        with column.lock.acquire(timeout=0):
+            rows, size = delete()
+    except Timeout:
+        freed.busy += 1
+        return
+    freed.rows, freed.size = freed.rows + rows, freed.size + size
+
+
+def _delete(column: Column, dry_run: bool) -> tuple[int, int]:
+    rows, size = sum(map(len, column.shards())), used(column.folder)
+    if not dry_run:
+        shutil.rmtree(column.folder)
+    return rows, size
+
+
+def _users(store: ArtifactStore) -> dict[str, set[str]]:
+    """Column → pipelines whose present features or models use it."""
+    users: dict[str, set[str]] = {}
+    for pipeline in (store.root / "refs").glob("*"):
+        for stage, of in ((BottleneckFeatures.name, columns_used), (FineTunedModel.name, activations_used)):
+            if held := store.read_ref(pipeline.name, stage):
+                for name in of(held.artifact.path):
+                    users.setdefault(name, set()).add(pipeline.name)
+    return users
+
+
+def _views_of_gone_images(store: ArtifactStore) -> set[bytes]:
     import pandas as pd
 
     present: set[str] = set()
@@ -36,12 +153,6 @@ def prune_features(store: ArtifactStore, *, dry_run: bool = False) -> tuple[int,
     artifacts = [path.parent for path in (store.root / "artifacts" / AugmentedSplits.name).glob("*/artifact.json")]
     views: list[pd.DataFrame] = [read_views(path)[["id", "key"]].drop_duplicates("key") for path in artifacts]
     if not views:
-        return 0, 0
+        return set()
     known = pd.concat(views).drop_duplicates("key")
-    gone = {bytes.fromhex(key) for key in known.loc[~known["id"].isin(present), "key"]}
-    rows = freed = 0
-    for described in (store.root / "features").glob("*/recipe.json"):
-        column = Column(store.root / "features", json.loads(described.read_text()))
-        dropped, size = column.drop(gone, dry_run=dry_run)
-        rows, freed = rows + dropped, freed + size
-    return rows, freed
+    return {bytes.fromhex(key) for key in known.loc[~known["id"].isin(present), "key"]}

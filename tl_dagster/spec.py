@@ -82,7 +82,10 @@ class Augmentation(Settings):
         None, description="albumentations transforms by name, in order, instead of a preset."
     )
     views: int = Field(4, ge=1, le=256, description="Views of each training image, the plain one included.")
-    test_views: int = Field(1, ge=1, le=256, description="Views averaged for validation and test images.")
+    test_views: Annotated[int, Field(ge=1, le=256)] | Literal["mirrored"] = Field(
+        1,
+        description="Views averaged for validation and test images; mirrored: the plain image and its mirror image.",
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the random augmentations.")
 
     @model_validator(mode="after")
@@ -91,10 +94,9 @@ class Augmentation(Settings):
         if most is not None and "views" not in self.model_fields_set and self.views > most:
             object.__setattr__(self, "views", most)
         for field in ("views", "test_views"):
-            if most is not None and getattr(self, field) > most:
-                raise ValueError(
-                    f"{field}: preset '{self.preset}' has {most} distinct views, not {getattr(self, field)}"
-                )
+            declared = getattr(self, field)
+            if most is not None and declared != "mirrored" and declared > most:
+                raise ValueError(f"{field}: preset '{self.preset}' has {most} distinct views, not {declared}")
         for step in self.transforms or []:
             if len(step) != 1:
                 raise ValueError(f"transforms: each step is one name with its arguments, got {sorted(step)}")
@@ -124,10 +126,14 @@ class Backbone(Settings):
     taps: list[str] = Field(
         ["penultimate"],
         min_length=1,
-        description="Where features are taken: stage1 (lower) … penultimate, or a module's name.",
+        description="Where features are taken: stage1, stage2, …; lower (the stage at half the depth); penultimate "
+        "or higher (before the dropped classifier); or the name of any module or node of the traced network.",
     )
-    pooling: Literal["avg", "max", "avg+max"] = Field(
-        "avg", description="Pooling over positions of a tap that is a map."
+    pooling: Literal["avg", "max", "avg+max", "grid2x2", "none"] = Field(
+        "avg",
+        description="How a tap that is a map becomes one row: avg, max, or avg+max over all positions (avg+max: side "
+        "by side); grid2x2: the averages of its four quarters side by side, which keep where things are; "
+        "none: the map itself, flattened: very wide.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it.")
 
@@ -192,8 +198,17 @@ class Checks(Settings):
 class Compute(Settings):
     """How the work is done. Results are equal up to the rounding of the precision."""
 
-    workers: int = Field(0, ge=0, le=256, description="Decoding threads; 0: one for each processor.")
-    batch_size: int = Field(32, ge=1, le=4096, description="Views in one forward pass.")
+    workers: int = Field(0, ge=0, le=256, description="Decoding processes; 0: one for each processor.")
+    batch_size: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="Views in one forward pass; 0: by device and image size. Halved where a GPU's "
+        "memory does not hold it.",
+    )
+    feature_cache_gb: float | None = Field(
+        None, gt=0, description="Disk for the whole feature cache of the store; not given: what is free."
+    )
     activation_cache_gb: float = Field(
         4.0,
         ge=0,
@@ -201,7 +216,8 @@ class Compute(Settings):
         "images are forwarded anew in each step: slower, and another model.",
     )
     compile: Literal["auto", "never"] = Field(
-        "auto", description="auto: torch.compile where a C++ compiler is at hand and the work is large enough."
+        "auto",
+        description="auto: the network is compiled when that is likely to save time, and a C++ compiler is there.",
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tl_dagster import InputError
-from tl_dagster.features.backbones import load, tail, tapped
+from tl_dagster.features.backbones import create, load, pool, tail, tapped
 from tl_dagster.features.catalogue import look_up
 from tl_dagster.features.weights import locate
 from tl_dagster.spec import Backbone
@@ -31,13 +31,14 @@ def test_by_name_with_seeded_weights(name, store):
     model = load(info, locate(backbone, info))
     size = info.preprocess["size"]
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    taps = [("penultimate", "avg"), *(("stage2", pooling) for pooling in ("avg", "avg+max", "grid2x2", "none"))]
     with torch.no_grad():
-        penultimate, pooled = tapped(model, [(info.module("penultimate"), "avg"), (info.module("stage2"), "avg+max")])(
-            images
-        )
+        outputs = tapped(model, [(info.module(tap), pooling) for tap, pooling in taps])(images)
         again = load(info, locate(backbone, info))(images)
+    penultimate = outputs[0]
     assert penultimate.shape == (2, width)
-    assert pooled.shape[0] == 2 and not pooled.requires_grad
+    assert [len(output[0]) for output in outputs] == [info.width(tap, pooling, size) for tap, pooling in taps]
+    assert not any(output.requires_grad for output in outputs)
     assert torch.equal(again.flatten(1) if again.ndim == 2 else again.mean((2, 3)), penultimate)
     assert not any(parameter.requires_grad for parameter in model.parameters()) and not model.training
 
@@ -66,11 +67,10 @@ def test_default_weights_know_a_photograph(store):
     assert weights.identity.startswith("57934424")
     from sklearn.datasets import load_sample_image
 
-    from tl_dagster.features.backbones import _fill, _read
-    from tl_dagster.features.describe import create
+    from tl_dagster.features.weights import fill
 
-    model = create(info.name)
-    _fill(model, _read(weights.path), info, weights)
+    model = create(info.name, 224)
+    fill(model, info, weights)
     photo = torch.from_numpy(load_sample_image("flower.jpg").copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
     photo = torch.nn.functional.interpolate(
         photo[:, :, 100:400, 150:450], size=(224, 224), mode="bicubic", antialias=True
@@ -88,3 +88,88 @@ def test_misfitting_weights_are_listed(store, tmp_path):
     info = look_up(backbone)
     with pytest.raises(InputError, match=r"missing .*features.0.bias.*unexpected .*strange"):
         load(info, locate(backbone, info))
+
+
+def test_a_trunk_serves_the_taps_below_its_end(store, tmp_path):
+    state = create("torchvision/resnet18", 224).state_dict()
+    torch.save(
+        {key: value for key, value in state.items() if not key.startswith(("layer4.", "fc."))}, tmp_path / "x.pth"
+    )
+    backbone = Backbone(name="torchvision/resnet18", weights=str(tmp_path / "x.pth"))
+    info = look_up(backbone)
+    weights = locate(backbone, info)
+    loaded = load(info, weights, ["lower", "stage4"]).state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in torch.load(weights.path, weights_only=True).items())
+    with pytest.raises(InputError, match=r"missing \['layer4.0.conv1.weight'.*enough for the taps stage1, .*stage4$"):
+        load(info, weights, ["lower", "penultimate"])
+
+
+def test_a_file_may_be_saved_inside_or_around_the_network(store, tmp_path):
+    state = create("torchvision/squeezenet1_1", 224).state_dict()
+    inside = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
+    for name, saved in (("in.pth", inside), ("around.pth", {f"module.{key}": value for key, value in state.items()})):
+        torch.save(saved, tmp_path / name)
+        backbone = Backbone(name="torchvision/squeezenet1_1", weights=str(tmp_path / name))
+        info = look_up(backbone)
+        loaded = load(info, locate(backbone, info)).state_dict()
+        assert torch.equal(loaded["features.0.weight"], state["features.0.weight"])
+
+
+@pytest.mark.parametrize("taps", [["stage4", "penultimate"], ["layer4.1.add", "lower", "layer4", "flatten"]])
+def test_modules_and_nodes_can_be_tapped_and_exported(taps, store):
+    backbone = Backbone(name="torchvision/resnet18", weights="random:0", image_size=64, taps=taps)
+    info = look_up(backbone)
+    model = load(info, locate(backbone, info))
+    network = tapped(model, [(info.module(tap), "none") for tap in taps]).eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        outputs = dict(zip(taps, network(images), strict=True))
+        exported = torch.export.export(network, (images,)).module()(images)
+        expected = model(images)
+    torch.testing.assert_close(list(outputs.values()), list(exported))
+    assert {tap: output.shape[1] for tap, output in outputs.items()} == {
+        tap: info.width(tap, "none", 64) for tap in taps
+    }
+    assert torch.equal(outputs[taps[-1]], expected)
+    if "layer4" in taps:
+        assert torch.equal(outputs["layer4.1.add"].relu(), outputs["layer4"])
+        assert info.is_below("layer3.1.relu", "layer4.1.add") and not info.is_below("layer4", "layer4.1.add")
+
+
+def test_lower_and_higher_name_places_in_any_network(store):
+    for name, lower in (("resnet18", "layer2"), ("squeezenet1_1", "features.4"), ("alexnet", "features.4")):
+        info = look_up(Backbone(name=f"torchvision/{name}"))
+        assert (info.module("lower"), info.module("higher")) == (lower, info.module("penultimate"))
+    with pytest.raises(InputError, match=r"has no tap 'layer4.1.ad': did you mean 'layer4.1.add'\? allowed: stage1"):
+        look_up(Backbone(name="torchvision/resnet18")).module("layer4.1.ad")
+    with pytest.raises(InputError, match=r"'layer4.1.add' is no module: allowed: stage1"):
+        look_up(Backbone(name="torchvision/resnet18")).frozen_through(Backbone(), "layer4.1.add")
+
+
+@pytest.mark.parametrize(
+    ("name", "width"), [("timm/deit_tiny_distilled_patch16_224", 192), ("timm/efficientvim_m1", 320)]
+)
+def test_networks_with_several_classifiers_lose_all(name, width, store):
+    backbone = Backbone(name=name, weights="random:0")
+    info = look_up(backbone)
+    model = load(info, locate(backbone, info))
+    assert len(info.classifiers) > 1
+    assert not any(list(model.get_submodule(path).parameters()) for path in info.classifiers)
+    with torch.no_grad():
+        (features,) = tapped(model, [(info.module("penultimate"), "avg")])(torch.rand(2, 3, info.size, info.size))
+    assert features.shape == (2, width) == (2, info.width("penultimate", "avg", info.size))
+
+
+def test_a_size_that_the_network_cannot_take_is_refused(store):
+    with pytest.raises(InputError, match=r"backbone.image_size: .* no images of 256 x 256 .* its own size is 224"):
+        look_up(Backbone(name="timm/vit_tiny_patch16_224", image_size=256))
+
+
+def test_grid_pooling_averages_quarters():
+    quarters = torch.arange(2 * 3 * 4.0).reshape(2, 3, 2, 2)
+    expected = quarters.flatten(2).transpose(1, 2).flatten(1)
+    maps = quarters.repeat_interleave(3, 2).repeat_interleave(3, 3) + torch.tensor([-1.0, 0, 1]).repeat(2)
+    tokens = torch.cat([torch.full((2, 5, 3), 99.0), maps.flatten(2).transpose(1, 2)], 1)  # a class token, registers
+    for values in (maps, maps.permute(0, 2, 3, 1), tokens):
+        torch.testing.assert_close(pool(values, "grid2x2"), expected)
+    assert torch.equal(pool(expected, "grid2x2"), expected)

@@ -1,14 +1,25 @@
 """The feature cache: rows written once, read back as they were."""
 
 import hashlib
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
 
 from tl_dagster import InputError
-from tl_dagster.features.cache import Column
+from tl_dagster.features.cache import Column, columns_of, locked
 
 RECIPE = {"backbone": "b", "tap": "t", "precision": "fp32"}
+HOLD = """
+import sys, time
+from pathlib import Path
+from tl_dagster.features.cache import Column, locked
+with locked([Column(Path(sys.argv[1]), {RECIPE})], print):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 def keys(*names):
@@ -24,7 +35,7 @@ def test_rows_come_back_in_any_order_from_several_shards(tmp_path):
     rows = Column(tmp_path, RECIPE).read(keys(*order))
     assert (rows[:] == values[order]).all()
     assert (rows[np.array([2, 0])] == values[[5, 9]]).all()
-    assert column.missing(keys(3, "new")) == [False, True]
+    assert column.missing(keys(3, "new")).tolist() == [False, True]
 
 
 def test_each_ingredient_has_its_own_column(tmp_path):
@@ -39,7 +50,7 @@ def test_half_written_shard_is_ignored(tmp_path):
     column = Column(tmp_path, RECIPE)
     column.write(keys(1), np.ones((1, 2)))
     (column.folder / ".killed").write_bytes(b"half")
-    assert column.missing(keys(1, 2)) == [False, True]
+    assert column.missing(keys(1, 2)).tolist() == [False, True]
 
 
 def test_refusals(tmp_path):
@@ -49,3 +60,61 @@ def test_refusals(tmp_path):
     column.write(keys(1), np.ones((1, 2)))
     with pytest.raises(InputError, match="materialize `bottleneck_features` again"):
         column.read(keys(2))
+
+
+def test_a_damaged_shard_is_set_aside_and_never_served(tmp_path):
+    column = Column(tmp_path, RECIPE)
+    for number in range(2):
+        column.write(keys(number), np.full((1, 4), number + 0.3))
+    path = column.shards()[0].path
+    flip(path, np.float32(column.shards()[0].values()[0, 0]).tobytes() * 4)
+    fresh = Column(tmp_path, RECIPE)
+    rows = fresh.read(keys(0, 1))
+    with pytest.raises(InputError, match=r"computes its 1 rows anew"):
+        rows[:]
+    assert path.with_name(path.name + ".damaged").exists()
+    assert sorted(Column(tmp_path, RECIPE).missing(keys(0, 1)).tolist()) == [False, True]
+
+
+def test_damaged_views_are_noticed_without_reading_values(tmp_path):
+    column = Column(tmp_path, RECIPE)
+    column.write(keys(1), np.ones((1, 4)))
+    flip(column.shards()[0].path, bytes.fromhex(keys(1)[0]))
+    fresh = Column(tmp_path, RECIPE)
+    assert fresh.missing(keys(1)).tolist() == [True]
+    assert "views' checksum differs" in fresh.damaged[0]
+
+
+def flip(path, content: bytes) -> None:
+    """Flip one bit of some bytes that stand in a file."""
+    found = bytearray(path.read_bytes())
+    found[found.index(content) + 1] ^= 4
+    path.write_bytes(found)
+
+
+def test_notes_and_columns(tmp_path):
+    column = Column(tmp_path, RECIPE)
+    column.write(keys(1), np.ones((1, 2)))
+    assert column.noted() == {}
+    column.note({"difference": 0.5})
+    (found,) = columns_of(tmp_path)
+    assert found.name == column.name and found.noted() == {"difference": 0.5}
+
+
+def test_another_process_waits_for_the_one_that_computes(tmp_path):
+    script = HOLD.replace("{RECIPE}", repr(RECIPE))
+    holder = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    said, entered = [], threading.Event()
+
+    def wait() -> None:
+        with locked([Column(tmp_path, RECIPE)], said.append):
+            entered.set()
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert not entered.wait(1) and said == ["another run computes these features; waiting for it, to use its rows"]
+    holder.kill()  # the kernel lets go of a dead process's lock
+    holder.wait()
+    assert entered.wait(10)
+    waiting.join()

@@ -1,12 +1,20 @@
-"""Extraction gives the same rows on any worker count and whatever else is missing, with or without a compiler."""
+"""Extraction gives the same rows on any worker count, batch size and order, and whatever else is missing."""
+
+import hashlib
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from tests.conftest import Pipeline
-from tl_dagster.features import extraction
-from tl_dagster.spec import Compute
+from tl_dagster import InputError
+from tl_dagster.features import extraction, loading
+from tl_dagster.features.cache import Column
+from tl_dagster.features.extraction import extract
+from tl_dagster.features.loading import View
+from tl_dagster.progress import Progress
+from tl_dagster.stages.frozen import Frozen
 from tl_dagster.stages.top_model import read_features
 
 
@@ -16,44 +24,93 @@ def features(pipeline: Pipeline, store, **changes) -> np.ndarray:
     return read_features(pipeline.held()["bottleneck_features"].artifact, store)
 
 
-def test_workers_and_missing_rows_change_nothing(pipeline, tmp_path):
+def test_workers_batches_and_missing_rows_change_nothing(pipeline, tmp_path, monkeypatch):
     Store = type(pipeline.store)
     one = features(pipeline, Store(tmp_path / "one"), compute={"workers": 1})
-    four = features(pipeline, Store(tmp_path / "four"), compute={"workers": 4})
-    assert (one == four).all()
     features(pipeline, Store(tmp_path / "part"), augmentation={"views": 2})  # some rows are there before
     rest = features(pipeline, Store(tmp_path / "part"))
     assert (rest == one).all()
+    monkeypatch.setattr(loading, "PROCESSES_FROM", 0)
+    four = features(pipeline, Store(tmp_path / "four"), compute={"workers": 4, "batch_size": 5})
+    assert (one == four).all()
 
 
-def test_bf16_is_close_to_fp32(pipeline, tmp_path):
-    Store = type(pipeline.store)
-    exact = features(pipeline, Store(tmp_path / "fp32"), backbone={"precision": "fp32"})
-    half = features(pipeline, Store(tmp_path / "bf16"), backbone={"precision": "bf16"}).astype(np.float32)
-    assert exact.dtype == np.float32
-    cosine = (exact * half).sum(1) / (np.linalg.norm(exact, axis=1) * np.linalg.norm(half, axis=1))
-    assert cosine.min() > 0.98 and cosine.mean() > 0.99  # fifty layers, eight significant bits
+@pytest.fixture
+def frozen(pipeline):
+    return Frozen(pipeline.declaration(), pipeline.store)
 
 
-def test_compiles_only_what_repays_it(monkeypatch):
-    assert not extraction._worth_compiling(Compute(), 100, "cpu")
-    assert not extraction._worth_compiling(Compute(compile="never"), 10**6, "cpu")
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("CXX", raising=False)
-    assert not extraction._worth_compiling(Compute(), 10**6, "cpu")
+def wanted(photos: Path, views: int = 1) -> list[View]:
+    files = sorted(photos.glob("*/*"))
+    ids = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    return [
+        View(str(file), image, index, hashlib.sha256(f"{image} {index}".encode()).hexdigest())
+        for file, image in zip(files, ids, strict=True)
+        for index in range(views)
+    ]
 
 
-def test_a_compiler_that_does_not_work_falls_back_to_eager(monkeypatch):
-    torch._dynamo.reset()
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "/bin/false"))
-    monkeypatch.setenv("CXX", "/bin/false")
-    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()).eval()
-    images = torch.rand(2, 3, 8, 8)
-    with torch.inference_mode():
-        assert torch.allclose(extraction._compiled(network)(images), network(images))
+def rows(frozen: Frozen, views: list[View], root: Path, say=lambda line: None, reused=0):
+    from tl_dagster.features.backbones import tapped
+
+    column = Column(root, frozen.columns()[0].recipe)
+    done = extract(
+        views,
+        [(column, np.ones(len(views), bool))],
+        lambda: tapped(frozen.load(), [(column.recipe["tap"], "avg")]),
+        frozen.loader(),
+        mean=frozen.info.preprocess["mean"],
+        std=frozen.info.preprocess["std"],
+        progress=Progress(say),
+        reused=reused,
+    )
+    keys = [view.key for view in views]
+    return dict(zip(keys, column.read(keys)[:], strict=True)), done
 
 
-@pytest.fixture(autouse=True)
-def _fresh_compiler():
-    yield
-    torch._dynamo.reset()
+def test_cached_and_live_features_are_equal_in_any_order(frozen, photos, tmp_path):
+    import torch
+
+    from tl_dagster.data.augmentation import Views
+    from tl_dagster.features.backbones import tapped
+
+    views = wanted(photos, views=2)
+    cached, done = rows(frozen, views, tmp_path / "a")
+    assert (done.views, done.images) == (120, 60)  # decoded once for both views
+    backwards, _ = rows(frozen, views[::-1], tmp_path / "b")
+    assert all((backwards[key] == row).all() for key, row in cached.items())
+
+    dtype = torch.bfloat16 if frozen.precision == "bf16" else torch.float32
+    model = tapped(frozen.load(), [(frozen.info.module("penultimate"), "avg")])
+    model.to(dtype=dtype, memory_format=torch.channels_last)
+    draw = Views(frozen.declaration.augmentation)
+    for view in views[:6]:
+        drawn = draw.draw(frozen.resize(Path(view.uri).read_bytes()), view.image_id, view.index)
+        images = torch.from_numpy(drawn.copy()).permute(2, 0, 1)[None].float().sub(127.5).div(127.5)
+        with torch.inference_mode():
+            (live,) = model(images.to(dtype).contiguous(memory_format=torch.channels_last))
+        assert (live[0].float().numpy().astype(cached[view.key].dtype) == cached[view.key]).all()
+
+
+def test_progress_says_what_is_done_reused_and_where_the_time_goes(frozen, photos, tmp_path):
+    lines = []
+    rows(frozen, wanted(photos), tmp_path, lines.append, reused=7)
+    assert lines[0] == "60 views to forward, 7 reused"
+    assert re.search(r"60/60 views · .*/s · done · 7 reused · decode \d+%, augment \d+%, forward \d+%", lines[-1])
+
+
+def test_rows_are_written_while_the_network_runs(frozen, photos, tmp_path, monkeypatch):
+    """What was computed before an error is kept, but for the batches on their way."""
+    monkeypatch.setattr(extraction, "FLUSH_SECONDS", 0.0)
+    views = wanted(photos)
+    Path(views[50].uri).write_bytes(b"changed")
+    with pytest.raises(InputError, match="changed since it was ingested"):
+        rows(frozen, views, tmp_path)
+    kept = ~Column(tmp_path, frozen.columns()[0].recipe).missing([view.key for view in views])
+    assert kept[:32].all() and not kept[50:].any()
+
+
+def test_precision_is_compared(frozen, photos, tmp_path):
+    done = rows(frozen, wanted(photos), tmp_path)[1]
+    if frozen.precision == "bf16":
+        assert 0.001 < done.difference[0]["median"] <= done.difference[0]["largest"] < 0.5

@@ -2,11 +2,14 @@
 
 import hashlib
 import http.server
+import socket
 import threading
+from dataclasses import replace
 
 import pytest
 
 from tl_dagster import InputError
+from tl_dagster.features import weights as weights_module
 from tl_dagster.features.catalogue import look_up
 from tl_dagster.features.weights import locate
 from tl_dagster.spec import Backbone
@@ -23,7 +26,15 @@ def server(tmp_path, monkeypatch):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append(self.path)
-            self.send_response(200 if self.path == "/weights.pth" else 404)
+            if self.path.startswith("/resolve/"):  # as huggingface.co does
+                self.send_response(302)
+                self.send_header("Location", "/weights.pth")
+                self.send_header("X-Linked-ETag", f'"{self.path.rpartition("/")[2].removesuffix(".safetensors")}"')
+                self.end_headers()
+                return
+            self.send_response(200 if self.path in ("/weights.pth", "/short.pth") else 404)
+            if self.path == "/short.pth":
+                self.send_header("Content-Length", str(len(CONTENT) + 1))
             self.end_headers()
             self.wfile.write(CONTENT)
 
@@ -54,6 +65,35 @@ def test_wrong_checksum_is_not_kept(store, server, tmp_path):
     with pytest.raises(InputError, match="not 00000000"):
         located(weights=f"{server[0]}/weights.pth", sha256="0" * 64)
     assert not list((tmp_path / "torch").rglob("*weights*"))
+
+
+def pre_trained(url):
+    """The library's own weights, as if they were there."""
+    backbone = Backbone(name="torchvision/squeezenet1_1")
+    return locate(backbone, replace(look_up(backbone), weights={"url": url, "sha256": ""}))
+
+
+def test_the_checksum_that_the_hub_announces_is_checked(store, server, tmp_path):
+    url, asked = server
+    assert pre_trained(f"{url}/resolve/{SHA}.safetensors").identity == SHA
+    assert asked == [f"/resolve/{SHA}.safetensors", "/weights.pth"]
+    with pytest.raises(InputError, match=r"has SHA-256 .*, not 0000.*announced: it was damaged on the way"):
+        pre_trained(f"{url}/resolve/{'0' * 64}.safetensors")
+    assert not list((tmp_path / "torch").rglob("0000*"))
+
+
+def test_an_unfinished_or_unanswered_download_says_where_the_file_belongs(store, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights_module, "ATTEMPTS", 1)
+    with pytest.raises(InputError, match=r"only 18,000 of 18,001 bytes came"):
+        pre_trained(f"{server[0]}/short.pth")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/name.pth"
+        place = tmp_path / "torch" / "hub" / "checkpoints" / "name.pth"
+        with pytest.raises(InputError, match=f"without a network, put the file at {place} yourself"):
+            pre_trained(url)
+    place.write_bytes(CONTENT)
+    assert pre_trained(url).path == place
 
 
 @pytest.mark.parametrize(

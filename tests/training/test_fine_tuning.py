@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from tl_dagster.features.backbones import tail
-from tl_dagster.stages.bottleneck_features import Frozen
+from tl_dagster.stages.frozen import Frozen
 from tl_dagster.stages.predictions import read_predictions
 
 

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["Views", "transforms"]
+__all__ = ["MIRRORED", "Views", "transforms"]
+
+MIRRORED = -1  # index of the view that is the mirror image
 
 # The lecture's flips, crops, translations and rotations.
 LECTURE: list[dict[str, dict[str, Any]]] = [
@@ -57,12 +59,16 @@ class Views:
     """
 
     def __init__(self, augmentation: Augmentation) -> None:
+        self._augmentation = augmentation
         self.steps = transforms(augmentation)
         self.dihedral = augmentation.transforms is None and augmentation.preset == "dihedral"
         self.seed = augmentation.seed
         self._threads = threading.local()  # a Compose holds random state: each thread has its own
         libraries = {name: version(name) for name in ("albumentations", "opencv-python-headless")}
         self._recipe = digest({"steps": self.steps, "libraries": libraries})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Views, (self._augmentation,)  # worker processes make their own
 
     def identity(self, image_id: str, view: int) -> str:
         """Digest (64 hex digits) of everything that determines the view's pixels, but for decoding."""
@@ -77,9 +83,12 @@ class Views:
         """The canonical JSON of what determines a view besides its image."""
         if view == 0:
             return "0"
-        if self.dihedral:
-            return f'"dihedral","{DIHEDRAL[view]}"'
+        if self.dihedral or view == MIRRORED:
+            return f'"dihedral","{self._symmetry(view)}"'
         return f'{view},{self.seed},"{self._recipe}"'
+
+    def _symmetry(self, view: int) -> str:
+        return "h" if view == MIRRORED else DIHEDRAL[view]
 
     def draw(self, pixels: "np.ndarray", image_id: str, view: int) -> "np.ndarray":
         """The view of an image: uint8 (size, size, 3) → uint8 of the same shape.
@@ -96,8 +105,8 @@ class Views:
 
         if view == 0:
             return pixels
-        if self.dihedral:
-            return np.ascontiguousarray(_symmetry(pixels, DIHEDRAL[view]))
+        if self.dihedral or view == MIRRORED:
+            return np.ascontiguousarray(_symmetric(pixels, self._symmetry(view)))
         compose = self._composed(pixels.shape[0])
         state = hashlib.sha256(f"{self.seed}\0{image_id}\0{view}".encode()).digest()
         compose.set_random_seed(int.from_bytes(state[:4], "big"))
@@ -164,7 +173,7 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _symmetry(pixels: "np.ndarray", name: str) -> "np.ndarray":
+def _symmetric(pixels: "np.ndarray", name: str) -> "np.ndarray":
     if name.startswith("r"):
         import numpy as np
 

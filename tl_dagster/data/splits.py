@@ -7,6 +7,7 @@ removing, renaming or reordering images never moves another one.
 import hashlib
 from typing import TYPE_CHECKING
 
+from tl_dagster.data.augmentation import MIRRORED
 from tl_dagster.errors import InputError
 from tl_dagster.spec import Augmentation, Splits
 
@@ -94,12 +95,16 @@ def views(images: "pd.DataFrame", assigned: "pd.Series", augmentation: Augmentat
         augmentation: how many views there are, and their seed.
 
     Returns:
-        Columns id, label, confidence, split, view (index; 0 is the plain image), sorted by id and view.
+        Columns id, label, confidence, split, view (index; 0 is the plain image, -1 its mirror image); the views of an
+        image follow each other, images are in the order of their ids.
     """
     import numpy as np
 
-    counts = np.where(assigned == "train", augmentation.views, augmentation.test_views)
+    mirrored = augmentation.test_views == "mirrored"
+    counts = np.where(assigned == "train", augmentation.views, 2 if mirrored else augmentation.test_views)
     table = images[["id", "label", "confidence"]].assign(split=assigned)
     table = table.loc[table.index.repeat(counts)].reset_index(drop=True)
     table["view"] = np.arange(len(table)) - np.repeat(counts.cumsum() - counts, counts)
+    if mirrored:
+        table.loc[(table["split"] != "train") & (table["view"] == 1), "view"] = MIRRORED
     return table

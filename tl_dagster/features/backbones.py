@@ -1,28 +1,134 @@
-"""Frozen backbones in torch: weights loaded, the last fully connected layer dropped, and taps attached."""
+"""Backbones in torch: made, loaded and frozen, the last fully connected layer dropped, and taps attached."""
 
+import math
+import warnings
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.errors import InputError
+from tl_dagster.errors import InputError, nearest
 from tl_dagster.features.catalogue import BackboneInfo
-from tl_dagster.features.describe import create
-from tl_dagster.features.weights import Weights
-from tl_dagster.libraries import import_timm
+from tl_dagster.features.weights import Weights, fill
+from tl_dagster.libraries import import_timm, import_torchvision
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["load", "pool", "tail", "tapped", "unfreeze_above"]
+__all__ = ["check_torchvision", "create", "drop", "load", "pool", "tail", "tapped", "trace", "unfreeze_above"]
 
 
-def load(info: BackboneInfo, weights: Weights) -> "torch.nn.Module":
+def create(name: str, size: int) -> "torch.nn.Module":
+    """The architecture with its 1,000-class head, freshly initialised on the current default device.
+
+    Args:
+        name: "timm/NAME" or "torchvision/NAME".
+        size: pixels of the square images that its weights were trained on.
+
+    Raises:
+        InputError: no such model.
+    """
+    library, _, model = name.partition("/")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if library == "timm":
+            timm = import_timm()
+            if model.partition(".")[0] not in timm.list_models():
+                raise InputError(f"backbone.name: timm has no '{model}': {nearest(model, timm.list_models())}")
+            made: torch.nn.Module = timm.create_model(model, pretrained=False)
+            return made
+        models = import_torchvision().models
+        check_torchvision(model)
+        builder = models.get_model_builder(model)
+        # GoogLeNet and Inception otherwise draw initial weights through scipy for a minute; their pre-trained weights
+        # expect the input transform that torchvision switches on only when it loads them itself.
+        given: dict[str, Any] = (
+            {"init_weights": False, "transform_input": True} if model in ("googlenet", "inception_v3") else {}
+        )
+        if model.startswith("vit_"):  # some weights of an architecture have positions for larger images than others
+            given = {"image_size": size}
+        built: torch.nn.Module = builder(weights=None, **given)
+        return built
+
+
+def check_torchvision(name: str) -> None:
+    """Refuse what torchvision does not have.
+
+    Raises:
+        InputError: it has no such model.
+    """
+    models = import_torchvision().models
+    names = models.list_models(module=models)
+    if name not in names:
+        raise InputError(f"backbone.name: torchvision has no '{name}': {nearest(name, names)}")
+
+
+def drop(model: "torch.nn.Module", classifiers: Sequence[str]) -> None:
+    """Replace the last fully connected layers by identity, in place.
+
+    Args:
+        model: the network.
+        classifiers: their paths, the one before which features are taken first; the output of the others is not used.
+    """
+    import torch
+
+    layers = [model.get_submodule(path) for path in classifiers]
+    widths = [getattr(layer, "in_features", None) for layer in layers]
+    for path, width in zip(classifiers, widths, strict=True):
+        parent, _, name = path.rpartition(".")
+        # The network goes on to average what its classifiers say, which must be of one width for that.
+        kept = torch.nn.Identity() if width == widths[0] else torch.nn.AdaptiveAvgPool1d(widths[0] or 1)
+        setattr(model.get_submodule(parent), name, kept)
+
+
+def trace(model: "torch.nn.Module") -> "tuple[torch.fx.Graph, dict[str, torch.fx.Node]]":
+    """The network's graph, and the node in it of each module's (last) output and of each operation.
+
+    Operations are named as :func:`torchvision.models.feature_extraction.get_graph_node_names` names them. In the
+    order in which they finish.
+
+    Raises:
+        Exception: of any kind, for networks that cannot be traced.
+    """
+    import torch
+
+    torchvision, timm = import_torchvision(), import_timm()
+    from torchvision.models.feature_extraction import NodePathTracer
+
+    named: dict[str, torch.fx.Node] = {}
+
+    class Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision has no types
+        def create_proxy(self, *args: Any, **options: Any) -> Any:
+            proxy = super().create_proxy(*args, **options)
+            named[self.node_to_qualname[proxy.node]] = proxy.node
+            return proxy
+
+        def call_module(self, m: torch.nn.Module, *args: Any) -> Any:
+            output = super().call_module(m, *args)
+            named.pop(path := self.path_of_module(m), None)  # a module that is used twice finishes the second time
+            if isinstance(output, torch.fx.Proxy):
+                named[path] = output.node
+            return output
+
+    operations = [each for each in vars(torchvision.ops).values() if isinstance(each, type)]
+    tracer = Tracer(
+        leaf_modules=[
+            *timm.layers.get_notrace_modules(),
+            *(each for each in operations if issubclass(each, torch.nn.Module)),
+        ],
+        autowrap_modules=(math, torchvision.ops),
+        autowrap_functions=timm.layers.get_notrace_functions(),
+    )
+    return tracer.trace(model), named
+
+
+def load(info: BackboneInfo, weights: Weights, taps: Sequence[str] = ()) -> "torch.nn.Module":
     """The backbone in evaluation mode, frozen, its last fully connected layer replaced by identity.
 
     Args:
         info: the backbone's description.
         weights: the file, or the seed, of its weights.
+        taps: what is read of it, as declared or as module paths: the file may lack what runs after all of them
+            (a trunk without its head). Empty: it may lack nothing.
 
     Returns:
         A module: float32 images (N, 3, size, size) → penultimate features (N, D).
@@ -35,43 +141,12 @@ def load(info: BackboneInfo, weights: Weights) -> "torch.nn.Module":
     if weights.path is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(weights.identity.partition(":")[2]))
-            model = create(info.name)
+            model = create(info.name, info.preprocess["size"])
     else:
-        model = create(info.name)
-        _fill(model, _read(weights.path), info, weights)
-    parent, _, name = info.classifier.rpartition(".")
-    setattr(model.get_submodule(parent), name, torch.nn.Identity())
+        model = create(info.name, info.preprocess["size"])
+        fill(model, info, weights, taps)
+    drop(model, info.classifiers)
     return model.eval().requires_grad_(False)
-
-
-def _read(path: Path) -> dict[str, "torch.Tensor"]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    import torch
-
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    nested: dict[str, torch.Tensor] = state.get("state_dict", state)
-    return nested
-
-
-def _fill(model: "torch.nn.Module", state: dict[str, "torch.Tensor"], info: BackboneInfo, weights: Weights) -> None:
-    wanted = model.state_dict()
-    if weights.in_order and len(wanted) == len(state):
-        state = dict(zip(wanted, state.values(), strict=True))
-    # Older files lack the batch counters, and the classifier is dropped anyway.
-    optional = {key for key in wanted if key.endswith("num_batches_tracked") or key.startswith(f"{info.classifier}.")}
-    missing = [key for key in wanted if key not in state and key not in optional]
-    unexpected = [key for key in state if key not in wanted and not key.startswith(f"{info.classifier}.")]
-    reshaped = [key for key in wanted if key in state and state[key].shape != wanted[key].shape and key not in optional]
-    if missing or unexpected or reshaped:
-        raise InputError(
-            f"backbone.weights: {weights.path} does not fit {info.name}: "
-            f"missing {missing[:8]}, unexpected {unexpected[:8]}, of another shape {reshaped[:8]}"
-        )
-    fitting = {key: value for key, value in state.items() if key in wanted and value.shape == wanted[key].shape}
-    model.load_state_dict(fitting, strict=False)
 
 
 def pool(values: "torch.Tensor", pooling: str) -> "torch.Tensor":
@@ -79,16 +154,22 @@ def pool(values: "torch.Tensor", pooling: str) -> "torch.Tensor":
 
     Args:
         values: a map (N, C, H, W) or (N, H, W, C), tokens (N, T, C), or already a vector (N, D).
-        pooling: "avg", "max", "avg+max" (side by side), or "none" (the map itself, flattened).
+        pooling: "avg", "max", "avg+max" (side by side), "grid2x2" (the averages of the map's four quarters, side by
+            side), or "none" (the map itself, flattened).
     """
     import torch
 
     if pooling == "none" or values.ndim == 2:
         return values.flatten(1)
-    if values.ndim == 4 and values.shape[1] == values.shape[2] != values.shape[3]:
-        axes: tuple[int, ...] = (1, 2)
-    else:
-        axes = (1,) if values.ndim == 3 else (2, 3)
+    channels_last = values.ndim == 4 and values.shape[1] == values.shape[2] != values.shape[3]
+    if pooling == "grid2x2":
+        if values.ndim == 3:  # class tokens and registers come first, the square of patches after them
+            side, channels_last = math.isqrt(values.shape[1]), True
+            values = values[:, values.shape[1] - side**2 :].unflatten(1, (side, side))
+        if channels_last:
+            values = values.permute(0, 3, 1, 2)
+        return torch.nn.functional.adaptive_avg_pool2d(values, 2).flatten(2).transpose(1, 2).flatten(1)
+    axes: tuple[int, ...] = (1, 2) if channels_last else (1,) if values.ndim == 3 else (2, 3)
     parts = {"avg": lambda: values.mean(axes), "max": lambda: values.amax(axes)}
     return torch.cat([parts[part]() for part in pooling.split("+")], 1)
 
@@ -98,12 +179,16 @@ def tapped(model: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -> "torch.
 
     Args:
         model: see :func:`load`.
-        taps: (module path, pooling) of each.
+        taps: (module path or node, pooling) of each.
 
     Returns:
         A module: images (N, 3, size, size) → a list of (N, D_tap), in the order of the taps.
     """
     import torch
+
+    modules = {path for path, _ in model.named_modules()}
+    if not all(path in modules for path, _ in taps):
+        return _pooled(_traced(model, [path for path, _ in taps]), taps)
 
     class Tapped(torch.nn.Module):
         def __init__(self) -> None:
@@ -140,11 +225,8 @@ def tail(model: "torch.nn.Module", boundary: str, taps: Sequence[tuple[str, str]
     """
     import torch
 
-    import_timm()
-    from timm.models import create_feature_extractor
-
     try:
-        traced = create_feature_extractor(model, {path: path for path in (boundary, *(path for path, _ in taps))})
+        traced = _traced(model, [boundary, *(path for path, _ in taps)])
         graph = _cut(traced.graph, boundary)
     except Exception:
         # Tracing fails in as many ways as there are dynamic networks; the caller then runs the whole network.
@@ -153,17 +235,35 @@ def tail(model: "torch.nn.Module", boundary: str, taps: Sequence[tuple[str, str]
         return None
     upper = torch.fx.GraphModule(traced, graph)
     _fold_batch_norm(upper)
+    return _pooled(upper, taps)
 
-    class Tail(torch.nn.Module):
+
+def _traced(model: "torch.nn.Module", paths: Sequence[str]) -> "torch.fx.GraphModule":
+    """The network up to some modules and nodes, as a graph: images → {path: output}."""
+    import torch
+
+    graph, named = trace(model)
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    output.args = ({path: named[path] if path else output.args[0] for path in paths},)
+    traced = torch.fx.GraphModule(model, graph)
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+    return traced
+
+
+def _pooled(graph: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -> "torch.nn.Module":
+    import torch
+
+    class Pooled(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.upper = upper
+            self.upper = graph
 
-        def forward(self, activations: torch.Tensor) -> list[torch.Tensor]:
-            seen = self.upper(activations)
+        def forward(self, values: torch.Tensor) -> list[torch.Tensor]:
+            seen = self.upper(values)
             return [pool(seen[path], pooling) for path, pooling in taps]
 
-    return Tail().eval()
+    return Pooled().eval()
 
 
 def _fold_batch_norm(module: Any) -> None:

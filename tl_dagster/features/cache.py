@@ -1,27 +1,34 @@
 """The feature cache: one row per (view, recipe), written once and never changed.
 
 A *column* of the cache is everything that does not vary from view to view: decoding and preprocessing, backbone,
-weights, tap layer, pooling, precision. Its digest names a folder of append-only Arrow files ("shards"), each
-written under a temporary name, flushed to disk and renamed: a kill at any moment loses at most the rows since the
-last flush. Shards are memory-mapped for reading, and shared by every pipeline that uses the same store.
+weights, tap layer, pooling, precision. Its digest names a folder of append-only shards
+(:mod:`tl_dagster.features.shards`): a kill at any moment loses at most the rows since the last flush. Shards are
+memory-mapped for reading, and shared by every pipeline that uses the same store.
 """
 
+import contextlib
 import json
-import uuid
-from collections.abc import Mapping, Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.disk import replacing, write_atomically
+from tl_dagster.disk import write_atomically
 from tl_dagster.errors import InputError
+from tl_dagster.features import shards
+from tl_dagster.features.shards import KEY_BYTES, DamagedError, OldFormatError, Shard
 from tl_dagster.identity import digest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
+    from filelock import BaseFileLock
 
-__all__ = ["Column", "Rows", "side_by_side"]
+__all__ = ["Column", "Rows", "SideBySide", "columns_of", "locked"]
 
-KEY_BYTES = 32
+RECIPE, NOTES = "recipe.json", "notes.json"
 
 
 class Column:
@@ -30,23 +37,34 @@ class Column:
     Args:
         root: folder of the feature cache.
         recipe: everything that determines a row but for its view; JSON-serialisable.
+
+    Attributes:
+        damaged: what was wrong with each shard that was set aside; its rows count as missing.
     """
 
-    def __init__(self, root: Path, recipe: Mapping[str, Any]) -> None:
+    def __init__(self, root: Path, recipe: "Mapping[str, Any]") -> None:
         self.recipe = dict(recipe)
         self.name = digest(self.recipe)
         self.folder = root / self.name
-        self._known: tuple[list[Path], dict[bytes, tuple[int, int]]] = ([], {})
+        self.damaged: list[str] = []
+        self._open: dict[Path, Shard] = {}
 
     @property
     def dtype(self) -> str:
         """float32 where the recipe computes in fp32, else float16 (a bf16 forward pass has 8 significant bits)."""
         return "float32" if self.recipe["precision"] == "fp32" else "float16"
 
-    def missing(self, keys: Sequence[str]) -> list[bool]:
-        """Which of these views (hex digests) have no row yet, in order."""
-        held = set(self._index())
-        return [bytes.fromhex(key) not in held for key in keys]
+    @property
+    def lock(self) -> "BaseFileLock":
+        """Held by whoever adds or removes rows; of one process, every column of this name has the same."""
+        from filelock import FileLock
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / ".lock", is_singleton=True)
+
+    def missing(self, keys: Sequence[str]) -> "np.ndarray":
+        """Which of these views (hex digests) have no row yet: bool (len(keys),)."""
+        return self._places(keys, self.shards()) < 0
 
     def write(self, keys: Sequence[str], values: "np.ndarray") -> None:
         """Append rows as one shard.
@@ -59,7 +77,6 @@ class Column:
             InputError: the cache cannot be written, or a value is not finite.
         """
         import numpy as np
-        import pyarrow as pa
 
         values = np.ascontiguousarray(values, dtype=self.dtype)
         if not np.isfinite(values).all():
@@ -67,47 +84,57 @@ class Column:
                 f"{self.recipe['backbone']} gives infinite or undefined features at {self.recipe['tap']} in "
                 f"{self.recipe['precision']}; set backbone.precision: fp32, or check the weights"
             )
-        table = pa.table(
-            {
-                "view": pa.array([bytes.fromhex(key) for key in keys], pa.binary(KEY_BYTES)),
-                "values": pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1]),
-            }
-        )
-        self._commit(table)
+        self._commit(bytes.fromhex("".join(keys)), values)
 
-    def _commit(self, table: Any) -> None:
-        import pyarrow as pa
-
+    def _commit(self, views: bytes, values: "np.ndarray") -> None:
         try:
-            described = self.folder / "recipe.json"
+            described = self.folder / RECIPE
             if not described.exists():
                 write_atomically(described, json.dumps(self.recipe, indent=1).encode())
-            with (
-                replacing(self.folder / f"{uuid.uuid4().hex}.arrow") as temporary,
-                pa.OSFile(str(temporary), "wb") as file,
-                pa.ipc.new_file(file, table.schema) as writer,
-            ):
-                writer.write_table(table)  # one record batch: read back without a copy
+            shards.write(self.folder, views, values)
         except OSError as error:
             raise InputError(f"cannot write the feature cache {self.folder}: {error.strerror or error}") from error
 
     def read(self, keys: Sequence[str]) -> "Rows":
-        """The rows of these views, in order; nothing is read from disk until it is used.
+        """The rows of these views, in order; values are read, and checked, when they are used.
 
         Raises:
             InputError: a view has no row.
         """
-        import numpy as np
-
-        index = self._index()
-        try:
-            places = np.array([index[bytes.fromhex(key)] for key in keys], dtype=np.int64).reshape(-1, 2)
-        except KeyError as error:
+        held = self.shards()
+        places = self._places(keys, held)
+        if len(places) and places.min() < 0:
             raise InputError(
                 f"the feature cache {self.folder} lacks a row that was computed before; "
                 "materialize `bottleneck_features` again"
-            ) from error
-        return Rows([_values(path) for path in self._shards()], places)
+            )
+        with contextlib.suppress(OSError):  # what was read today is no candidate for pruning
+            os.utime(self.folder / RECIPE)
+        return Rows(held, places)
+
+    def last_used(self) -> float:
+        """When its rows were last read or written, in seconds since the epoch."""
+        return (self.folder / RECIPE).stat().st_mtime
+
+    def note(self, facts: "Mapping[str, Any]") -> None:
+        """Keep what was measured of the column's rows (JSON-serialisable)."""
+        write_atomically(self.folder / NOTES, json.dumps(dict(facts), indent=1).encode())
+
+    def noted(self) -> dict[str, Any]:
+        """What was measured of the column's rows; empty when nothing was."""
+        try:
+            return dict(json.loads((self.folder / NOTES).read_text()))
+        except (OSError, ValueError):
+            return {}
+
+    def verify(self) -> list[str]:
+        """Read every shard; damaged ones are set aside, and told by :attr:`damaged`, which is returned."""
+        for shard in self.shards():
+            try:
+                shard.values()
+            except DamagedError as error:
+                self._set_aside(shard.path, error)
+        return self.damaged
 
     def drop(self, views: "set[bytes]", *, dry_run: bool = False) -> tuple[int, int]:
         """Delete the rows of some views: a shard that loses rows is written anew, and the old one then deleted.
@@ -119,47 +146,90 @@ class Column:
         Returns:
             Rows and bytes that are (or would be) freed.
         """
-        import pyarrow as pa
+        import numpy as np
 
         rows = freed = 0
-        for path in self._shards():
-            table = _table(path)
-            kept = [view not in views for view in table.column("view").to_pylist()]
-            if all(kept):
+        for shard in self.shards():
+            held = [bytes(shard.views[at : at + KEY_BYTES]) for at in range(0, len(shard.views), KEY_BYTES)]
+            kept = [row for row, view in enumerate(held) if view not in views]
+            lost = len(held) - len(kept)
+            if not lost:
                 continue
-            lost = len(kept) - sum(kept)
-            rows, freed = rows + lost, freed + path.stat().st_size * lost // len(kept)
+            rows, freed = rows + lost, freed + shard.path.stat().st_size * lost // len(held)
             if not dry_run:
-                if any(kept):
-                    self._commit(table.filter(pa.array(kept)).combine_chunks())
-                path.unlink()
+                if kept:
+                    self._commit(b"".join(held[row] for row in kept), np.ascontiguousarray(shard.values()[kept]))
+                shard.path.unlink()
         return rows, freed
 
-    def _shards(self) -> list[Path]:
+    def shards(self) -> list[Shard]:
+        """The column's shards; those of an older format are migrated, damaged ones set aside."""
+        held: dict[Path, Shard] = {}
+        for path in self._paths():
+            try:
+                held[path] = self._open.get(path) or Shard(path, self.dtype)
+            except OldFormatError:
+                return self._migrated()
+            except FileNotFoundError:
+                continue  # another process has just set it aside or deleted it
+            except DamagedError as error:
+                self._set_aside(path, error)
+        self._open = held
+        return list(held.values())
+
+    def _migrated(self) -> list[Shard]:
+        with self.lock:
+            for path in self._paths():
+                try:
+                    Shard(path, self.dtype)
+                except OldFormatError:
+                    shards.migrate(path)
+                except DamagedError:
+                    continue  # set aside when it is opened next
+        return self.shards()
+
+    def _set_aside(self, path: Path, error: DamagedError) -> None:
+        self._open.pop(path, None)
+        self.damaged.append(str(error))
+        with contextlib.suppress(FileNotFoundError):
+            shards.set_aside(path)
+
+    def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("*.arrow"))
 
-    def _index(self) -> dict[bytes, tuple[int, int]]:
-        shards = self._shards()
-        if shards != self._known[0]:
-            index: dict[bytes, tuple[int, int]] = {}
-            for number, path in enumerate(shards):
-                for row, key in enumerate(_table(path).column("view").to_pylist()):
-                    index.setdefault(key, (number, row))
-            self._known = (shards, index)
-        return self._known[1]
+    def _places(self, keys: Sequence[str], held: list[Shard]) -> "np.ndarray":
+        """Row number of each view in the shards one after the other, int64; -1: none."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        kind = pa.binary(KEY_BYTES)
+        arrays = [
+            pa.FixedSizeBinaryArray.from_buffers(kind, len(shard), [None, pa.py_buffer(shard.views)]) for shard in held
+        ]
+        wanted = pa.py_buffer(bytes.fromhex("".join(keys)))
+        found = pc.index_in(
+            pa.FixedSizeBinaryArray.from_buffers(kind, len(keys), [None, wanted]),
+            value_set=pa.chunked_array(arrays, kind),
+        )
+        places: np.ndarray = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return places
 
 
 class Rows:
     """Rows of a column, gathered from memory-mapped shards when indexed.
 
     Args:
-        shards: (N_i, D) arrays.
-        places: (len, 2) int64: shard and row of each.
+        held: the column's shards.
+        places: (len,) int64: row numbers in the shards one after the other.
     """
 
-    def __init__(self, shards: "list[np.ndarray]", places: "np.ndarray") -> None:
-        self._shards = shards
+    def __init__(self, held: Sequence[Shard], places: "np.ndarray") -> None:
+        import numpy as np
+
+        self._shards = held
         self._places = places
+        self._ends = np.cumsum([len(shard) for shard in held], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -167,38 +237,86 @@ class Rows:
     @property
     def width(self) -> int:
         """Values in one row (D)."""
-        return int(self._shards[0].shape[1])
+        return self._shards[0].width
 
     def __getitem__(self, chosen: "np.ndarray | slice") -> "np.ndarray":
-        """Rows by position: int64 indices of shape (n,) or a slice → (n, D), a copy."""
+        """Rows by position: int64 indices of shape (n,) or a slice → (n, D), a copy.
+
+        Raises:
+            InputError: a shard is damaged; it is set aside.
+        """
         import numpy as np
 
         places = self._places[chosen]
+        numbers = np.searchsorted(self._ends, places, side="right")
+        order = np.argsort(numbers, kind="stable")
         out = np.empty((len(places), self.width), dtype=self._shards[0].dtype)
-        for number in np.unique(places[:, 0]):
-            mine = places[:, 0] == number
-            out[mine] = self._shards[number][places[mine, 1]]
+        for mine in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(order) else []:
+            number = numbers[mine[0]]
+            start = self._ends[number] - len(self._shards[number])
+            out[mine] = self._values(self._shards[number])[places[mine] - start]
         return out
 
+    def _values(self, shard: Shard) -> "np.ndarray":
+        try:
+            return shard.values()
+        except DamagedError as error:
+            with contextlib.suppress(FileNotFoundError):
+                shards.set_aside(shard.path)
+            raise InputError(
+                f"the feature cache has a damaged shard ({error}), now set aside; materialize `bottleneck_features` "
+                f"again: it computes its {len(shard):,} rows anew"
+            ) from error
 
-def side_by_side(columns: Sequence[Column], keys: Sequence[str]) -> "np.ndarray":
-    """The rows of views in several columns, joined: (len(keys), D), a copy.
+
+class SideBySide:
+    """The rows of views in several columns, joined; gathered when indexed.
+
+    Args:
+        columns: their order is that of the values.
+        keys: the views.
 
     Raises:
         InputError: a view has no row.
     """
-    import numpy as np
 
-    return np.concatenate([column.read(keys)[:] for column in columns], axis=1)
+    def __init__(self, columns: Sequence[Column], keys: Sequence[str]) -> None:
+        self._parts = [column.read(keys) for column in columns]
+
+    def __len__(self) -> int:
+        return len(self._parts[0])
+
+    def __getitem__(self, chosen: "np.ndarray | slice") -> "np.ndarray":
+        """Rows by position: int64 indices of shape (n,) or a slice → (n, ΣD), a copy; see :class:`Rows`."""
+        import numpy as np
+
+        return np.concatenate([part[chosen] for part in self._parts], axis=1)
 
 
-def _table(path: Path) -> Any:
-    import pyarrow as pa
+def columns_of(root: Path) -> list[Column]:
+    """Every column of a feature cache."""
+    return [Column(root, json.loads(path.read_text())) for path in sorted(root.glob(f"*/{RECIPE}"))]
 
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
+@contextlib.contextmanager
+def locked(columns: Sequence[Column], say: Callable[[str], None]) -> Iterator[None]:
+    """Keep every other run from adding rows to some columns, so that no row is computed or written twice.
 
-def _values(path: Path) -> "np.ndarray":
-    column = _table(path).column("values").chunk(0)
-    flat: np.ndarray = column.flatten().to_numpy(zero_copy_only=True)
-    return flat.reshape(len(column), -1)
+    A run that finds them taken waits. The kernel lets go of a dead process's locks, also over NFS.
+
+    Args:
+        columns: those that rows are to be added to.
+        say: told when there is something to wait for.
+    """
+    from filelock import Timeout
+
+    with contextlib.ExitStack() as held:
+        for column in sorted(columns, key=lambda column: column.name):  # in one order: nobody waits in a circle
+            try:
+                held.enter_context(column.lock.acquire(timeout=0))
+            except Timeout:
+                say("another run computes these features; waiting for it, to use its rows")
+                begun = time.monotonic()
+                held.enter_context(column.lock.acquire())
+                say(f"waited {time.monotonic() - begun:.0f} s")
+        yield

@@ -22,8 +22,11 @@ from tl_dagster.spec import Augmentation, Backbone
 __all__ = ["PENULTIMATE", "BackboneInfo", "check_transforms", "look_up"]
 
 PENULTIMATE = "penultimate"
+LOWER, HIGHER = "lower", "higher"
+# Values of a pooled map, for each of its channels.
+PER_CHANNEL = {"avg": 1, "max": 1, "avg+max": 2, "grid2x2": 4}
 # Another number whenever `describe` answers differently.
-DESCRIBE_RECIPE = 3
+DESCRIBE_RECIPE = 4
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,11 @@ class BackboneInfo:
         name: "timm/NAME" or "torchvision/NAME".
         stages: stage name → module path, from lower to higher.
         modules: every module path.
-        maps: shape (C, H, W) of each module's output that is a map, at the weights' own image size.
-        classifier: path of the last fully connected layer, which is dropped.
+        nodes: operations of the traced network that are no modules.
+        size: pixels of the square input that ``outputs`` are of.
+        outputs: shape (D,), (T, C), (C, H, W) or (H, W, C) of what each module and node makes of one image, in the
+            order in which they finish; "" is the whole network.
+        classifiers: paths of the last fully connected layers, which are dropped; features are taken at the first.
         preprocess: size, crop_fraction, interpolation, mean and std that belong to the weights.
         weights: url and sha256 prefix of the pre-trained file; None when the library has none.
     """
@@ -43,31 +49,42 @@ class BackboneInfo:
     name: str
     stages: Mapping[str, str]
     modules: tuple[str, ...]
-    maps: Mapping[str, Sequence[int]]
-    classifier: str
+    nodes: tuple[str, ...]
+    size: int
+    outputs: Mapping[str, Sequence[int]]
+    classifiers: tuple[str, ...]
     preprocess: Mapping[str, Any]
     weights: Mapping[str, str] | None
 
+    @property
+    def classifier(self) -> str:
+        """Where the first dropped layer stood; "" (the network's own output) where there was none."""
+        return self.classifiers[0] if self.classifiers else ""
+
     def module(self, tap: str) -> str:
-        """The module path of a tap; the penultimate one is where the dropped classifier stood.
+        """The module path (or the node) of a tap; the penultimate one is where the dropped classifier stood.
 
         Raises:
-            InputError: the backbone has no such tap.
+            InputError: the backbone has no such tap, or there is nothing to pool at it.
         """
-        if tap == PENULTIMATE:
-            return self.classifier
-        if tap in self.stages:
-            return self.stages[tap]
-        if tap in self.modules:
-            return tap
+        stages = list(self.stages)
+        named = {**self.stages, PENULTIMATE: self.classifier, HIGHER: self.classifier}
+        if stages:
+            named[LOWER] = self.stages[stages[(len(stages) - 1) // 2]]
+        path = named.get(tap, tap)
+        if path in self.outputs:
+            return path
+        if path in self.modules:
+            raise InputError(f"{self.name}: '{tap}' gives no vector, tokens or map for each image; tap another module")
         raise InputError(
-            f"{self.name} has no tap '{tap}': {nearest(tap, [*self.stages, PENULTIMATE])}; or a module's name"
+            f"{self.name} has no tap '{tap}': {nearest(tap, [*named, *filter(None, self.outputs)])}; "
+            "or the name of any module or node"
         )
 
     def is_below(self, path: str, boundary: str) -> bool:
-        """Whether a module runs before (or within) the layer that a tap names."""
-        last = self.module(boundary)
-        return self.modules.index(path) <= self.modules.index(last) or path.startswith(f"{last}.")
+        """Whether a module or node runs before (or within) the layer that a tap names."""
+        order = list(self.outputs)
+        return order.index(path) <= order.index(self.module(boundary))
 
     def frozen_through(self, backbone: Backbone, declared: str) -> str:
         """The tap up to which fine-tuning freezes ("auto": all but the last stage).
@@ -79,6 +96,8 @@ class BackboneInfo:
         if declared == "auto" and len(stages) < 2:
             raise InputError(f"fine_tuning.freeze_through: {self.name} has no stages; name one of its modules")
         through = stages[-2] if declared == "auto" else declared
+        if self.module(through) in self.nodes:
+            raise InputError(f"fine_tuning.freeze_through: '{through}' is no module: {nearest(through, stages[:-1])}")
         if all(self.is_below(self.module(tap), through) for tap in backbone.taps):
             raise InputError(
                 f"fine_tuning.freeze_through: nothing of the taps {backbone.taps} is left to tune above '{through}': "
@@ -87,17 +106,40 @@ class BackboneInfo:
         return through
 
     def values(self, tap: str, size: int) -> int | None:
-        """About how many values a tap's map holds at an image size; None when it is no map."""
-        shape = self.maps.get(self.module(tap))
-        return None if shape is None else int(math.prod(shape) * (size / self.preprocess["size"]) ** 2)
+        """How many values a tap's map holds at an image size; None when it is no map.
+
+        Exact for the declared image size, and about so for others.
+        """
+        shape = self.outputs[self.module(tap)]
+        return self._flattened(shape, size) if len(shape) == 3 else None
+
+    def width(self, tap: str, pooling: str, size: int) -> int:
+        """How many values one pooled row of a tap holds at an image size; see :func:`.backbones.pool`.
+
+        Args:
+            tap: as declared, or a module path.
+            pooling: as declared.
+            size: pixels of the square input; a flattened map is counted exactly for the declared size only.
+
+        Raises:
+            InputError: the backbone has no such tap.
+        """
+        shape = self.outputs[self.module(tap)]
+        if len(shape) == 1:
+            return shape[0]
+        if pooling == "none":
+            return self._flattened(shape, size)
+        return PER_CHANNEL[pooling] * (shape[-1] if len(shape) == 2 or _channels_last(shape) else shape[0])
+
+    def _flattened(self, shape: Sequence[int], size: int) -> int:
+        return int(math.prod(shape) * (size / self.size) ** 2)
 
     def map_shape(self, tap: str, values: int) -> tuple[int, int, int]:
         """The shape of a tap's map of this many values: (C, side, side), or (side, side, C) for NHWC networks."""
-        first, _, last = self.maps[self.module(tap)]
-        nhwc = self.maps[self.module(tap)][1] == first != last
-        channels = last if nhwc else first
+        shape = self.outputs[self.module(tap)]
+        channels = shape[2] if _channels_last(shape) else shape[0]
         side = math.isqrt(values // channels)
-        return (side, side, channels) if nhwc else (channels, side, side)
+        return (side, side, channels) if _channels_last(shape) else (channels, side, side)
 
     def resize(self, backbone: Backbone) -> Resize:
         """The geometry from image to network input, under the declared size and mode."""
@@ -109,14 +151,20 @@ class BackboneInfo:
         )
 
 
+def _channels_last(shape: Sequence[int]) -> bool:
+    return len(shape) == 3 and shape[0] == shape[1] != shape[2]
+
+
 def look_up(backbone: Backbone) -> BackboneInfo:
     """Describe a declared backbone; the first time in a process of its own (about 4 s), then from the store.
 
     Raises:
-        InputError: the library has no such model or weights tag.
+        InputError: the library has no such model or weights tag, or the model takes no images of the declared size.
     """
-    known = _described(backbone.name, weights_tag(backbone.weights))
-    return BackboneInfo(backbone.name, **{**known, "modules": tuple(known["modules"])})
+    known = _described(backbone.name, weights_tag(backbone.weights), backbone.image_size)
+    return BackboneInfo(
+        backbone.name, **{**known, **{name: tuple(known[name]) for name in ("modules", "nodes", "classifiers")}}
+    )
 
 
 def weights_tag(weights: str | None) -> str | None:
@@ -137,9 +185,9 @@ def check_transforms(augmentation: Augmentation, size: int) -> None:
         _answered("tl_dagster.data.augmentation", (steps, str(size)), version("albumentations"))
 
 
-def _described(name: str, tag: str | None) -> dict[str, Any]:
+def _described(name: str, tag: str | None, size: int | None) -> dict[str, Any]:
     versions = f"{version('timm')} {version('torchvision')} {DESCRIBE_RECIPE}"
-    return _answered("tl_dagster.features.describe", (name, *([tag] if tag else [])), versions)
+    return _answered("tl_dagster.features.describe", (name, tag or "", str(size or "")), versions)
 
 
 @cache
@@ -153,7 +201,9 @@ def _answered(module: str, arguments: tuple[str, ...], versions: str) -> dict[st
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (no shell; our own module)
     if done.returncode != 0:
-        raise InputError(f"{' '.join(arguments)[:80]} cannot be looked at: {done.stderr.strip().splitlines()[-1]}")
+        raise InputError(
+            f"{' '.join(arguments).strip()[:80]} cannot be looked at: {done.stderr.strip().splitlines()[-1]}"
+        )
     answer: dict[str, Any] = json.loads(done.stdout)
     if "error" in answer:
         raise InputError(answer["error"])

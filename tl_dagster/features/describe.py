@@ -1,89 +1,87 @@
-"""Describes a backbone without its weights. Run as ``python -m tl_dagster.features.describe NAME [TAG]``.
+"""Describes a backbone without its weights. Run as ``python -m tl_dagster.features.describe NAME [TAG [SIZE]]``.
 
 Loading definitions must not import torch, yet a tap layer that the backbone lacks is refused at load. So the
-look at the network happens here, in a process of its own, once for each backbone and library version; its answer
+look at the network happens here, in a process of its own, once for each backbone, size and library version; its answer
 is kept by :mod:`tl_dagster.features.catalogue`.
 """
 
 import contextlib
 import json
 import sys
-import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tl_dagster.errors import InputError, nearest
+from tl_dagster.features.backbones import check_torchvision, create, drop, trace
 from tl_dagster.libraries import import_timm, import_torchvision
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["create", "describe"]
+__all__ = ["describe"]
+
+# Images in the look: a first dimension of this many is that of the images, and hardly anything else.
+BATCH = 5
 
 
-def create(name: str) -> "torch.nn.Module":
-    """The architecture with its 1,000-class head, freshly initialised on the current default device.
-
-    Args:
-        name: "timm/NAME" or "torchvision/NAME".
-
-    Raises:
-        InputError: no such model.
-    """
-    library, _, model = name.partition("/")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if library == "timm":
-            timm = import_timm()
-            if model.partition(".")[0] not in timm.list_models():
-                raise InputError(f"backbone.name: timm has no '{model}': {nearest(model, timm.list_models())}")
-            made: torch.nn.Module = timm.create_model(model, pretrained=False)
-            return made
-        models = import_torchvision().models
-        names = models.list_models(module=models)
-        if model not in names:
-            raise InputError(f"backbone.name: torchvision has no '{model}': {nearest(model, names)}")
-        builder = models.get_model_builder(model)
-        # GoogLeNet and Inception otherwise draw initial weights through scipy for a minute; their pre-trained weights
-        # expect the input transform that torchvision switches on only when it loads them itself.
-        slow = {"init_weights": False, "transform_input": True} if model in ("googlenet", "inception_v3") else {}
-        built: torch.nn.Module = builder(weights=None, **slow)
-        return built
-
-
-def describe(name: str, tag: str | None = None) -> dict[str, Any]:
+def describe(name: str, tag: str | None = None, size: int | None = None) -> dict[str, Any]:
     """What can be known of a backbone before its weights are there.
 
     Args:
         name: "timm/NAME" or "torchvision/NAME".
         tag: the library's name of the weights; its default when None.
+        size: pixels of the square images that it will be given; the weights' own size when None.
 
     Returns:
-        ``stages``: stage name → module path, lower to higher; ``modules``: all module paths; ``maps``: shape of
-        each module's output that is a map, at the weights' own image size; ``classifier``: path of
-        the last fully connected layer; ``preprocess``: size, crop_fraction, interpolation, mean, std;
+        ``stages``: stage name → module path, lower to higher; ``modules``: all module paths; ``nodes``: names of
+        the traced graph's operations that are no modules; ``size``: as given; ``outputs``: name → shape, without
+        the batch, of what each module and node makes of an image, in the order in which they finish, where that is
+        a vector, tokens or a map; ``classifiers``: paths of the last fully connected layers, the one before
+        which features are taken first; ``preprocess``: size, crop_fraction, interpolation, mean, std;
         ``weights``: url and sha256 prefix of the pre-trained file, or None.
 
     Raises:
-        InputError: no such model or tag.
+        InputError: no such model or tag, or it takes no images of this size.
     """
-    import torch
-
-    with torch.device("meta"), contextlib.suppress(NotImplementedError):
-        model = create(name)
-    if "model" not in locals():  # a few architectures compute their widths with tensors
-        model = create(name)
-    model = model.to("meta").eval()
     library, _, short = name.partition("/")
-    known = _timm(model, short, tag) if library == "timm" else _torchvision(model, short, tag)
-    size = known["preprocess"]["size"]
-    shapes = _shapes(model, size)
-    stages = known.pop("stages") or _stages_by_resolution(model, shapes, known["classifier"], size)
+    known = _torchvision(short, tag) if library == "torchvision" else {}
+    model = _on_meta(name, known["preprocess"]["size"] if known else 0)
+    known = known or _timm(model, short, tag)
+    native = known["preprocess"]["size"]
+    shapes = _shapes(model, native)
+    classifiers = _classifiers(model, known.pop("classifiers", ()), shapes)
+    declared = (_within(path, shapes) for path in known.pop("stages", ()))
+    stages = [path for path in dict.fromkeys(declared) if path is not None]
+    stages = stages if len(stages) > 1 else _stages_by_resolution(model, shapes, classifiers, native)
+    drop(model, classifiers)
+    try:
+        nodes, outputs = _outputs(model, size or native)
+    except Exception as error:
+        # Networks refuse a size with any kind of error: an assertion, a failed reshape, a kernel over the edge.
+        if size in (None, native):
+            raise
+        raise InputError(
+            f"backbone.image_size: {name} takes no images of {size} x {size} pixels; leave it out: "
+            f"its own size is {native} ({str(error).strip().partition(chr(10))[0][:120]})"
+        ) from error
+    stages = [path for path in stages if path in outputs]
     return {
         "stages": {f"stage{number}": path for number, path in enumerate(stages, 1)},
         "modules": [path for path, _ in model.named_modules() if path],
-        "maps": {path: list(shape[1:]) for path, (_, shape) in shapes.items() if len(shape) == 4},
+        "nodes": nodes,
+        "size": size or native,
+        "outputs": outputs,
+        "classifiers": classifiers,
         **known,
     }
+
+
+def _on_meta(name: str, size: int) -> "torch.nn.Module":
+    import torch
+
+    with torch.device("meta"), contextlib.suppress(NotImplementedError):
+        return create(name, size).to("meta").eval()
+    return create(name, size).to("meta").eval()  # a few architectures compute their widths with tensors
 
 
 def _timm(model: Any, name: str, tag: str | None) -> dict[str, Any]:
@@ -102,15 +100,10 @@ def _timm(model: Any, name: str, tag: str | None) -> dict[str, Any]:
         weights = {"url": f"https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors", "sha256": ""}
     elif config and config.url:
         weights = {"url": config.url, "sha256": _prefix(config.url)}
-    classifier = model.default_cfg.get("classifier")
-    if isinstance(classifier, tuple | list):
-        raise InputError(
-            f"backbone.name: timm's {architecture} has several classifiers ({', '.join(classifier)}), "
-            "which cannot be dropped for one; choose a variant without distillation"
-        )
+    declared = model.default_cfg.get("classifier") or ()
     return {
         "stages": _feature_info(model),
-        "classifier": classifier if isinstance(classifier, str) else _last_classifier(model),
+        "classifiers": (declared,) if isinstance(declared, str) else declared,
         "preprocess": {
             "size": data["input_size"][-1],
             "crop_fraction": data["crop_pct"],
@@ -122,16 +115,15 @@ def _timm(model: Any, name: str, tag: str | None) -> dict[str, Any]:
     }
 
 
-def _torchvision(model: "torch.nn.Module", name: str, tag: str | None) -> dict[str, Any]:
+def _torchvision(name: str, tag: str | None) -> dict[str, Any]:
     models = import_torchvision().models
+    check_torchvision(name)
     tags = models.get_model_weights(name)
     if tag is not None and tag not in tags.__members__:
         raise InputError(f"backbone.weights: '{tag}' is no file and no tag of {name}: {nearest(tag, tags.__members__)}")
     weights = tags[tag] if tag else tags.DEFAULT
     transform = weights.transforms()
     return {
-        "stages": None,
-        "classifier": _last_classifier(model),
         "preprocess": {
             "size": transform.crop_size[0],
             "crop_fraction": transform.crop_size[0] / transform.resize_size[0],
@@ -149,18 +141,24 @@ def _prefix(url: str) -> str:
     return stem if len(stem) == 8 and set(stem) <= set("0123456789abcdef") else ""
 
 
-def _feature_info(model: Any) -> list[str] | None:
-    info = getattr(model, "feature_info", None)
-    if not info:
-        return None
+def _feature_info(model: Any) -> list[str]:
     import torch
 
     present = dict(model.named_modules())
-    modules = [each["module"] for each in info]
-    if not all(path in present for path in modules):
-        return None
+    modules = [each["module"] for each in getattr(model, "feature_info", None) or () if each["module"] in present]
     modules = [path for path in modules if not isinstance(present[path], torch.nn.MaxPool2d)]  # VGG's last "stage"
     return _quarters(modules) if len(modules) > 6 else modules
+
+
+def _within(stage: str, shapes: dict[str, Any]) -> str | None:
+    """A stage, or the last of its outermost parts where the stage itself gives several tensors at once."""
+    parts = [
+        path
+        for path, (_, output) in shapes.items()
+        if f"{path}.".startswith(f"{stage}.") and len(output) in (3, 4) and output[0] == BATCH
+    ]
+    outermost = min((path.count(".") for path in parts), default=0)
+    return next((path for path in reversed(parts) if path.count(".") == outermost), None)
 
 
 def _quarters(modules: list[str]) -> list[str]:
@@ -168,31 +166,79 @@ def _quarters(modules: list[str]) -> list[str]:
     return [modules[len(modules) * quarter // 4 - 1] for quarter in (1, 2, 3, 4)]
 
 
-def _shapes(model: "torch.nn.Module", size: int) -> dict[str, tuple[Any, Any]]:
-    """Module path → shapes of its (first) input and its output, for one image."""
+def _shapes(model: "torch.nn.Module", size: int) -> "dict[str, tuple[torch.Size, torch.Size]]":
+    """Module path → shapes of its (first) input and its output, in the order in which modules finish."""
     import torch
 
     shapes: dict[str, tuple[torch.Size, torch.Size]] = {}
 
     def note(path: str) -> Any:
         def hook(_: Any, inputs: Any, output: Any) -> None:
-            if inputs and isinstance(inputs[0], torch.Tensor) and isinstance(output, torch.Tensor):
-                shapes[path] = (inputs[0].shape, output.shape)
+            shapes.pop(path, None)
+            if isinstance(output, torch.Tensor):
+                read = inputs[0].shape if inputs and isinstance(inputs[0], torch.Tensor) else torch.Size()
+                shapes[path] = (read, output.shape)
 
         return hook
 
-    handles = [module.register_forward_hook(note(path)) for path, module in model.named_modules() if path]
+    handles = [module.register_forward_hook(note(path)) for path, module in model.named_modules()]
     with torch.no_grad():
-        model(torch.empty(1, 3, size, size, device="meta"))
+        model(torch.empty(BATCH, 3, size, size, device="meta"))
     for handle in handles:
         handle.remove()
     return shapes
 
 
-def _stages_by_resolution(model: "torch.nn.Module", shapes: dict[str, Any], classifier: str, size: int) -> list[str]:
+def _outputs(model: "torch.nn.Module", size: int) -> tuple[list[str], dict[str, list[int]]]:
+    """The names of nodes that are no modules, and the shapes of what modules and nodes make of an image."""
+    found = {path: output for path, (_, output) in _shapes(model, size).items()}
+    modules = {path for path, _ in model.named_modules()}
+    named: dict[str, Any] = {}
+    # Tracing fails in as many ways as there are dynamic networks: those have modules only.
+    with contextlib.suppress(Exception):
+        graph, named = trace(model)
+        shapes = _node_shapes(model, graph, size)
+        found |= {name: shapes[node] for name, node in named.items() if name not in modules and node in shapes}
+    place = {name: number for number, name in enumerate(named)}
+
+    def finished(name: str) -> tuple[int, int]:
+        known = name  # what the tracer does not look into has finished before the whole of it
+        while known and known not in place:
+            known = known.rpartition(".")[0]
+        return place.get(known, len(place)), -name.count(".") - bool(name)
+
+    outputs = {
+        name: list(found[name][1:])
+        for name in (sorted(found, key=finished) if place else found)
+        if len(found[name]) in (2, 3, 4) and found[name][0] == BATCH
+    }
+    return [name for name in outputs if name not in modules], outputs
+
+
+def _node_shapes(model: "torch.nn.Module", graph: Any, size: int) -> dict[Any, Any]:
+    """The shape of each operation's output that is a tensor."""
+    import torch
+
+    shapes = {}
+
+    class Shapes(torch.fx.Interpreter):
+        def run_node(self, n: torch.fx.Node) -> Any:
+            output = super().run_node(n)
+            if n.op.startswith("call") and isinstance(output, torch.Tensor):
+                shapes[n] = output.shape
+            return output
+
+    with torch.no_grad():
+        Shapes(torch.fx.GraphModule(model, graph)).run(torch.empty(BATCH, 3, size, size, device="meta"))
+    return shapes
+
+
+def _stages_by_resolution(
+    model: "torch.nn.Module", shapes: dict[str, Any], classifiers: Sequence[str], size: int
+) -> list[str]:
     """The last block at each spatial resolution; the quarters of the depth where there is only one resolution."""
-    head = classifier.partition(".")[0]
-    blocks = [path for path in _blocks(model, shapes) if path.partition(".")[0] != head]
+    heads = {path.partition(".")[0] for path in classifiers}
+    blocks = [path for path in _blocks(model, shapes) if path.partition(".")[0] not in heads]
     by_resolution = {_side(shapes[path][1]): path for path in blocks if 1 < _side(shapes[path][1]) < size}
     if len(by_resolution) > 2:
         return [by_resolution[side] for side in sorted(by_resolution, reverse=True)]
@@ -224,21 +270,26 @@ def _side(shape: Any) -> int:
     return int(shape[2]) if shape[2] in (shape[1], shape[3]) else 0
 
 
-def _last_classifier(model: "torch.nn.Module") -> str:
-    """The last layer with 1,000 outputs: what transfer learning drops."""
-    found = ""
-    for path, module in model.named_modules():
-        outputs = getattr(module, "out_features", getattr(module, "out_channels", None))
-        if outputs == 1000 and not path.lower().startswith("aux"):
-            found = path
-    return found
+def _classifiers(model: "torch.nn.Module", declared: Sequence[str], shapes: dict[str, Any]) -> list[str]:
+    """What transfer learning drops: what the library says, or the last layer with 1,000 outputs.
+
+    Distilled and multi-scale networks have several. The features are those of the widest, and of the first among
+    these: of the whole network, not of a lower branch.
+    """
+    found = [path for path in declared if path in shapes]
+    if not found:
+        for path, module in model.named_modules():
+            outputs = getattr(module, "out_features", getattr(module, "out_channels", None))
+            if outputs == 1000 and not path.lower().startswith("aux"):
+                found = [path]
+    return sorted(found, key=lambda path: -int(getattr(model.get_submodule(path), "in_features", 0)))
 
 
 def main() -> None:
     """Print the description as JSON, or the error as ``{"error": …}``."""
-    name, tag = sys.argv[1], (sys.argv[2] if len(sys.argv) > 2 else None)
+    name, tag, size = (*sys.argv[1:], "", "")[:3]
     try:
-        answer = describe(name, tag)
+        answer = describe(name, tag or None, int(size) if size else None)
     except InputError as error:
         answer = {"error": str(error)}
     sys.stdout.write(json.dumps(answer))

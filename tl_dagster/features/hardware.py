@@ -5,15 +5,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["processors", "resolve_precision"]
+__all__ = ["has_gpu", "processors", "resolve_precision"]
+
+
+def has_gpu() -> bool:
+    """Whether there is an NVIDIA GPU, and a torch that can use it."""
+    return Path("/dev/nvidiactl").exists() and not version("torch").endswith("+cpu")
 
 
 def resolve_precision(declared: Literal["auto", "fp32", "bf16"]) -> Literal["fp32", "bf16"]:
     """The precision that "auto" means here: bf16 on a CUDA device and on processors that compute in it, else fp32."""
     if declared != "auto":
         return declared
-    cuda = Path("/dev/nvidiactl").exists() and not version("torch").endswith("+cpu")
-    return "bf16" if cuda or _cpu_flags() & {"avx512_bf16", "amx_bf16"} else "fp32"
+    return "bf16" if has_gpu() or _cpu_flags() & {"avx512_bf16", "amx_bf16"} else "fp32"
 
 
 def _cpu_flags() -> set[str]:

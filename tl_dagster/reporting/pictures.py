@@ -1,6 +1,7 @@
 """Pictures of an evaluation, as PNG files: small enough for Dagster's event log."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["class_balance", "confusion_matrix", "learning_curves"]
+__all__ = ["class_balance", "confusion_matrix", "learning_curves", "new_figure", "save_png", "short_name"]
 
 INK, SOFT, FIRST, SECOND = "#1f2933", "#9aa5b1", "#2563a8", "#d9822b"
 MOST_BARS = 30
@@ -26,19 +27,19 @@ def class_balance(path: Path, counts: "pd.DataFrame") -> None:
     if len(ordered) > MOST_BARS:
         title = f"the {MOST_BARS // 2} largest and smallest of {len(ordered):,} classes"
         ordered = ordered.iloc[[*range(MOST_BARS // 2), *range(len(ordered) - MOST_BARS // 2, len(ordered))]]
-    figure, (axis,) = _figure(7.0, 1.2 + 0.26 * len(ordered), 1)
+    figure, (axis,) = new_figure(7.0, 1.2 + 0.26 * len(ordered), 1)
     left = [0] * len(ordered)
     for split, color in zip(counts.columns, (FIRST, SECOND, SOFT), strict=True):
         axis.barh(range(len(ordered)), ordered[split], left=left, color=color, label=split)
         left = [before + int(count) for before, count in zip(left, ordered[split], strict=True)]
     for row, total in enumerate(left):
         axis.text(total, row, f" {total:,}", va="center", color=INK, fontsize=9)
-    axis.set_yticks(range(len(ordered)), [_short(str(name)) for name in ordered.index])
+    axis.set_yticks(range(len(ordered)), [short_name(str(name)) for name in ordered.index])
     axis.set_xlabel("images")
     axis.set_title(title, fontsize=11, color=INK)
     axis.legend(frameon=False, fontsize=9, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
     axis.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def confusion_matrix(path: Path, matrices: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str]) -> None:
@@ -51,7 +52,7 @@ def confusion_matrix(path: Path, matrices: Mapping[str, Sequence[Sequence[int]]]
     """
     import numpy as np
 
-    figure, axes = _figure(4.0 * len(matrices), 3.8, len(matrices))
+    figure, axes = new_figure(4.0 * len(matrices), 3.8, len(matrices))
     for axis, (title, counts) in zip(axes, matrices.items(), strict=True):
         table = np.asarray(counts)
         shares = table / np.maximum(table.sum(1, keepdims=True), 1)
@@ -59,14 +60,14 @@ def confusion_matrix(path: Path, matrices: Mapping[str, Sequence[Sequence[int]]]
         axis.set_title(title, fontsize=11, color=INK)
         axis.set_xlabel("predicted")
         axis.set_ylabel("true")
-        shown = [_short(name) for name in classes]
+        shown = [short_name(name) for name in classes]
         axis.set_xticks(range(len(classes)), shown, rotation=0 if len(classes) < 4 else 90)
         axis.set_yticks(range(len(classes)), shown)
         if len(classes) <= 12:
             for row, column in np.ndindex(*table.shape):
                 color = "white" if shares[row, column] > 0.55 else INK
                 axis.text(column, row, f"{table[row, column]:,}", ha="center", va="center", color=color)
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def learning_curves(
@@ -85,7 +86,7 @@ def learning_curves(
         history: per epoch: validation_log_loss, and training_loss from the first epoch on.
         epoch: the epoch kept.
     """
-    figure, (left, right) = _figure(8.4, 3.4, 2)
+    figure, (left, right) = new_figure(8.4, 3.4, 2)
     left.plot([l2 for l2, _, _ in strengths], [loss for _, loss, _ in strengths], "o-", color=FIRST, label="validation")
     left.axvline(chosen, color=SOFT, linestyle=":", label=f"kept: {chosen:g}")
     left.set_xscale("log")
@@ -108,10 +109,11 @@ def learning_curves(
     for axis in (left, right):
         axis.legend(frameon=False, fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save_png(figure, path)
 
 
-def _figure(width: float, height: float, columns: int) -> "tuple[Figure, Any]":
+def new_figure(width: float, height: float, columns: int) -> "tuple[Figure, Any]":
+    """A figure of so many inches, and its axes side by side."""
     # No pyplot: it keeps global state and looks for a display.
     from matplotlib.figure import Figure
 
@@ -119,10 +121,22 @@ def _figure(width: float, height: float, columns: int) -> "tuple[Figure, Any]":
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save_png(figure: "Figure", path: Path) -> None:
+    """Write a figure at 80 dots per inch."""
     figure.savefig(path, dpi=80, metadata={"Software": None})
 
 
-def _short(name: str) -> str:
-    # A dollar sign would start matplotlib's mathematics.
-    return (name if len(name) <= 18 else f"{name[:17]}…").replace("$", r"\$")
+def short_name(name: str) -> str:
+    """A class name on one line of at most 18 characters, that matplotlib draws as it stands."""
+    line = " ".join(name.split())
+    line = line if len(line) <= 18 else f"{line[:17]}…"
+    known = _drawable()
+    # matplotlib warns of each character that its font lacks; a dollar sign would start its mathematics.
+    return "".join(each if ord(each) in known else "□" for each in line).replace("$", r"\$")
+
+
+@cache
+def _drawable() -> frozenset[int]:
+    from matplotlib.font_manager import findfont, get_font
+
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())

@@ -12,11 +12,12 @@ from tl_dagster.errors import InputError
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
 
-__all__ = ["MOST_TILES", "contact_sheet"]
+__all__ = ["GAP", "INK", "LINE", "MOST_TILES", "contact_sheet", "fitted", "font", "save_jpeg", "tile"]
 
 MOST_TILES = 24
 COLUMNS, SIDE, GAP, LINE = 6, 104, 8, 13
 MOST_BYTES = 65_000
+INK = "#1f2933"
 
 
 def contact_sheet(path: Path, tiles: Sequence[tuple[str, str]]) -> None:
@@ -35,31 +36,41 @@ def contact_sheet(path: Path, tiles: Sequence[tuple[str, str]]) -> None:
     columns = min(COLUMNS, len(shown))
     sheet = Image.new("RGB", (columns * (SIDE + GAP) + GAP, rows * height + GAP), "white")
     draw = ImageDraw.Draw(sheet)
-    font = _font()
+    letters = font(10)
     for number, (uri, caption) in enumerate(shown):
         left, top = GAP + number % COLUMNS * (SIDE + GAP), GAP + number // COLUMNS * height
-        sheet.paste(_tile(uri), (left, top))
+        sheet.paste(tile(uri, SIDE), (left, top))
         for row, line in enumerate(_lines(caption)):
-            draw.text((left, top + SIDE + row * LINE), line, "#1f2933", font)
-    for quality in (80, 60, 40, 25):
-        buffer = io.BytesIO()
-        sheet.save(buffer, "JPEG", quality=quality)
-        if buffer.tell() <= MOST_BYTES:
-            break
-    path.write_bytes(buffer.getvalue())
+            draw.text((left, top + SIDE + row * LINE), line, INK, letters)
+    save_jpeg(sheet, path, MOST_BYTES)
 
 
-def _tile(uri: str) -> "Image.Image":
+def tile(uri: str, side: int) -> "Image.Image":
+    """An image in a square of ``side`` pixels; a crossed square where it cannot be decoded."""
     from PIL import Image, ImageDraw
 
     try:
-        return thumbnail(read(uri), SIDE)
+        return thumbnail(read(uri), side)
     except (OSError, InputError):
-        crossed = Image.new("RGB", (SIDE, SIDE), "#e4e7eb")
+        crossed = Image.new("RGB", (side, side), "#e4e7eb")
         draw = ImageDraw.Draw(crossed)
-        draw.line((0, 0, SIDE, SIDE), "#9aa5b1")
-        draw.line((0, SIDE, SIDE, 0), "#9aa5b1")
+        draw.line((0, 0, side, side), "#9aa5b1")
+        draw.line((0, side, side, 0), "#9aa5b1")
         return crossed
+
+
+def save_jpeg(sheet: "Image.Image", path: Path, most_bytes: int) -> None:
+    """Write a sheet at the highest quality that keeps a size; smaller where even the lowest does not."""
+    for scale in (1.0, 0.8, 0.6, 0.4):
+        size = [max(1, round(length * scale)) for length in sheet.size]
+        scaled = sheet if scale == 1 else sheet.resize((size[0], size[1]))
+        for quality in (80, 70, 60, 50, 40, 30):
+            buffer = io.BytesIO()
+            scaled.save(buffer, "JPEG", quality=quality, optimize=True, progressive=True)
+            if buffer.tell() <= most_bytes:
+                path.write_bytes(buffer.getvalue())
+                return
+    path.write_bytes(buffer.getvalue())
 
 
 def _lines(caption: str) -> list[str]:
@@ -73,9 +84,20 @@ def _lines(caption: str) -> list[str]:
     return [first, rest if len(rest) <= most else f"{rest[: most - 1]}…"]
 
 
-def _font() -> "ImageFont.FreeTypeFont":
+def fitted(text: str, letters: "ImageFont.FreeTypeFont", width: int) -> str:
+    """A text on one line, cut where it is wider than so many pixels."""
+    line = " ".join(text.split())[:width]  # no letter is narrower than a pixel, and measuring takes time
+    if letters.getlength(line) <= width:
+        return line
+    while line and letters.getlength(f"{line}…") > width:
+        line = line[:-1]
+    return f"{line}…"
+
+
+def font(size: int) -> "ImageFont.FreeTypeFont":
+    """The letters of sheets, so many pixels high."""
     import matplotlib
     from PIL import ImageFont
 
     # matplotlib's own font has most scripts' letters; file names come in all of them.
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), 10)
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), size)

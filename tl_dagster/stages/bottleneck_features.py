@@ -2,120 +2,40 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tl_dagster.artifacts import ArtifactStore, Materialized, Outcome
-from tl_dagster.data.augmentation import Views
-from tl_dagster.data.decoding import DECODE_RECIPE
 from tl_dagster.data.manifest import places_of, uris_of
-from tl_dagster.features.cache import Column, side_by_side
-from tl_dagster.features.catalogue import BackboneInfo, look_up
-from tl_dagster.features.extraction import View, extract
-from tl_dagster.features.hardware import resolve_precision
-from tl_dagster.features.weights import Weights, locate
+from tl_dagster.features.cache import Column, SideBySide
+from tl_dagster.features.extraction import Extraction
+from tl_dagster.identity import digest
 from tl_dagster.reporting.sheets import MOST_TILES
-from tl_dagster.spec import Declaration
 from tl_dagster.stages import checks
 from tl_dagster.stages.augmented_splits import AugmentedSplits, read_views
 from tl_dagster.stages.base import Stage, Verdict, Work
 from tl_dagster.stages.dataset import read_manifest
+from tl_dagster.stages.frozen import Frozen
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
 
-__all__ = ["BottleneckFeatures", "Frozen", "open_columns", "views_to_draw"]
+    from tl_dagster.stages.frozen import Also
 
-COLUMNS, NEAR = "columns.json", "near_identical.parquet"
-SHEET = "Near-identical pairs"
+__all__ = ["BottleneckFeatures", "columns_used", "open_columns"]
+
+COLUMNS, MAXIMA, NEAR = "columns.json", "maxima.json", "near_identical.parquet"
+SHEET, MAP, EXCITED = "Near-identical pairs", "Map of the features", "What excites each stage"
+MOST_EXCITED = 10_000  # images that are looked through
 SIDES = (("id", "split"), ("other", "other_split"))
-
-
-class Frozen:
-    """The declared backbone with its weights: knows its columns in the cache, and computes them.
-
-    Args:
-        declaration: the pipeline.
-        store: where the feature cache is.
-    """
-
-    def __init__(self, declaration: Declaration, store: ArtifactStore) -> None:
-        self.declaration = declaration
-        self.backbone = declaration.backbone
-        self.info: BackboneInfo = look_up(self.backbone)
-        self.weights: Weights = locate(self.backbone, self.info)
-        self.precision = resolve_precision(self.backbone.precision)
-        self.resize = self.info.resize(self.backbone)
-        self._cache = store.root / "features"
-
-    def column(self, tap: str, pooling: str) -> Column:
-        """The cache's column of a tap."""
-        return Column(
-            self._cache,
-            {
-                "decode": DECODE_RECIPE,
-                "resize": asdict(self.resize),
-                "mean": self.info.preprocess["mean"],
-                "std": self.info.preprocess["std"],
-                "backbone": self.backbone.name,
-                "weights": self.weights.identity,
-                "tap": self.info.module(tap),
-                "pooling": pooling,
-                "precision": self.precision,
-            },
-        )
-
-    def columns(self) -> list[Column]:
-        """The columns of the declared taps, in their order."""
-        return [self.column(tap, self.backbone.pooling) for tap in self.backbone.taps]
-
-    def boundary(self, rows: int) -> Column | None:
-        """The column of activations that fine-tuning starts from; None when they would exceed the declared budget.
-
-        Args:
-            rows: views that would be kept.
-        """
-        tap = self.info.frozen_through(self.backbone, self.declaration.fine_tuning.freeze_through)
-        values = self.info.values(tap, self.resize.size)
-        size = 4 if self.precision == "fp32" else 2
-        if values is None or rows * values * size > self.declaration.compute.activation_cache_gb * 1e9:
-            return None
-        return self.column(tap, "none")
-
-    def load(self) -> "torch.nn.Module":
-        """The backbone in torch."""
-        from tl_dagster.features.backbones import load
-
-        return load(self.info, self.weights)
-
-    def compute(self, wanted: list[View], columns: list[Column], work: Work) -> int:
-        """Forward the views that lack a row; the number forwarded."""
-
-        def network() -> "torch.nn.Module":
-            from tl_dagster.features.backbones import tapped
-
-            return tapped(self.load(), [(column.recipe["tap"], column.recipe["pooling"]) for column in columns])
-
-        return extract(
-            wanted,
-            columns,
-            network,
-            resize=self.resize,
-            views=Views(self.declaration.augmentation),
-            mean=self.info.preprocess["mean"],
-            std=self.info.preprocess["std"],
-            compute=self.declaration.compute,
-            progress=work.progress,
-        )
 
 
 class BottleneckFeatures(Stage):
     """Features are computed once per view, layer and weights, across all pipelines of a store."""
 
     name = "bottleneck_features"
-    recipe = 2
+    recipe = 3
     description = (
         "The frozen backbone's pooled activations of every view, in the feature cache. "
         "Its last fully connected layer is dropped."
@@ -137,6 +57,8 @@ class BottleneckFeatures(Stage):
         import pandas as pd
 
         pairs = pd.read_parquet(held.artifact.path / NEAR)
+        if pairs.empty:
+            return {"near_identical": checks.near_identical([], 0, SHEET)}
         manifest = read_manifest(work.inputs["dataset"].path)
         table = checks.rows_of(
             {
@@ -158,41 +80,97 @@ class BottleneckFeatures(Stage):
         frozen = Frozen(self.declaration, work.store)
         table = read_views(work.inputs["augmented_splits"].path)
         columns = frozen.columns()
-        keys = table["key"].tolist()
-        lacking = [any(lacks) for lacks in zip(*(column.missing(keys) for column in columns), strict=True)]
-        computed = 0
-        if any(lacking):
-            wanted = views_to_draw(table[lacking], read_manifest(work.inputs["dataset"].path))
-            # Fine-tuning starts from a layer that this pass goes through anyway: keep its activations too.
-            boundary = frozen.boundary(len(table))
-            computed = frozen.compute(wanted, [*columns, boundary] if boundary else columns, work)
-
-        def write(folder: Path) -> Outcome:
-            table.to_parquet(folder / "views.parquet")
-            kept = [
-                {"tap": tap, "recipe": column.recipe} for tap, column in zip(frozen.backbone.taps, columns, strict=True)
-            ]
-            (folder / COLUMNS).write_text(json.dumps(kept, indent=1))
-            widths = {
-                tap: column.read(keys[:1]).width for tap, column in zip(frozen.backbone.taps, columns, strict=True)
-            }
-            near, pictures = _near_identical(table, columns, read_manifest(work.inputs["dataset"].path), folder)
-            return Outcome(
-                rows=len(table),
-                computed=computed,
-                metrics={"features": sum(widths.values()), "near_identical": near},
-                pictures=pictures,
-                facts={
-                    "features_per_tap": widths,
-                    "precision": frozen.precision,
-                    "weights_sha256": frozen.weights.identity,
-                },
-            )
 
         # The columns' digests hold all that matters of the settings, with "auto" resolved on this machine.
         fingerprint = self.fingerprint(work, {"columns": [column.name for column in columns]})
+        if work.store.find(self.name, fingerprint) is None:  # then all values will be read
+            for column in columns:
+                column.verify()
+        done = frozen.fill(table, columns, work, _passed(frozen, table))
+
+        def write(folder: Path) -> Outcome:
+            return _described(folder, table, frozen, columns, done, read_manifest(work.inputs["dataset"].path))
+
         held = self.find_or_build(work, fingerprint, write)
-        return replace(held, reused=held.reused and not computed, computed=computed, reused_rows=len(table) - computed)
+        reused = len(table) - done.views
+        return replace(held, reused=held.reused and not done.views, computed=done.views, reused_rows=reused)
+
+
+def _passed(frozen: Frozen, table: "pd.DataFrame") -> "list[Also]":
+    """What a forward pass goes through anyway: the layer that fine-tuning starts from, and what excites each stage."""
+    import numpy as np
+
+    boundary = frozen.boundary(len(table))
+    plain = _plain_training(table).to_numpy()
+    also = [(column, plain) for column in frozen.maxima().values()]
+    return [*also, (boundary, np.ones(len(table), bool))] if boundary else also
+
+
+def _plain_training(table: "pd.DataFrame") -> "pd.Series[bool]":
+    return (table["split"] == "train") & (table["view"] == 0)
+
+
+def _described(
+    folder: Path,
+    table: "pd.DataFrame",
+    frozen: Frozen,
+    columns: list[Column],
+    done: Extraction,
+    manifest: "pd.DataFrame",
+) -> Outcome:
+    """Write the artifact: the list of keys, and what is worth seeing of the features."""
+    table.to_parquet(folder / "views.parquet")
+    taps = frozen.backbone.taps
+    kept = [{"tap": tap, "recipe": column.recipe} for tap, column in zip(taps, columns, strict=True)]
+    (folder / COLUMNS).write_text(json.dumps(kept, indent=1))
+    (folder / MAXIMA).write_text(json.dumps([column.name for column in frozen.maxima().values()], indent=1))
+    first = table["key"][:1].tolist()
+    widths = {tap: column.read(first).width for tap, column in zip(taps, columns, strict=True)}
+    near, near_pictures = _near_identical(table, columns, manifest, folder)
+    said, pictures = _explained(table, columns, frozen, manifest, folder)
+    differences = {tap: column.noted().get("difference_to_fp32") for tap, column in zip(taps, columns, strict=True)}
+    metrics: dict[str, float] = {"features": sum(widths.values()), "near_identical": near}
+    if done.views:
+        metrics |= {"views_per_second": round(done.views_per_second, 1), "images_decoded": done.images}
+    return Outcome(
+        rows=len(table),
+        computed=done.views,
+        metrics=metrics,
+        pictures={**pictures, **near_pictures},
+        facts={
+            "features_per_tap": widths,
+            "precision": frozen.precision,
+            "difference_to_fp32": {tap: each for tap, each in differences.items() if each},
+            "compiled": done.compiled,
+            "seconds_by_step": {name: round(seconds, 2) for name, seconds in done.seconds.items()},
+            "weights_sha256": frozen.weights.identity,
+            "map_of_the_features": said,
+        },
+    )
+
+
+def _explained(
+    table: "pd.DataFrame", columns: list[Column], frozen: Frozen, manifest: "pd.DataFrame", folder: Path
+) -> tuple[str, dict[str, str]]:
+    """A map of the features, and the training images that excite each stage: what is shown, and the pictures."""
+    from tl_dagster.reporting.explanations import excited, feature_map
+
+    plain = table[_plain_training(table)]
+    features = SideBySide(columns, plain["key"].tolist())
+    said = feature_map(folder / "feature_map.png", features, plain["label"].tolist())
+    pictures = {MAP: "feature_map.png"}
+    maxima = frozen.maxima()
+    # Rows that were forwarded before these were kept lack them: an image is not forwarded again for a picture.
+    seen = plain.iloc[:MOST_EXCITED]
+    for column in maxima.values():
+        seen = seen[~column.missing(seen["key"].tolist())]
+    if len(seen) and maxima:
+        keys = seen["key"].tolist()
+        stages = {stage: column.read(keys)[:] for stage, column in maxima.items()}
+        places = seen["id"].map(uris_of(manifest)).tolist()
+        excited(folder / "excited.jpg", stages, places, seen["label"].tolist())
+        pictures[EXCITED] = "excited.jpg"
+    return said, pictures
 
 
 def _near_identical(
@@ -208,7 +186,7 @@ def _near_identical(
     parts = []
     for others, held_out in (("train", ["validation", "test"]), ("validation", ["test"])):
         left, right = plain[plain["split"] == others], plain[plain["split"].isin(held_out)]
-        rows, places, distance = nearest(*(side_by_side(columns, part["key"].tolist()) for part in (left, right)))
+        rows, places, distance = nearest(*(SideBySide(columns, part["key"].tolist())[:] for part in (left, right)))
         part = right.iloc[rows][["id", "split"]].reset_index(drop=True)
         parts.append(part.assign(other=left["id"].to_numpy()[places], other_split=others, distance=distance.round(3)))
     pairs = pd.concat(parts, ignore_index=True)
@@ -222,21 +200,15 @@ def _near_identical(
     return len(pairs), {SHEET: "near_identical.jpg"}
 
 
-def views_to_draw(table: "pd.DataFrame", manifest: "pd.DataFrame") -> list[View]:
-    """Views by where their images lie now.
-
-    Args:
-        table: rows of augmented_splits.
-        manifest: the dataset's images.
-    """
-    places = uris_of(manifest).to_dict()
-    rows = zip(table["id"], table["view"], table["key"], strict=True)
-    return [View(places[identity], identity, int(view), key) for identity, view, key in rows]
-
-
 def open_columns(path: Path, store: ArtifactStore) -> list[tuple[str, Column]]:
     """(tap, column) of a bottleneck_features artifact."""
     return [
         (each["tap"], Column(store.root / "features", each["recipe"]))
         for each in json.loads((path / COLUMNS).read_text())
     ]
+
+
+def columns_used(path: Path) -> list[str]:
+    """The cache's columns that a bottleneck_features artifact's rows and pictures come from."""
+    maxima: list[str] = json.loads((path / MAXIMA).read_text()) if (path / MAXIMA).exists() else []
+    return [*maxima, *(digest(each["recipe"]) for each in json.loads((path / COLUMNS).read_text()))]

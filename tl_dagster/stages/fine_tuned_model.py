@@ -9,8 +9,9 @@ from tl_dagster.artifacts import Materialized, Outcome
 from tl_dagster.features.cache import Rows
 from tl_dagster.stages.augmented_splits import read_views
 from tl_dagster.stages.base import Stage, Work, require_same
-from tl_dagster.stages.bottleneck_features import Frozen, open_columns, views_to_draw
+from tl_dagster.stages.bottleneck_features import open_columns
 from tl_dagster.stages.dataset import read_manifest
+from tl_dagster.stages.frozen import Frozen, views_to_draw
 from tl_dagster.stages.predictions import classes_of, copy_predictions, numbers_of, targets_of, write_predictions
 from tl_dagster.stages.top_model import read_features, read_head
 
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from tl_dagster.features.extraction import View
+    from tl_dagster.features.loading import Loader, View
 
-__all__ = ["FineTunedModel"]
+__all__ = ["FineTunedModel", "activations_used"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Images:
     """Training inputs drawn from the images themselves, for networks and disks that cannot do otherwise."""
 
     views: "list[View]"
+    loader: "Loader"
     frozen: Frozen
     below: "np.ndarray"
 
@@ -59,14 +61,9 @@ class Images:
         import numpy as np
         import torch
 
-        from tl_dagster.data.augmentation import Views
-        from tl_dagster.features.extraction import batches
-
-        declaration, preprocess = self.frozen.declaration, self.frozen.info.preprocess
-        drawn = batches(
-            [self.views[row] for row in rows], self.frozen.resize, Views(declaration.augmentation), declaration.compute
-        )
-        pixels = torch.from_numpy(np.concatenate(list(drawn))).permute(0, 3, 1, 2).float()
+        preprocess = self.frozen.info.preprocess
+        drawn = [pixels.copy() for pixels in self.loader.batches([self.views[row] for row in rows])]
+        pixels = torch.from_numpy(np.concatenate(drawn)).permute(0, 3, 1, 2).float()
         mean, std = (torch.tensor(preprocess[name]).view(1, 3, 1, 1) * 255 for name in ("mean", "std"))
         return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last), torch.from_numpy(self.below[rows])
 
@@ -102,6 +99,10 @@ class FineTunedModel(Stage):
         return self.find_or_build(work, fingerprint, lambda folder: self._train(work, frozen, folder))
 
     def _train(self, work: Work, frozen: Frozen, folder: Path) -> Outcome:
+        with frozen.loader() as loader:
+            return self._trained(work, frozen, loader, folder)
+
+    def _trained(self, work: Work, frozen: Frozen, loader: "Loader", folder: Path) -> Outcome:
         import numpy as np
         import torch
         from safetensors.torch import save_file
@@ -121,7 +122,8 @@ class FineTunedModel(Stage):
             if not under
         ]
         features = read_features(work.inputs["bottleneck_features"], work.store)[:, is_frozen].astype(np.float32)
-        upper, inputs = self._upper(frozen, boundary, above, table, features, work)
+        cached = frozen.boundary(len(table))
+        upper, inputs = self._upper(frozen, loader, boundary, above, table, features, work)
         model = network(upper, read_head(work.inputs["top_model"].path), is_frozen)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
@@ -158,6 +160,7 @@ class FineTunedModel(Stage):
         described = {
             "backbone": frozen.backbone.model_dump(mode="json"),
             "frozen_through": boundary,
+            "activations": cached.name if isinstance(inputs, Activations) and cached else None,
             "classes": classes,
             "epoch": result.epoch,
             "history": result.history,
@@ -178,6 +181,7 @@ class FineTunedModel(Stage):
     def _upper(
         self,
         frozen: Frozen,
+        loader: "Loader",
         boundary: str,
         above: list[tuple[str, str]],
         table: "pd.DataFrame",
@@ -189,15 +193,19 @@ class FineTunedModel(Stage):
 
         path = frozen.info.module(boundary)
         model = frozen.load()
-        views = views_to_draw(table, read_manifest(work.inputs["dataset"].path))
         cached = frozen.boundary(len(table))
         upper = tail(model, path, above) if cached else None
         if cached is None or upper is None:
             work.progress.say("the frozen part is recomputed in each step (see compute.activation_cache_gb)")
             unfreeze_above(model, path, frozen.resize.size)
-            return tapped(model, above), Images(views, frozen, below)
-        keys = table["key"].tolist()
-        lacking = cached.missing(keys)
-        frozen.compute([view for view, lacks in zip(views, lacking, strict=True) if lacks], [cached], work)
-        rows = cached.read(keys)
+            views = views_to_draw(table, read_manifest(work.inputs["dataset"].path))
+            return tapped(model, above), Images(views, loader, frozen, below)
+        frozen.fill(table, [cached], work)
+        rows = cached.read(table["key"].tolist())
         return upper.requires_grad_(True), Activations(rows, frozen.info.map_shape(boundary, rows.width), below)
+
+
+def activations_used(path: Path) -> list[str]:
+    """The cache's column of activations that a fine_tuned_model artifact was trained on, if it was."""
+    name = json.loads((path / "model.json").read_text()).get("activations")
+    return [name] if name else []

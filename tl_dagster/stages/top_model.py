@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_dagster.artifacts import ArtifactStore, Materialized, Outcome
-from tl_dagster.features.cache import side_by_side
+from tl_dagster.features.cache import SideBySide
 from tl_dagster.stages.augmented_splits import read_views
 from tl_dagster.stages.base import Stage, Work
 from tl_dagster.stages.bottleneck_features import open_columns
@@ -81,7 +81,7 @@ def read_features(features: "Artifact", store: ArtifactStore, rows: "np.ndarray 
     """
     table = read_views(features.path)
     keys = (table if rows is None else table.iloc[rows])["key"].tolist()
-    return side_by_side([column for _, column in open_columns(features.path, store)], keys)
+    return SideBySide([column for _, column in open_columns(features.path, store)], keys)[:]
 
 
 def read_head(path: Path) -> "dict[str, torch.Tensor]":

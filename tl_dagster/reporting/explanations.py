@@ -1,0 +1,246 @@
+"""Pictures of what a frozen backbone sees: a map of its features, and the images that excite its channels most."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tl_dagster.reporting.pictures import INK, SOFT, new_figure, save_png, short_name
+from tl_dagster.reporting.sheets import GAP, LINE, fitted, font, save_jpeg, tile
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    from tl_dagster.features.cache import SideBySide
+
+__all__ = ["excited", "feature_map", "strongest_channels"]
+
+MOST_POINTS = 1_000
+FEWEST_POINTS = 30  # of fewer, t-SNE makes what its perplexity wants to see
+COMPONENTS, PERPLEXITY, ITERATIONS = 50, 30, 500
+NEIGHBOURS = 10
+# The "muted" scheme: nine colours that colour-blind readers tell apart (P. Tol, "Colour schemes", SRON, 2021).
+COLORS = ("#332288", "#cc6677", "#117733", "#88ccee", "#aa4499", "#ddcc77", "#44aa99", "#882255", "#999933")
+MARKS = "o^s"
+
+CHANNELS, IMAGES = 2, 5
+SIDE, GUTTER = 104, 96
+SHEET_BYTES = 72_000
+CANDIDATES = 64  # strongest channels among which unlike ones are looked for
+BLOCK = 64  # channels ranked at once, to bound the memory
+
+
+def feature_map(path: Path, features: "np.ndarray | SideBySide", labels: Sequence[str]) -> str:
+    """Draw images as points of a plane, near where their features are alike, coloured by label.
+
+    The standardised features' first 50 principal components, laid out by t-SNE (van der Maaten & Hinton, "Visualizing
+    data using t-SNE", JMLR 9, 2008; started from the first two, after Kobak & Berens, "The art of using t-SNE for
+    single-cell transcriptomics", Nature Communications 10, 2019). Fewer than 30 images: the first two components.
+
+    Args:
+        path: the PNG file.
+        features: (N, D), of any float type; of more than 1,000 rows as many, evenly spread.
+        labels: of each row.
+
+    Returns:
+        A sentence: the method, how many images, and how many of their nearest neighbours among all D features have
+        the same label.
+    """
+    import numpy as np
+    from threadpoolctl import threadpool_limits
+
+    rows = np.linspace(0, len(features) - 1, min(len(features), MOST_POINTS)).round().astype(int)
+    names, numbers = np.unique(np.array(labels, dtype=object)[rows].astype(str), return_inverse=True)
+    # Threads that wait for each other thousands of times take ten times as long where another process runs too.
+    with threadpool_limits(1):
+        products = _products(features[rows])
+        components = _components(products)
+        many = len(rows) >= FEWEST_POINTS and bool(components[:, 0].any())
+        points = _t_sne(components) if many else components[:, :2]
+    _draw_points(path, points, numbers, names.tolist())
+    method = "t-SNE" if many else "The first two principal components"
+    images = f"{len(rows):,} of {len(features):,}" if len(rows) < len(features) else f"{len(rows):,}"
+    return f"{method} of the features of {images} training images{_agreement(products, numbers)}."
+
+
+def _products(rows: "np.ndarray") -> "np.ndarray":
+    """Float32 (N, N) scalar products of rows, standardised: all that the components and the distances follow from."""
+    import numpy as np
+
+    rows = rows.astype(np.float32)
+    rows -= rows.mean(0, dtype=np.float64).astype(np.float32)
+    rows /= np.maximum(rows.std(0, dtype=np.float64), 1e-3).astype(np.float32)  # as the top model does
+    products: np.ndarray = rows @ rows.T
+    return products
+
+
+def _components(products: "np.ndarray") -> "np.ndarray":
+    """Principal components (N, 2 to 50) from the rows' scalar products; zeros where there are fewer."""
+    import numpy as np
+
+    values, vectors = np.linalg.eigh(products.astype(np.float64))
+    kept = slice(None, -COMPONENTS - 1, -1)
+    vectors = vectors[:, kept]
+    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])])  # the solver's choice
+    components = vectors * np.sqrt(np.maximum(values[kept], 0))
+    padded: np.ndarray = np.pad(components, ((0, 0), (0, max(0, 2 - components.shape[1])))).astype(np.float32)
+    return padded
+
+
+def _t_sne(components: "np.ndarray") -> "np.ndarray":
+    """Points (N, 2) float32 from components (N, 2 to 50)."""
+    from sklearn.manifold import TSNE
+
+    start = components[:, :2] / components[:, 0].std() * 1e-4  # scikit-learn's own scale of init="pca"
+    method = TSNE(
+        init=start, random_state=0, max_iter=ITERATIONS, perplexity=min(PERPLEXITY, (len(components) - 1) / 3)
+    )
+    points: np.ndarray = method.fit_transform(components)
+    return points
+
+
+def _agreement(products: "np.ndarray", numbers: "np.ndarray") -> str:
+    """What share of the images' nearest neighbours have their label, and what share would by chance."""
+    import numpy as np
+
+    count = len(numbers)
+    if count < 2:
+        return ""
+    nearest = min(NEIGHBOURS, -(-count // 10))
+    squares = products.diagonal()
+    distances = squares[:, None] + squares - 2 * products
+    np.fill_diagonal(distances, np.inf)
+    neighbours = distances.argsort(1, kind="stable")[:, :nearest]
+    share = float((numbers[neighbours] == numbers[:, None]).mean())
+    sizes = np.bincount(numbers)
+    chance = float((sizes * (sizes - 1)).sum() / (count * (count - 1)))
+    of = f"of the {nearest} images nearest to each" if nearest > 1 else "of the images nearest to each"
+    return f"; {of}, by all features, {share:.0%} have its label ({chance:.0%} by chance)"
+
+
+def _draw_points(path: Path, points: "np.ndarray", numbers: "np.ndarray", names: list[str]) -> None:
+    """A scatter plot (N, 2), the nine largest classes in colour, the others grey and beneath."""
+    import numpy as np
+
+    sizes = np.bincount(numbers)
+    order = np.argsort(-sizes, kind="stable")
+    groups = [
+        ([number], color, MARKS[place % len(MARKS)])
+        for place, (number, color) in enumerate(zip(order, COLORS, strict=False))
+    ]
+    if len(order) > len(COLORS):
+        groups.append((list(order[len(COLORS) :]), SOFT, "X"))
+    figure, (axis,) = new_figure(8.6, 5.2, 1)
+    for layer, (members, color, mark) in enumerate(groups):
+        chosen = np.isin(numbers, members)
+        name = short_name(names[members[0]]) if len(members) == 1 else f"{len(members):,} other classes"
+        axis.scatter(
+            *points[chosen].T,
+            s=26,
+            c=color,
+            marker=mark,
+            alpha=0.85,
+            linewidths=0,
+            zorder=3 if layer < len(COLORS) else 2,
+            label=f"{chosen.sum():,} × {name}",  # the number first: matplotlib skips what starts with an underscore
+        )
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.spines[:].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=10, labelcolor=INK, markerscale=1.6)
+    save_png(figure, path)
+
+
+def strongest_channels(values: "np.ndarray", count: int, images: int) -> list[tuple[int, list[int]]]:
+    """The channels that a few images excite far more than the rest do, and those images.
+
+    A channel is as strong as the weakest of its top images exceeds the median, in standard deviations: no single
+    outlier makes it strong. One that shares over a third of its top images with a stronger one gives way.
+
+    Args:
+        values: (N, C), of any float type: the maximum of each channel over an image's positions.
+        count: channels wanted; fewer where fewer differ between images.
+        images: top images of each; equal rows are one image.
+
+    Returns:
+        (channel, row numbers) of each, the row that excites it most first.
+    """
+    import numpy as np
+
+    blocks = [values[:, low : low + BLOCK] for low in range(0, values.shape[1], BLOCK)]
+    strength = np.concatenate([_strength(block.astype(np.float32), images) for block in blocks])
+    unlike: list[tuple[int, list[int]]] = []
+    alike: list[tuple[int, list[int]]] = []
+    for channel in np.argsort(-strength, kind="stable")[:CANDIDATES].tolist():
+        if len(unlike) == count or np.isneginf(strength[channel]):
+            break
+        rows = _top_rows(values, channel, images)
+        repeats = any(len({*rows} & {*others}) > images // 3 for _, others in unlike)
+        (alike if repeats else unlike).append((channel, rows))
+    return (unlike + alike)[:count]
+
+
+def _strength(values: "np.ndarray", images: int) -> "np.ndarray":
+    """How far each column's weakest top value exceeds its median, in standard deviations; of equal values -inf."""
+    import numpy as np
+
+    half, top = len(values) // 2, len(values) - max(1, min(images, len(values) // 4))
+    parted = np.partition(values, (half, top), axis=0)
+    spread = values.std(0, dtype=np.float64)
+    differs = values.min(0) < values.max(0)
+    strength: np.ndarray = np.where(differs, (parted[top] - parted[half]) / np.where(differs, spread, 1), -np.inf)
+    return strength
+
+
+def _top_rows(values: "np.ndarray", channel: int, images: int) -> list[int]:
+    import numpy as np
+
+    rows: list[int] = []
+    for row in np.argsort(-values[:, channel], kind="stable")[: 20 * images].tolist():
+        if not any(np.array_equal(values[row], values[other]) for other in rows):
+            rows.append(row)
+    return rows[:images]
+
+
+def excited(path: Path, stages: "Mapping[str, np.ndarray]", places: Sequence[str], labels: Sequence[str]) -> None:
+    """Draw, for each stage's two strongest channels, the five images that excite them most.
+
+    Images that excite a channel most tell what it has learnt to see (Zeiler & Fergus, "Visualizing and understanding
+    convolutional networks", ECCV 2014, section 4).
+
+    Args:
+        path: the JPEG file, 90 kB at most.
+        stages: stage name → (N, C), of any float type: the maximum of each channel over an image's positions; from
+            lower to higher.
+        places: where each image is; a crossed square stands for one that cannot be decoded.
+        labels: of each image.
+    """
+    from PIL import Image, ImageDraw
+
+    found = [(name, strongest_channels(values, CHANNELS, IMAGES)) for name, values in stages.items()]
+    height = SIDE + LINE + GAP
+    rows = sum(max(1, len(channels)) for _, channels in found)
+    sheet = Image.new("RGB", (GUTTER + IMAGES * (SIDE + GAP), rows * height + GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    top = GAP
+    for name, channels in found:
+        draw.line((GAP, top - GAP // 2, sheet.width - GAP, top - GAP // 2), "#e4e7eb")
+        draw.text((GAP, top), fitted(name, font(14), GUTTER - 2 * GAP), INK, font(14))
+        if not channels:
+            draw.text((GUTTER, top), "no channel tells the images apart", INK, font(11))
+        for place, (channel, images) in enumerate(channels):
+            draw.text((GAP, top + 20 + place * height), f"channel {channel:,}", INK, font(11))
+            for column, row in enumerate(images):
+                corner = (GUTTER + column * (SIDE + GAP), top + place * height)
+                _draw_image(sheet, corner, places[row], labels[row])
+        top += max(1, len(channels)) * height
+    save_jpeg(sheet, path, SHEET_BYTES)
+
+
+def _draw_image(sheet: "Image.Image", corner: tuple[int, int], place: str, label: str) -> None:
+    from PIL import ImageDraw
+
+    sheet.paste(tile(place, SIDE), corner)
+    letters = font(10)
+    below = (corner[0], corner[1] + SIDE)
+    ImageDraw.Draw(sheet).text(below, fitted(label, letters, SIDE), INK, letters)

@@ -1,0 +1,196 @@
+"""The declared backbone as stages use it: its columns in the feature cache, and what fills them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from tl_dagster import disk
+from tl_dagster.artifacts import ArtifactStore
+from tl_dagster.data.augmentation import Views
+from tl_dagster.data.decoding import DECODE_RECIPE
+from tl_dagster.data.manifest import uris_of
+from tl_dagster.errors import InputError
+from tl_dagster.features.cache import Column, locked
+from tl_dagster.features.catalogue import BackboneInfo, look_up
+from tl_dagster.features.extraction import Extraction, extract
+from tl_dagster.features.hardware import has_gpu, resolve_precision
+from tl_dagster.features.loading import Loader, View
+from tl_dagster.features.network import batch_size_for
+from tl_dagster.features.weights import Weights, locate
+from tl_dagster.spec import Declaration
+from tl_dagster.stages.base import Work
+from tl_dagster.stages.dataset import read_manifest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    Also = tuple[Column, np.ndarray]  # a column, and which rows are for it: bool
+
+__all__ = ["Frozen", "views_to_draw"]
+
+
+class Frozen:
+    """The declared backbone with its weights: knows its columns in the cache, and computes them.
+
+    Args:
+        declaration: the pipeline.
+        store: where the feature cache is.
+    """
+
+    def __init__(self, declaration: Declaration, store: ArtifactStore) -> None:
+        self.declaration = declaration
+        self.backbone = declaration.backbone
+        self.info: BackboneInfo = look_up(self.backbone)
+        self.weights: Weights = locate(self.backbone, self.info)
+        self.precision = resolve_precision(self.backbone.precision)
+        self.resize = self.info.resize(self.backbone)
+        self._cache = store.root / "features"
+
+    def column(self, tap: str, pooling: str) -> Column:
+        """The cache's column of a tap."""
+        return Column(
+            self._cache,
+            {
+                "decode": DECODE_RECIPE,
+                "resize": asdict(self.resize),
+                "mean": self.info.preprocess["mean"],
+                "std": self.info.preprocess["std"],
+                "backbone": self.backbone.name,
+                "weights": self.weights.identity,
+                "tap": self.info.module(tap),
+                "pooling": pooling,
+                "precision": self.precision,
+            },
+        )
+
+    def columns(self) -> list[Column]:
+        """The columns of the declared taps, in their order."""
+        return [self.column(tap, self.backbone.pooling) for tap in self.backbone.taps]
+
+    def boundary(self, rows: int) -> Column | None:
+        """The column of activations that fine-tuning starts from; None when they would exceed the declared budget.
+
+        Args:
+            rows: views that would be kept.
+        """
+        tap = self.info.frozen_through(self.backbone, self.declaration.fine_tuning.freeze_through)
+        values = self.info.values(tap, self.resize.size)
+        size = 4 if self.precision == "fp32" else 2
+        if values is None or rows * values * size > self.declaration.compute.activation_cache_gb * 1e9:
+            return None
+        return self.column(tap, "none")
+
+    def load(self) -> "torch.nn.Module":
+        """The backbone in torch."""
+        from tl_dagster.features.backbones import load
+
+        return load(self.info, self.weights, self.backbone.taps)
+
+    def maxima(self) -> dict[str, Column]:
+        """Stage → the largest value of each channel there, from lower to higher, up to the highest declared tap."""
+        reached = [
+            stage
+            for stage in self.info.stages
+            if any(self.info.is_below(self.info.module(stage), tap) for tap in self.backbone.taps)
+        ]
+        return {stage: self.column(stage, "max") for stage in reached}
+
+    def loader(self, work: int = 0) -> Loader:
+        """What draws views for this network; ``work``: about how many."""
+        compute = self.declaration.compute
+        return Loader(
+            self.resize,
+            Views(self.declaration.augmentation),
+            batch_size=compute.batch_size or batch_size_for(self.resize.size, gpu=has_gpu()),
+            workers=compute.workers,
+            work=work,
+            yielding=not has_gpu(),
+        )
+
+    def fill(self, table: "pd.DataFrame", columns: list[Column], work: Work, also: "Sequence[Also]" = ()) -> Extraction:
+        """Compute the rows that columns lack, unless another run is doing so: then wait for it.
+
+        Args:
+            table: rows of augmented_splits.
+            columns: they shall have a row for each.
+            work: reads the dataset, and tells of progress.
+            also: columns that are given rows of what is forwarded anyway, and for which of the table's rows.
+
+        Raises:
+            InputError: there is no room, or an image is gone.
+        """
+        import numpy as np
+
+        keys = table["key"].tolist()
+        complete = not any(column.missing(keys).any() for column in columns)
+        for problem in (problem for column in columns for problem in column.damaged):
+            work.progress.say(
+                f"a damaged shard of the feature cache is set aside, its rows are computed anew: {problem}"
+            )
+        if complete:
+            return Extraction()
+        with locked([*columns, *(column for column, _ in also)], work.progress.say):
+            lacking = [column.missing(keys) for column in columns]
+            rows = np.flatnonzero(np.logical_or.reduce(lacking))
+            part = table.iloc[rows]
+            stored = [(column, lacks[rows]) for column, lacks in zip(columns, lacking, strict=True)]
+            stored += [(column, column.missing(part["key"].tolist()) & chosen[rows]) for column, chosen in also]
+            self._require_room(stored)
+            views = views_to_draw(part, read_manifest(work.inputs["dataset"].path))
+            done = self._extract(views, stored, work, len(table) - len(part))
+        for (column, _), difference in zip(stored, done.difference, strict=False):
+            column.note({"difference_to_fp32": difference})
+        return done
+
+    def _extract(self, wanted: list[View], stored: "list[Also]", work: Work, reused: int) -> Extraction:
+        def network() -> "torch.nn.Module":
+            from tl_dagster.features.backbones import tapped
+
+            return tapped(self.load(), [(column.recipe["tap"], column.recipe["pooling"]) for column, _ in stored])
+
+        return extract(
+            wanted,
+            stored,
+            network,
+            self.loader(len(wanted)),
+            mean=self.info.preprocess["mean"],
+            std=self.info.preprocess["std"],
+            compiling=self.declaration.compute.compile == "auto",
+            progress=work.progress,
+            reused=reused,
+            compare=not all(column.noted() for column, _ in stored),
+        )
+
+    def _require_room(self, stored: "list[Also]") -> None:
+        needed = sum(int(lacks.sum()) * self._row_bytes(column) for column, lacks in stored)
+        limit = self.declaration.compute.feature_cache_gb
+        free = disk.free(self._cache)
+        if needed > free:
+            where = f"the disk of {self._cache} has {free / 1e9:,.2f} GB free"
+        elif limit is not None and needed + (used := disk.used(self._cache)) > limit * 1e9:
+            where = f"compute.feature_cache_gb allows {limit:g} GB, of which {used / 1e9:,.2f} GB are used"
+        else:
+            return
+        raise InputError(
+            f"the features need {needed / 1e9:,.2f} GB more, and {where}. Delete what no pipeline uses "
+            "(tl-dagster cache prune --unused), declare fewer views or taps or another pooling, or put the store on "
+            "a larger disk"
+        )
+
+    def _row_bytes(self, column: Column) -> int:
+        width = self.info.width(column.recipe["tap"], column.recipe["pooling"], self.resize.size)
+        return width * (4 if column.dtype == "float32" else 2)
+
+
+def views_to_draw(table: "pd.DataFrame", manifest: "pd.DataFrame") -> list[View]:
+    """Views by where their images lie now.
+
+    Args:
+        table: rows of augmented_splits.
+        manifest: the dataset's images.
+    """
+    places = uris_of(manifest).to_dict()
+    rows = zip(table["id"], table["view"], table["key"], strict=True)
+    return [View(places[identity], identity, int(view), key) for identity, view, key in rows]
