@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("demo", "ingest", "manifest")
+NAMES = ("demo", "extraction", "precision", "incremental", "reuse", "crash", "gpu", "ingest", "manifest")
 
 
 def main() -> None:

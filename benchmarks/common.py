@@ -1,14 +1,115 @@
-"""What the benchmarks share: the machine, the form of the results, and the verdict on the targets."""
+"""What the benchmarks share: photographs, processes of their own, stages without Dagster, the form of the results.
 
+Photographs and weights that no package ships are found through two environment variables:
+
+- ``TL_BENCH_PHOTOS``: a folder that holds ``hymenoptera/{train,val}/{ants,bees}/*.jpg``;
+- ``TL_BENCH_WEIGHTS``: a folder that holds ``squeezenet1_1.pth`` and ``mobilenet_v2.pth``, torchvision's.
+"""
+
+import importlib
 import json
+import os
 import platform
+import resource
+import subprocess
 import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["finish", "machine"]
+if TYPE_CHECKING:
+    from tl_dagster.artifacts import Materialized
+    from tl_dagster.stages.base import Stage, Work
+
+__all__ = ["apart", "command", "finish", "fresh", "machine", "photos", "prepared", "repeat_photos", "run_stages"]
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def photos() -> Path | None:
+    """The folder of hymenoptera; None, and a line that says so, where there is none."""
+    folder = Path(os.environ.get("TL_BENCH_PHOTOS", ""), "hymenoptera")
+    if os.environ.get("TL_BENCH_PHOTOS") and folder.is_dir():
+        return folder
+    print("no photographs: set TL_BENCH_PHOTOS to a folder with hymenoptera/{train,val}/{ants,bees}")
+    return None
+
+
+def repeat_photos(source: Path, folder: Path, numbers: range) -> None:
+    """Hymenoptera's photographs over and over, in class folders; each repeat has the same pixels and other bytes.
+
+    Args:
+        source: see :func:`photos`.
+        folder: to write to.
+        numbers: of the files, so that more can be added later.
+    """
+    files = sorted(source.glob("*/*/*.jpg"), key=lambda file: file.name)  # the classes mixed
+    for number in numbers:
+        file = files[number % len(files)]
+        path = folder / file.parent.name / f"{number:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file.read_bytes() + b"%06d" % number)  # after the end marker, where no decoder looks
+
+
+def fresh(folder: Path) -> dict[str, str]:
+    """An environment whose caches of compiled networks lie in a folder: empty the first time."""
+    places = {"XDG_CACHE_HOME": "cache", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TL_DAGSTER_STORE": "known"}
+    return {variable: str(folder / name) for variable, name in places.items()}
+
+
+def command(function: Callable[..., Mapping[str, Any]], *given: Any) -> list[str]:
+    """What calls a benchmark's function in a process of its own; its last line is what it returned, as JSON."""
+    spec = sys.modules["__main__"].__spec__
+    module = spec.name if function.__module__ == "__main__" and spec else function.__module__
+    return [sys.executable, "-m", "benchmarks.common", module, function.__name__, json.dumps(given, default=str)]
+
+
+def apart(function: Callable[..., Mapping[str, Any]], *given: Any, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Call a function in a process of its own.
+
+    Returns:
+        What it returned, with ``process_seconds`` from its start to its end, and ``peak_mb`` of memory.
+    """
+    begun = time.perf_counter()
+    done = subprocess.run(
+        command(function, *given), check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+    seconds = time.perf_counter() - begun
+    found = {**json.loads(done.stdout.splitlines()[-1]), "process_seconds": seconds}
+    shown = {name: round(value, 4) if isinstance(value, float) else value for name, value in found.items()}
+    print(f"{function.__name__}: {shown}", file=sys.stderr)
+    return found
+
+
+def _call(module: str, name: str, given: str) -> None:
+    found = getattr(importlib.import_module(module), name)(*json.loads(given))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({**found, "peak_mb": peak}))
+
+
+def prepared(settings: Mapping[str, Any], store: str | Path, kind: "type[Stage]") -> "tuple[Stage, Work]":
+    """A stage of a declared pipeline, and what it would have in hand in Dagster."""
+    from tl_dagster import ArtifactStore, Declaration
+    from tl_dagster.progress import Progress
+    from tl_dagster.stages.base import Work
+
+    declaration, artifacts = Declaration.model_validate(settings), ArtifactStore(Path(store))
+    held = {name: artifacts.read_ref(declaration.name, name) for name in (*kind.reads, kind.name)}
+    inputs = {name: each.artifact for name, each in held.items() if each and name != kind.name}
+    work = Work(artifacts, inputs, Progress(lambda line: None), held[kind.name])
+    return kind(declaration, Path(store)), work
+
+
+def run_stages(settings: Mapping[str, Any], store: str | Path, kinds: "Sequence[type[Stage]]") -> "list[Materialized]":
+    """Run stages of a declared pipeline without Dagster, in order, with their checks; what each then holds."""
+    found = []
+    for kind in kinds:
+        stage, work = prepared(settings, store, kind)
+        found.append(stage.run(work))
+        stage.verdicts(work, found[-1])
+        work.store.write_ref(stage.declaration.name, stage.name, found[-1])
+    return found
 
 
 def machine() -> dict[str, Any]:
@@ -46,3 +147,7 @@ def finish(name: str, figures: dict[str, float | None], targets: dict[str, dict[
         print(f"{key:45} {shown:>10}   {wanted}{'' if met else '   MISSED'}")
     if missed:
         sys.exit(f"{name}: missed {', '.join(missed)}")
+
+
+if __name__ == "__main__":
+    _call(*sys.argv[1:])

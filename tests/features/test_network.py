@@ -34,7 +34,7 @@ def home(tmp_path, monkeypatch):
 
 
 def made(precision: str = "fp32", batch_size: int = 4, most: int = 99) -> Network:
-    return Network(Small(most).eval(), ["small"], precision, [0.5] * 3, [0.5] * 3, batch_size)
+    return Network(lambda: Small(most).eval(), ["small"], precision, [0.5] * 3, [0.5] * 3, batch_size)
 
 
 def test_a_part_of_a_batch_gives_the_same_rows():
@@ -52,7 +52,7 @@ def test_compiled_once_and_kept(monkeypatch, home):
     compiled = first(PIXELS)()
     torch.testing.assert_close(compiled, made()(PIXELS)())
     said.clear()
-    second = made()
+    second = Network(lambda: pytest.fail("it is not needed"), ["small"], "fp32", [0.5] * 3, [0.5] * 3, 4)
     second.consider_compiling(PIXELS, 1, said.append)  # however little there is to do: it is there
     assert second.compiled and not said
     assert all(torch.equal(a, b) for a, b in zip(second(PIXELS)(), compiled, strict=True))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+    from tl_dagster.features.cache import SideBySide
+
 __all__ = ["nearest"]
 
 # Measured with the default backbone on photographs: copies at quality 90, brighter by a fifth, mirrored, or without
@@ -17,7 +19,9 @@ USUAL = 10  # the distance to the tenth nearest is usual, also where most images
 MOST_OTHERS, MOST_HELD_OUT = 100_000, 20_000
 
 
-def nearest(others: "np.ndarray", held_out: "np.ndarray") -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
+def nearest(
+    others: "np.ndarray | SideBySide", held_out: "np.ndarray | SideBySide"
+) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
     """Held-out images that lie much nearer to an image of another split than held-out images usually do.
 
     Distances are between standardised features scaled to length one, in units of the median distance of a held-out

@@ -67,7 +67,8 @@ def extract(
     Args:
         wanted: views that lack a row in at least one column, at least one; those of one image follow each other.
         columns: one for each output of the network, with which of the views it lacks: bool (len(wanted),).
-        network: loads the backbone: images (N, 3, size, size) → list of (N, D), one for each column.
+        network: loads the backbone, unless it was compiled before: images (N, 3, size, size) → list of (N, D), one for
+            each column.
         loader: draws the views; closed at the end.
         mean: per channel, of pixels in [0, 1].
         std: per channel.
@@ -85,7 +86,7 @@ def extract(
     with loader, _Writer(columns, wanted) as writer:
         batches = loader.batches(wanted)
         first = next(batches)  # workers go on while the network is loaded
-        model = Network(network(), recipes, precision, mean, std, loader.batch_size)
+        model = Network(network, recipes, precision, mean, std, loader.batch_size)
         difference = model.difference(first) if compare and precision != "fp32" else []
         if compiling:
             model.consider_compiling(first, len(wanted), progress.say)

@@ -5,12 +5,14 @@ library is kept on this machine: a later run of the same network starts with it 
 the last bit. Whether compiling repays itself is estimated from the time of a batch.
 """
 
+import math
 import os
 import platform
 import shutil
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,8 @@ __all__ = ["Network", "autocast_dtype", "batch_size_for", "device"]
 COMPILE_SECONDS, GAIN = 20.0, 1.6
 # Views of 224 pixels in one forward pass. A CPU's caches like small batches; a GPU wants its thousands of cores busy.
 CPU_BATCH, GPU_BATCH = 32, 256
+FEWEST_BATCHES = 8  # less work is not worth the time that an estimate takes
+SPARE = 64  # bytes
 COMPARED = 16  # images whose features are computed in fp32 too, to tell the difference
 
 
@@ -56,7 +60,7 @@ class Network:
     """A backbone behind its normalisation, in the declared precision and channels-last.
 
     Args:
-        model: images (N, 3, size, size) → list of (N, D).
+        model: loads it, when it is needed: images (N, 3, size, size) → list of (N, D).
         recipe: what determines its numbers: JSON-serialisable; names the compiled library.
         precision: "fp32" or "bf16".
         mean: per channel, of pixels in [0, 1].
@@ -66,7 +70,7 @@ class Network:
 
     def __init__(
         self,
-        model: "torch.nn.Module",
+        model: "Callable[[], torch.nn.Module]",
         recipe: Any,
         precision: str,
         mean: Sequence[float],
@@ -78,13 +82,30 @@ class Network:
         self.compiled = False
         self._recipe = recipe
         self._dtype = autocast_dtype(precision)
-        self._eager = _normalised(model, mean, std).to(self.device)
-        self._run: Callable[[torch.Tensor], Sequence[torch.Tensor]] = self._eager
-        self._ready = False
+        self._load, self._mean, self._std = model, mean, std
+        self._library: Callable[[torch.Tensor], Sequence[torch.Tensor]] | None = None
         self._copying: torch.cuda.Stream | None = None
+        self._input: torch.Tensor | None = None
+
+    @cached_property
+    def _exact(self) -> "torch.nn.Module":
+        """The network as its weights are: float32."""
+        import torch
+
+        with torch.inference_mode(False):  # whoever asks first: tensors made in that mode cannot be exported
+            return _normalised(self._load(), self._mean, self._std).to(self.device)
+
+    @cached_property
+    def _eager(self) -> "torch.nn.Module":
+        """The network in its precision; the exact one is gone then."""
+        import torch
+
+        with torch.inference_mode(False):
+            self._exact.model.to(dtype=self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self._exact
 
     def difference(self, pixels: "np.ndarray") -> list[dict[str, float]]:
-        """How far features in the declared precision lie from those in fp32; before the first forward pass.
+        """How far features in the declared precision lie from those in fp32; to be asked before anything else.
 
         Args:
             pixels: uint8 (n, size, size, 3), of which the first 16 are compared.
@@ -97,8 +118,7 @@ class Network:
         few = torch.from_numpy(pixels[:COMPARED].copy()).to(self.device)
         found = []
         with torch.inference_mode():
-            exact = self._eager(few)
-            self._prepare()
+            exact = self._exact(few)
             for ours, reference in zip(self._eager(few), exact, strict=True):
                 relative = (ours.float() - reference).norm(dim=1) / reference.norm(dim=1).clamp_min(1e-12)
                 found.append({"median": float(relative.median()), "largest": float(relative.max())})
@@ -112,10 +132,11 @@ class Network:
             work: views to forward.
             say: told what was decided, and why.
         """
-        self._prepare()
-        library = self._library()
-        if library.exists():
-            self._load(library, say)
+        path = self._path()
+        if path.exists():
+            self._open(path, say)
+            return
+        if work < FEWEST_BATCHES * self.batch_size:
             return
         if not _can_compile(self.device.type):
             say("no C++ compiler (g++): the network runs uncompiled, which takes about 1.6 times as long")
@@ -131,7 +152,7 @@ class Network:
             f"compiling takes about {COMPILE_SECONDS:.0f} s, and should save {clock(saved)} "
             f"of the {clock(expected)} that the forward passes would take"
         )
-        self._compile(library, pixels.shape[1], say)
+        self._compile(path, pixels.shape[1], say)
 
     def __call__(self, pixels: "np.ndarray") -> "Callable[[], list[torch.Tensor]]":
         """Forward uint8 pixels (n ≤ batch_size, size, size, 3).
@@ -146,7 +167,6 @@ class Network:
         """
         import torch
 
-        self._prepare()
         try:
             parts = [self._forward(pixels[at : at + self.batch_size]) for at in range(0, len(pixels), self.batch_size)]
         except torch.OutOfMemoryError as error:
@@ -159,20 +179,30 @@ class Network:
             return lambda: [torch.cat(outputs) for outputs in zip(*(part() for part in parts), strict=True)]
         torch.cuda.empty_cache()
         self.batch_size = -(-self.batch_size // 2)
-        self._run = self._eager  # what was compiled takes another batch
+        self._library = self._input = None  # they are for another batch
         return self(pixels)
 
     def _forward(self, pixels: "np.ndarray") -> "Callable[[], list[torch.Tensor]]":
         import torch
 
-        images = torch.from_numpy(pixels)
+        images = self._batch(pixels)
         if self.device.type == "cuda":
             images = self._sent(images)
-        if len(images) < self.batch_size:
-            images = torch.cat([images, images[:1].expand(self.batch_size - len(images), -1, -1, -1)])
         with torch.inference_mode():
-            outputs = [output[: len(pixels)] for output in self._run(images)]
+            outputs = [output[: len(pixels)] for output in (self._library or self._eager)(images)]
         return self._fetched(outputs) if self.device.type == "cuda" else lambda: outputs
+
+    def _batch(self, pixels: "np.ndarray") -> "torch.Tensor":
+        """Pixels as a full batch; memory goes on behind them, as compiled code loads 16 bytes for the last three."""
+        import torch
+
+        shape = (self.batch_size, *pixels.shape[1:])
+        if self._input is None:
+            self._input = torch.zeros(math.prod(shape) + SPARE, dtype=torch.uint8)
+        batch = self._input[:-SPARE].view(shape)
+        batch[: len(pixels)] = torch.from_numpy(pixels)
+        batch[len(pixels) :] = batch[0]
+        return batch
 
     def _sent(self, images: "torch.Tensor") -> "torch.Tensor":
         """Pixels on the GPU, copied from pinned memory beside the previous batch's forward pass."""
@@ -202,14 +232,7 @@ class Network:
 
         return wait
 
-    def _prepare(self) -> None:
-        import torch
-
-        if not self._ready:
-            self._eager.model.to(dtype=self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
-            self._ready = True
-
-    def _library(self) -> Path:
+    def _path(self) -> Path:
         import torch
 
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "tl-dagster")
@@ -217,23 +240,23 @@ class Network:
         made_for = [torch.__version__, platform.machine(), chip, torch.get_num_threads(), self.batch_size]
         return home / f"{digest([self._recipe, *made_for])}.pt2"
 
-    def _load(self, library: Path, say: Callable[[str], None]) -> None:
+    def _open(self, path: Path, say: Callable[[str], None]) -> None:
         import torch
 
         try:
-            self._run = torch._inductor.aoti_load_package(str(library))
+            self._library = torch._inductor.aoti_load_package(str(path))
             self.compiled = True
         except Exception as error:
-            say(f"the compiled network {library} cannot be used ({error}); it is deleted")
-            library.unlink(missing_ok=True)
+            say(f"the compiled network {path} cannot be used ({error}); it is deleted")
+            path.unlink(missing_ok=True)
 
-    def _compile(self, library: Path, size: int, say: Callable[[str], None]) -> None:
+    def _compile(self, path: Path, size: int, say: Callable[[str], None]) -> None:
         import torch
         from torch._inductor import config
 
         images = torch.zeros(self.batch_size, size, size, 3, dtype=torch.uint8, device=self.device)
         try:
-            with torch.no_grad(), warnings.catch_warnings(), replacing(library) as temporary:
+            with torch.no_grad(), warnings.catch_warnings(), replacing(path) as temporary:
                 warnings.simplefilter("ignore")
                 package = temporary.with_suffix(".pt2")
                 exported = torch.export.export(self._eager, (images,))
@@ -245,7 +268,7 @@ class Network:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
             say(f"the network cannot be compiled ({said[:200]}); it runs uncompiled")
             return
-        self._load(library, say)
+        self._open(path, say)
 
 
 def _normalised(model: "torch.nn.Module", mean: Sequence[float], std: Sequence[float]) -> "torch.nn.Module":

@@ -186,7 +186,7 @@ def _near_identical(
     parts = []
     for others, held_out in (("train", ["validation", "test"]), ("validation", ["test"])):
         left, right = plain[plain["split"] == others], plain[plain["split"].isin(held_out)]
-        rows, places, distance = nearest(*(SideBySide(columns, part["key"].tolist())[:] for part in (left, right)))
+        rows, places, distance = nearest(*(SideBySide(columns, part["key"].tolist()) for part in (left, right)))
         part = right.iloc[rows][["id", "split"]].reset_index(drop=True)
         parts.append(part.assign(other=left["id"].to_numpy()[places], other_split=others, distance=distance.round(3)))
     pairs = pd.concat(parts, ignore_index=True)

@@ -1,0 +1,102 @@
+"""ResNet-50 on a GPU, end to end, against the network alone on the same card; and what bounds it.
+
+End to end: read, decode, resize, forward in bf16 and write, as the stage does it, from the first batch on. The network
+alone: compiled by torch in bf16, channels last, on pixels that are on the card. Without a GPU there are no figures.
+"""
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import apart, finish, fresh, photos, repeat_photos
+from benchmarks.extraction import BACKBONES, ingest, opened
+
+ROUNDS, WARM_UP, BATCHES = 3, 10, 100
+FIGURES = (
+    "resnet50_images_per_second_end_to_end",
+    "resnet50_images_per_second_network_alone",
+    "resnet50_end_to_end_over_network_alone",
+    "waited_for_pixels_share",
+    "decode_core_seconds_per_1000_images",
+)
+
+
+def end_to_end(settings: dict[str, Any], store: str) -> dict[str, Any]:
+    """Fill the feature cache."""
+    frozen, table, work = opened(settings, store)
+    done = frozen.fill(table, frozen.columns(), work)
+    waited = done.seconds["wait"] / (done.views / done.views_per_second)
+    decode = 1000 * (done.seconds["decode"] + done.seconds["augment"]) / done.images
+    return {"rate": done.views_per_second, "waited": waited, "decode": decode, "compiled": done.compiled}
+
+
+def network_alone(settings: dict[str, Any], store: str) -> dict[str, Any]:
+    """Images per second of the compiled network."""
+    import torch
+
+    from tl_dagster.features.backbones import load
+
+    frozen, _, _ = opened(settings, store)
+    model = load(frozen.info, frozen.weights).to("cuda", torch.bfloat16, memory_format=torch.channels_last).eval()
+    compiled, side = torch.compile(model), frozen.resize.size
+    images = torch.rand(frozen.loader().batch_size, 3, side, side, device="cuda").to(
+        torch.bfloat16, memory_format=torch.channels_last
+    )
+    with torch.inference_mode():
+        for count in (WARM_UP, BATCHES):
+            torch.cuda.synchronize()
+            begun = time.perf_counter()
+            for _ in range(count):
+                compiled(images)
+            torch.cuda.synchronize()
+    return {"rate": BATCHES * len(images) / (time.perf_counter() - begun)}
+
+
+def measure(source: Path, folder: Path, images: int) -> dict[str, float | None]:
+    """Both in turn."""
+    repeat_photos(source, folder / "photographs", range(images))
+    settings = {
+        "name": "photographs",
+        "source": {"kind": "folder", "path": str(folder / "photographs")},
+        "augmentation": {"preset": "none", "views": 1},
+        "backbone": {**BACKBONES["resnet50"], "precision": "bf16"},
+    }
+    store, environment = folder / "store", fresh(folder)
+    apart(ingest, settings, store, environment=environment)
+    rounds = []
+    for _ in range(ROUNDS):
+        shutil.rmtree(store / "features", ignore_errors=True)
+        ours = apart(end_to_end, settings, store, environment=environment)
+        rounds.append((ours, apart(network_alone, settings, store, environment=environment)))
+    values = (
+        [ours["rate"] for ours, _ in rounds],
+        [bound["rate"] for _, bound in rounds],
+        [ours["rate"] / bound["rate"] for ours, bound in rounds],
+        [ours["waited"] for ours, _ in rounds],
+        [ours["decode"] for ours, _ in rounds],
+    )
+    return {name: statistics.median(value) for name, value in zip(FIGURES, values, strict=True)}
+
+
+def main() -> None:
+    """Run the benchmark where there is a GPU."""
+    import torch
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--images", type=int, default=20_000)
+    images = parser.parse_args().images
+    figures: dict[str, float | None] = dict.fromkeys(FIGURES)
+    if not torch.cuda.is_available():
+        print("no GPU")
+    elif source := photos():
+        with tempfile.TemporaryDirectory() as temporary:
+            figures = {"images": images, **measure(source, Path(temporary), images)}
+    finish("gpu", figures, {})
+
+
+if __name__ == "__main__":
+    main()
