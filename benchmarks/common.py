@@ -19,10 +19,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tl_dagster.artifacts import Materialized
-    from tl_dagster.stages.base import Stage, Work
+    import pandas as pd
 
-__all__ = ["apart", "command", "finish", "fresh", "machine", "photos", "prepared", "repeat_photos", "run_stages"]
+    from tl_dagster.artifacts import Materialized
+    from tl_dagster.features.network import Network
+    from tl_dagster.stages.base import Stage, Work
+    from tl_dagster.stages.frozen import Frozen
+
+__all__ = [
+    "apart",
+    "command",
+    "compiled",
+    "extract",
+    "finish",
+    "fresh",
+    "ingest",
+    "machine",
+    "opened",
+    "photos",
+    "prepared",
+    "repeat_photos",
+    "run_stages",
+    "whole",
+]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -110,6 +129,62 @@ def run_stages(settings: Mapping[str, Any], store: str | Path, kinds: "Sequence[
         stage.verdicts(work, found[-1])
         work.store.write_ref(stage.declaration.name, stage.name, found[-1])
     return found
+
+
+def ingest(settings: dict[str, Any], store: str) -> dict[str, Any]:
+    """What comes before extraction; not timed."""
+    from tl_dagster.stages.augmented_splits import AugmentedSplits
+    from tl_dagster.stages.dataset import Dataset
+
+    return {"rows": run_stages(settings, store, [Dataset, AugmentedSplits])[-1].artifact.outcome.rows}
+
+
+def opened(settings: dict[str, Any], store: str) -> "tuple[Frozen, pd.DataFrame, Work]":
+    """The declared backbone, the table of views, and what the stage has in hand."""
+    from tl_dagster.stages.augmented_splits import read_views
+    from tl_dagster.stages.bottleneck_features import BottleneckFeatures
+    from tl_dagster.stages.frozen import Frozen
+
+    stage, work = prepared(settings, store, BottleneckFeatures)
+    return Frozen(stage.declaration, work.store), read_views(work.inputs["augmented_splits"].path), work
+
+
+def extract(settings: dict[str, Any], store: str) -> dict[str, Any]:
+    """Fill the feature cache."""
+    begun = time.perf_counter()
+    frozen, table, work = opened(settings, store)
+    done = frozen.fill(table, frozen.columns(), work)
+    seconds = time.perf_counter() - begun
+    return {"seconds": seconds, "rate": done.views_per_second, "compiled": done.compiled, "computed": done.views}
+
+
+def compiled(settings: dict[str, Any], store: str) -> dict[str, Any]:
+    """Compile the network, also where that would not repay itself: seconds, or nothing where it cannot be."""
+    import numpy as np
+
+    from tl_dagster.features import network
+
+    network.COMPILE_SECONDS = 0.0
+    frozen, _, _ = opened(settings, store)
+    model = whole(frozen)
+    size = frozen.resize.size
+    pixels = np.zeros((model.batch_size, size, size, 3), np.uint8)
+    model(pixels)()
+    begun = time.perf_counter()
+    model.consider_compiling(pixels, 10**6, lambda line: None)
+    return {"seconds": time.perf_counter() - begun, "compiled": model.compiled}
+
+
+def whole(frozen: "Frozen") -> "Network":
+    """The network that gives the declared taps."""
+    from tl_dagster.features.backbones import tapped
+    from tl_dagster.features.network import Network
+
+    recipes = [column.recipe for column in frozen.columns()]
+    taps = [(recipe["tap"], recipe["pooling"]) for recipe in recipes]
+    known = frozen.info.preprocess
+    size = frozen.loader().batch_size
+    return Network(lambda: tapped(frozen.load(), taps), recipes, frozen.precision, known["mean"], known["std"], size)
 
 
 def machine() -> dict[str, Any]:

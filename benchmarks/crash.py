@@ -20,17 +20,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import apart, command, finish, fresh, photos, prepared, repeat_photos, run_stages
+from benchmarks.common import apart, command, finish, fresh, ingest, photos, prepared, repeat_photos
 
 KILLS = 10
-
-
-def ingest(settings: dict[str, Any], store: str) -> dict[str, Any]:
-    """What comes before extraction."""
-    from tl_dagster.stages.augmented_splits import AugmentedSplits
-    from tl_dagster.stages.dataset import Dataset
-
-    return {"rows": run_stages(settings, store, [Dataset, AugmentedSplits])[-1].artifact.outcome.rows}
 
 
 def extract(settings: dict[str, Any], store: str) -> dict[str, Any]:

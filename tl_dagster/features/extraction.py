@@ -85,8 +85,10 @@ def extract(
     progress.say(f"{len(wanted):,} views to forward, {reused:,} reused")
     with loader, _Writer(columns, wanted) as writer:
         batches = loader.batches(wanted)
-        first = next(batches)  # workers go on while the network is loaded
-        model = Network(network, recipes, precision, mean, std, loader.batch_size)
+        model = Network(
+            network, recipes, precision, mean, std, loader.batch_size
+        )  # imports torch; workers draw meanwhile
+        first = next(batches)
         difference = model.difference(first) if compare and precision != "fp32" else []
         if compiling:
             model.consider_compiling(first, len(wanted), progress.say)

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -44,13 +44,31 @@ class View:
     key: str
 
 
+Image = tuple[str, str, list[tuple[int, int]]]  # uri, id, and of each view its row of the ring and its index
+
+
 @dataclass
 class _Task:
-    """Some images, each with its views: (row of the ring, index of the view)."""
+    """Some images with their views; ``end`` counts all views up to its last."""
 
     end: int = 0
     views: int = 0
-    images: list[tuple[str, str, list[tuple[int, int]]]] = field(default_factory=list)
+    images: list[Image] = field(default_factory=list)
+
+
+class _Tasks:
+    """Tasks in order, begun when there is room for their views."""
+
+    def __init__(self, tasks: Iterator[_Task], submit: "Callable[[list[Image]], Future[tuple[float, float]]]") -> None:
+        self.pending: deque[tuple[int, Future[tuple[float, float]]]] = deque()
+        self._tasks, self._submit = tasks, submit
+        self._coming = next(tasks, None)
+
+    def begin(self, room: int) -> None:
+        """Begin those whose views are among the first so many."""
+        while self._coming and self._coming.end <= room:
+            self.pending.append((self._coming.end - self._coming.views, self._submit(self._coming.images)))
+            self._coming = next(self._tasks, None)
 
 
 class Loader:
@@ -110,15 +128,16 @@ class Loader:
         Raises:
             InputError: a file is gone or changed since ingestion, or a worker was killed.
         """
-        tasks, pending = self._tasks(wanted), deque[tuple[int, "Future[tuple[float, float]]"]]()
-        coming = next(tasks, None)
+        tasks = _Tasks(self._tasks(wanted), self._submit)
+        tasks.begin(self._rows)  # at once: the first pixels are drawn while the taker is still getting ready
+        return self._taken(len(wanted), tasks)
+
+    def _taken(self, count: int, tasks: "_Tasks") -> "Iterator[np.ndarray]":
+        pending = tasks.pending
         try:
-            for start in range(0, len(wanted), self.batch_size):
-                end = min(start + self.batch_size, len(wanted))
-                while coming and coming.end <= start + self._rows:
-                    pending.append((coming.end - coming.views, self._pool.submit(self._draw, coming.images)))
-                    self.images += len(coming.images)
-                    coming = next(tasks, None)
+            for start in range(0, count, self.batch_size):
+                end = min(start + self.batch_size, count)
+                tasks.begin(start + self._rows)
                 begun = time.monotonic()
                 while pending and pending[0][0] < end:
                     decode, augment = pending.popleft()[1].result()
@@ -136,6 +155,10 @@ class Loader:
             for _, future in pending:
                 future.cancel()
             wait([future for _, future in pending])
+
+    def _submit(self, images: "list[Image]") -> "Future[tuple[float, float]]":
+        self.images += len(images)
+        return self._pool.submit(self._draw, images)
 
     def _tasks(self, wanted: Sequence[View]) -> Iterator[_Task]:
         task, previous = _Task(), None
@@ -159,7 +182,7 @@ class _Drawer:
     def __init__(self, memory: Any, size: int, resize: Resize, views: Views) -> None:
         self._ring, self._resize, self._views = _ring(memory, size), resize, views
 
-    def __call__(self, images: list[tuple[str, str, list[tuple[int, int]]]]) -> tuple[float, float]:
+    def __call__(self, images: list[Image]) -> tuple[float, float]:
         """Seconds of decoding and of drawing views."""
         decode = augment = 0.0
         for uri, identity, places in images:
@@ -196,5 +219,5 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _draw_here(images: list[tuple[str, str, list[tuple[int, int]]]]) -> tuple[float, float]:
+def _draw_here(images: list[Image]) -> tuple[float, float]:
     return _here[0](images)

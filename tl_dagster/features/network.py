@@ -244,7 +244,9 @@ class Network:
         import torch
 
         try:
-            self._library = torch._inductor.aoti_load_package(str(path))
+            # What `torch._inductor.aoti_load_package` wraps, without a second of imports for its compiler.
+            loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
+            self._library = lambda images: loader.boxed_run([images])
             self.compiled = True
         except Exception as error:
             say(f"the compiled network {path} cannot be used ({error}); it is deleted")
