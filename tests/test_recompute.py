@@ -79,6 +79,7 @@ MATRIX = {
     "splits: fraction": ({"splits": {"test": 0.45}}, BELOW_SPLITS, 0),
     "augmentation: views": ({"augmentation": {"views": 4}}, BELOW_SPLITS, "new"),
     "augmentation: test views": ({"augmentation": {"test_views": 2}}, BELOW_SPLITS, "new"),
+    "augmentation: mirrored test views": ({"augmentation": {"test_views": "mirrored"}}, BELOW_SPLITS, "new"),
     "augmentation: seed": ({"augmentation": {"seed": 5}}, BELOW_SPLITS, "new"),
     "augmentation: transforms": ({"augmentation": {"transforms": [{"VerticalFlip": {"p": 0.5}}]}}, BELOW_SPLITS, "new"),
     "augmentation: preset": ({"augmentation": {"preset": "dihedral"}}, BELOW_SPLITS, "new"),

@@ -162,7 +162,9 @@ class FineTuning(Settings):
     """Training on from the top model: the backbone's upper blocks and the classifier, very gently."""
 
     freeze_through: str = Field(
-        "auto", description="The last stage that stays frozen, as a tap name; auto: all but the last stage."
+        "auto",
+        description="The last stage that stays frozen, as a tap name; auto: all but the last stage, or all below the "
+        "highest tap.",
     )
     epochs: int = Field(10, ge=1, le=1000, description="Passes over the training images.")
     views_per_epoch: int = Field(1, ge=1, le=256, description="Views of each training image seen in one epoch.")

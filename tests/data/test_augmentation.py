@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tl_dagster import InputError
-from tl_dagster.data.augmentation import Views
+from tl_dagster.data.augmentation import MIRRORED, Views
 from tl_dagster.spec import Augmentation
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8)
@@ -46,3 +46,10 @@ def test_each_ingredient_changes_the_identity_and_view_0_never():
 def test_bad_transforms(step, words):
     with pytest.raises(InputError, match=words):
         Views(Augmentation(transforms=[step])).draw(PIXELS, "a", 1)
+
+
+def test_the_mirror_image_is_the_same_view_whatever_the_augmentation():
+    lecture, dihedral = Views(Augmentation(test_views="mirrored")), Views(Augmentation(preset="dihedral"))
+    assert (lecture.draw(PIXELS, "a", MIRRORED) == PIXELS[:, ::-1]).all()
+    assert (dihedral.draw(PIXELS, "a", MIRRORED) == PIXELS[:, ::-1]).all()
+    assert lecture.identity("a", MIRRORED) == dihedral.identity("a", MIRRORED) == dihedral.identity("a", 4)

@@ -87,23 +87,29 @@ class BackboneInfo:
         return order.index(path) <= order.index(self.module(boundary))
 
     def frozen_through(self, backbone: Backbone, declared: str) -> str:
-        """The tap up to which fine-tuning freezes ("auto": all but the last stage).
+        """The tap up to which fine-tuning freezes ("auto": the highest stage below a tap, but never the last).
 
         Raises:
             InputError: the backbone has no such tap, or no declared tap lies above it.
         """
-        stages = list(self.stages)
-        if declared == "auto" and len(stages) < 2:
-            raise InputError(f"fine_tuning.freeze_through: {self.name} has no stages; name one of its modules")
-        through = stages[-2] if declared == "auto" else declared
+        below = [stage for stage in list(self.stages)[:-1] if not self._holds_all(stage, backbone.taps)]
+        if declared == "auto" and not below:
+            raise InputError(
+                f"fine_tuning.freeze_through: {self.name} has no stage below its taps {backbone.taps}: name one of its "
+                f"modules, or add the tap {PENULTIMATE}"
+            )
+        through = below[-1] if declared == "auto" else declared
         if self.module(through) in self.nodes:
-            raise InputError(f"fine_tuning.freeze_through: '{through}' is no module: {nearest(through, stages[:-1])}")
-        if all(self.is_below(self.module(tap), through) for tap in backbone.taps):
+            raise InputError(f"fine_tuning.freeze_through: '{through}' is no module: {nearest(through, below)}")
+        if self._holds_all(through, backbone.taps):
             raise InputError(
                 f"fine_tuning.freeze_through: nothing of the taps {backbone.taps} is left to tune above '{through}': "
-                f"{nearest(through, stages[:-1])}; or add the tap {PENULTIMATE}"
+                f"{nearest(through, below)}; or add the tap {PENULTIMATE}"
             )
         return through
+
+    def _holds_all(self, boundary: str, taps: Sequence[str]) -> bool:
+        return all(self.is_below(self.module(tap), boundary) for tap in taps)
 
     def values(self, tap: str, size: int) -> int | None:
         """How many values a tap's map holds at an image size; None when it is no map.

@@ -66,7 +66,8 @@ def extract(
 
     Args:
         wanted: views that lack a row in at least one column, at least one; those of one image follow each other.
-        columns: one for each output of the network, with which of the views it lacks: bool (len(wanted),).
+        columns: one for each output of the network, with which of the views it lacks: bool (len(wanted),). A flush
+            writes the last first.
         network: loads the backbone, unless it was compiled before: images (N, 3, size, size) → list of (N, D), one for
             each column.
         loader: draws the views; closed at the end.
@@ -179,7 +180,8 @@ class _Writer:
         import numpy as np
 
         begun = time.monotonic()
-        for (column, lacks), parts in zip(self._columns, kept, strict=True):
+        # The first columns last: a view that has its row there is not forwarded again, and should have all others then.
+        for (column, lacks), parts in reversed(list(zip(self._columns, kept, strict=True))):
             rows = np.flatnonzero(lacks[start:end])
             if len(rows):
                 column.write([self._wanted[start + int(row)].key for row in rows], np.concatenate(parts)[rows])

@@ -134,10 +134,17 @@ class Frozen:
         with locked([*columns, *(column for column, _ in also)], work.progress.say):
             lacking = [column.missing(keys) for column in columns]
             rows = np.flatnonzero(np.logical_or.reduce(lacking))
+            if not len(rows):  # the run that was waited for computed them
+                return Extraction()
             part = table.iloc[rows]
             stored = [(column, lacks[rows]) for column, lacks in zip(columns, lacking, strict=True)]
-            stored += [(column, column.missing(part["key"].tolist()) & chosen[rows]) for column, chosen in also]
-            self._require_room(stored)
+            extra = [(column, column.missing(part["key"].tolist()) & chosen[rows]) for column, chosen in also]
+            if self._lacks_room(stored + extra):
+                work.progress.say("no room for what fine-tuning and the pictures could use: only the features are kept")
+                extra = []
+            if problem := self._lacks_room(stored):
+                raise InputError(problem)
+            stored += extra
             views = views_to_draw(part, read_manifest(work.inputs["dataset"].path))
             done = self._extract(views, stored, work, len(table) - len(part))
         for (column, _), difference in zip(stored, done.difference, strict=False):
@@ -163,7 +170,8 @@ class Frozen:
             compare=not all(column.noted() for column, _ in stored),
         )
 
-    def _require_room(self, stored: "list[Also]") -> None:
+    def _lacks_room(self, stored: "list[Also]") -> str | None:
+        """Why these rows cannot be written, and the mend; None when they can."""
         needed = sum(int(lacks.sum()) * self._row_bytes(column) for column, lacks in stored)
         limit = self.declaration.compute.feature_cache_gb
         free = disk.free(self._cache)
@@ -172,11 +180,11 @@ class Frozen:
         elif limit is not None and needed + (used := disk.used(self._cache)) > limit * 1e9:
             where = f"compute.feature_cache_gb allows {limit:g} GB, of which {used / 1e9:,.2f} GB are used"
         else:
-            return
-        raise InputError(
+            return None
+        return (
             f"the features need {needed / 1e9:,.2f} GB more, and {where}. Delete what no pipeline uses "
-            "(tl-dagster cache prune --unused), declare fewer views or taps or another pooling, or put the store on "
-            "a larger disk"
+            "(tl-dagster cache prune --unused), declare fewer views or taps, another pooling or a smaller "
+            "compute.activation_cache_gb, or put the store on a larger disk"
         )
 
     def _row_bytes(self, column: Column) -> int:

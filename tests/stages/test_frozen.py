@@ -1,0 +1,111 @@
+"""Which column a row belongs to, and that there is room for it."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from tl_dagster import InputError
+from tl_dagster.data import decoding
+from tl_dagster.features.catalogue import BackboneInfo
+from tl_dagster.progress import Progress
+from tl_dagster.stages import frozen as module
+from tl_dagster.stages.augmented_splits import read_views
+from tl_dagster.stages.base import Work
+from tl_dagster.stages.frozen import Frozen
+
+INGREDIENTS = {
+    "size": {"backbone": {"image_size": 96}},
+    "geometry": {"backbone": {"image_size": 64, "resize": "squash"}},
+    "backbone": {"backbone": {"name": "torchvision/squeezenet1_1", "weights": "random:0", "image_size": 64}},
+    "weights": {"backbone": {"weights": "random:1", "image_size": 64}},
+    "tap": {"backbone": {"taps": ["stage3"], "image_size": 64}},
+    "pooling": {"backbone": {"pooling": "max", "image_size": 64}},
+    "precision": {"backbone": {"precision": "fp32", "image_size": 64}},
+}
+NO_INGREDIENTS = {
+    "pipeline": {"name": "other"},
+    "work": {"compute": {"workers": 3, "batch_size": 5, "compile": "never", "feature_cache_gb": 9}},
+    "splits": {"splits": {"seed": 5}},
+    "views": {"augmentation": {"views": 2, "seed": 4, "test_views": "mirrored"}},
+    "top model": {"top_model": {"balanced": True}},
+    "fine-tuning": {"fine_tuning": {"epochs": 3, "freeze_through": "stage2"}},
+    "another name for the tap": {"backbone": {"taps": ["higher"], "image_size": 64}},
+    "precision that auto means": {"backbone": {"precision": "auto", "image_size": 64}},
+}
+
+
+def name_of(pipeline, **changes) -> str:
+    (column,) = Frozen(pipeline.declaration(**changes), pipeline.store).columns()
+    return column.name
+
+
+def test_each_ingredient_changes_the_column_and_nothing_else_does(pipeline, monkeypatch):
+    monkeypatch.setattr(module, "resolve_precision", lambda declared: "bf16" if declared == "auto" else declared)
+    own = name_of(pipeline)
+    changed = {case: name_of(pipeline, **change) for case, change in INGREDIENTS.items()}
+    with monkeypatch.context() as recipe:
+        recipe.setattr(module, "DECODE_RECIPE", decoding.DECODE_RECIPE + 1)
+        changed["decoding"] = name_of(pipeline)
+    for part, value in (("mean", [0.1] * 3), ("std", [0.1] * 3), ("crop_fraction", 0.5), ("interpolation", "bilinear")):
+        with monkeypatch.context() as preprocess:
+            look_up = module.look_up
+
+            def other(backbone, part=part, value=value, look_up=look_up) -> BackboneInfo:
+                info = look_up(backbone)
+                return type(info)(**{**vars(info), "preprocess": {**info.preprocess, part: value}})
+
+            preprocess.setattr(module, "look_up", other)
+            changed[part] = name_of(pipeline)
+    assert len({own, *changed.values()}) == 1 + len(changed)
+    assert {name_of(pipeline, **change) for change in NO_INGREDIENTS.values()} == {own}
+
+
+def fill(pipeline, say=lambda line: None, **changes) -> tuple[Frozen, int]:
+    """Fill the cache of a pipeline whose first two stages ran; how many views were forwarded."""
+    held = pipeline.held()
+    frozen = Frozen(pipeline.declaration(**changes), pipeline.store)
+    inputs = {name: held[name].artifact for name in ("dataset", "augmented_splits")}
+    work = Work(pipeline.store, inputs, Progress(say), None)
+    return frozen, frozen.fill(read_views(inputs["augmented_splits"].path), frozen.columns(), work).views
+
+
+@pytest.fixture
+def split(pipeline):
+    """A pipeline whose features were refused."""
+    result = pipeline.run(raise_on_error=False, compute={"feature_cache_gb": 1e-9})
+    assert not result.success
+    return pipeline
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_computed(split, monkeypatch):
+    with pytest.raises(InputError, match=r"need 0\.00 GB more, and compute\.feature_cache_gb allows"):
+        fill(split, compute={"feature_cache_gb": 1e-9})
+    monkeypatch.setattr("tl_dagster.disk.free", lambda path: 1000)
+    with pytest.raises(InputError, match=r"GB free\. Delete what no pipeline uses \(tl-dagster cache prune --unused\)"):
+        fill(split)
+    assert not list(split.store.root.glob("features/*/*.arrow"))
+
+
+def test_where_only_the_features_fit_only_they_are_kept(split):
+    assert split.run(raise_on_error=False, compute={"feature_cache_gb": 5e-4}).success is False
+    held = split.held()["bottleneck_features"]  # 0.3 MB; fine-tuning would like 1 MB more
+    assert held.computed > 0 and "What excites each stage" not in held.artifact.outcome.pictures
+
+
+def test_two_runs_at_once_compute_each_row_once(split):
+    said: list[str] = []
+    with ThreadPoolExecutor(2) as pool:
+        views = list(pool.map(lambda _: fill(split, said.append)[1], range(2)))
+    frozen, again = fill(split)
+    assert again == 0 and min(views) == 0 and any("waiting for it" in line for line in said)
+    (column,) = frozen.columns()
+    assert sum(len(shard) for shard in column.shards()) == max(views)
+
+
+def test_no_more_is_asked_for_than_rows_take(split):
+    frozen, _ = fill(split)
+    (column,) = frozen.columns()
+    rows = sum(len(shard) for shard in column.shards())
+    taken = sum(shard.values().nbytes for shard in column.shards())
+    assert rows * frozen._row_bytes(column) == taken == rows * 1280 * np.dtype(column.dtype).itemsize
