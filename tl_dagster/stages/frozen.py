@@ -142,8 +142,8 @@ class Frozen:
             if self._lacks_room(stored + extra):
                 work.progress.say("no room for what fine-tuning and the pictures could use: only the features are kept")
                 extra = []
-            if problem := self._lacks_room(stored):
-                raise InputError(problem)
+            if reason := self._lacks_room(stored):
+                raise InputError(reason)
             stored += extra
             views = views_to_draw(part, read_manifest(work.inputs["dataset"].path))
             done = self._extract(views, stored, work, len(table) - len(part))
