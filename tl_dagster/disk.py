@@ -48,4 +48,8 @@ def free(path: Path) -> int:
 
 def used(path: Path) -> int:
     """Bytes of all files under a folder."""
-    return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+    size = 0
+    for each in path.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # files come and go where a run is writing
+            size += 0 if each.is_dir() else each.stat().st_size
+    return size

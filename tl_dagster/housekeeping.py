@@ -17,6 +17,7 @@ from tl_dagster.stages.fine_tuned_model import FineTunedModel, activations_used
 __all__ = ["Freed", "Held", "prune", "stats", "title", "verify"]
 
 DAY = 86_400.0
+IN_USE_DAYS = 1 / 24
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def prune(
 
     Args:
         store: whose feature cache is pruned.
-        unused: delete recipes that no pipeline's present features or models use.
+        unused: delete recipes that no pipeline's present features or models use, and nobody used for an hour.
         older_than: delete recipes whose rows were not read or written for so many days; with ``unused``,
             both must hold.
         dry_run: only count.
@@ -103,7 +104,8 @@ def prune(
     freed = Freed()
     if unused or older_than is not None:
         for held in stats(store):
-            if (held.pipelines and unused) or held.days < (older_than or 0):
+            at_work = held.days < IN_USE_DAYS  # its run may not have said yet that it uses it
+            if (unused and (held.pipelines or at_work)) or held.days < (older_than or 0):
                 continue
             _locked(held.column, freed, partial(_delete, held.column, dry_run))
         return freed

@@ -1,9 +1,11 @@
 """The feature cache: rows written once, read back as they were."""
 
 import hashlib
+import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -90,6 +92,17 @@ def flip(path, content: bytes) -> None:
     found = bytearray(path.read_bytes())
     found[found.index(content) + 1] ^= 4
     path.write_bytes(found)
+
+
+def test_what_a_killed_process_was_writing_is_swept_away(tmp_path):
+    column = Column(tmp_path, RECIPE)
+    column.write(keys(1), np.ones((1, 2)))
+    for name, age in ((".fresh", 0), (".stale", 7200)):
+        (column.folder / name).write_bytes(b"half")
+        os.utime(column.folder / name, (time.time() - age,) * 2)
+    column.sweep()
+    assert (column.folder / ".fresh").exists() and not (column.folder / ".stale").exists()
+    assert not column.missing(keys(1)).any()
 
 
 def test_notes_and_columns(tmp_path):

@@ -114,3 +114,26 @@ def test_precision_is_compared(frozen, photos, tmp_path):
     done = rows(frozen, wanted(photos), tmp_path)[1]
     if frozen.precision == "bf16":
         assert 0.001 < done.difference[0]["median"] <= done.difference[0]["largest"] < 0.5
+
+
+def test_what_is_kept_beside_the_features_cannot_stop_them(frozen, photos, tmp_path):
+    import torch
+
+    class Large(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+            return [images.mean((2, 3)), images.amax((2, 3)) * 0 + 1e6]  # more than a float16 holds
+
+    views, said = wanted(photos), []
+    recipe = {**frozen.columns()[0].recipe, "precision": "bf16"}
+    columns = [Column(tmp_path, {**recipe, "tap": tap}) for tap in ("features", "maxima")]
+    given = [(column, np.ones(len(views), bool)) for column in columns]
+    options = {"mean": [0.5] * 3, "std": [0.5] * 3, "progress": Progress(said.append)}
+    with pytest.raises(InputError, match="infinite or undefined"):
+        extract(views, given, Large, frozen.loader(), **options)
+    extract(views, given, Large, frozen.loader(), **options, required=1)
+    assert not columns[0].missing([view.key for view in views]).any() and not columns[1].shards()
+    assert any("left out, as no feature depends on it" in line for line in said)

@@ -64,3 +64,13 @@ def test_a_killed_worker_is_told(photos, monkeypatch):
         os.kill(next(iter(loader._pool._processes)), signal.SIGKILL)
         with pytest.raises(InputError, match=r"set compute.workers to a smaller number"):
             list(batches)
+
+
+def test_an_error_elsewhere_does_not_wait_for_what_is_queued(kind, photos):
+    """A hanging test here means that views were waited for which nobody draws any more."""
+    listed = wanted(photos, 3) * 50
+    with pytest.raises(ZeroDivisionError), Loader(RESIZE, Views(Augmentation()), batch_size=8, workers=2) as loader:
+        batches = loader.batches(listed)
+        next(batches)
+        raise ZeroDivisionError
+    batches.close()

@@ -72,3 +72,22 @@ def test_something_else_is_damaged(tmp_path):
     path = shards.write(tmp_path, VIEWS, VALUES)
     with pytest.raises(DamagedError, match="values"):
         Shard(path, "float32").values()
+
+
+def test_the_systems_trouble_is_not_damage(tmp_path, monkeypatch):
+    path = shards.write(tmp_path, VIEWS, VALUES)
+
+    def refused(name):
+        raise PermissionError(13, "Permission denied", name)
+
+    monkeypatch.setattr(pa, "memory_map", refused)
+    with pytest.raises(InputError, match="Permission denied"):
+        Shard(path, "float16")
+
+
+def test_a_damaged_shard_of_the_old_format_is_set_aside(tmp_path):
+    column = Column(tmp_path, RECIPE)
+    path = old(column.folder)
+    path.write_bytes(path.read_bytes()[:100])
+    assert column.missing([VIEWS[:32].hex()]).all()
+    assert column.damaged and path.with_name("old.arrow.damaged").exists()

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Column", "Rows", "SideBySide", "columns_of", "locked"]
 
-RECIPE, NOTES = "recipe.json", "notes.json"
+RECIPE, NOTES, LOCK = "recipe.json", "notes.json", ".lock"
+STALE_SECONDS = 600.0  # nothing takes so long to write
 
 
 class Column:
@@ -59,8 +60,11 @@ class Column:
         """Held by whoever adds or removes rows; of one process, every column of this name has the same."""
         from filelock import FileLock
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / ".lock", is_singleton=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write the feature cache {self.folder}: {error.strerror or error}") from error
+        return FileLock(self.folder / LOCK, is_singleton=True)
 
     def missing(self, keys: Sequence[str]) -> "np.ndarray":
         """Which of these views (hex digests) have no row yet: bool (len(keys),)."""
@@ -92,6 +96,7 @@ class Column:
             if not described.exists():
                 write_atomically(described, json.dumps(self.recipe, indent=1).encode())
             shards.write(self.folder, views, values)
+            os.utime(described)  # what was written today is no candidate for pruning
         except OSError as error:
             raise InputError(f"cannot write the feature cache {self.folder}: {error.strerror or error}") from error
 
@@ -149,6 +154,8 @@ class Column:
         import numpy as np
 
         rows = freed = 0
+        if not dry_run:
+            self.verify()  # what is damaged must not be written anew with a new checksum
         for shard in self.shards():
             held = [bytes(shard.views[at : at + KEY_BYTES]) for at in range(0, len(shard.views), KEY_BYTES)]
             kept = [row for row, view in enumerate(held) if view not in views]
@@ -162,8 +169,19 @@ class Column:
                 shard.path.unlink()
         return rows, freed
 
-    def shards(self) -> list[Shard]:
-        """The column's shards; those of an older format are migrated, damaged ones set aside."""
+    def sweep(self) -> None:
+        """Delete what a killed process was writing; to be called under the lock."""
+        for path in self.folder.glob(".*"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.name != LOCK and path.stat().st_mtime < time.time() - STALE_SECONDS:
+                    path.unlink()
+
+    def shards(self, *, again: bool = True) -> list[Shard]:
+        """The column's shards; those of an older format are migrated, damaged ones set aside.
+
+        Args:
+            again: look once more when another process replaced one meanwhile.
+        """
         held: dict[Path, Shard] = {}
         for path in self._paths():
             try:
@@ -171,7 +189,8 @@ class Column:
             except OldFormatError:
                 return self._migrated()
             except FileNotFoundError:
-                continue  # another process has just set it aside or deleted it
+                if again:
+                    return self.shards(again=False)
             except DamagedError as error:
                 self._set_aside(path, error)
         self._open = held
@@ -180,18 +199,25 @@ class Column:
     def _migrated(self) -> list[Shard]:
         with self.lock:
             for path in self._paths():
-                try:
-                    Shard(path, self.dtype)
-                except OldFormatError:
-                    shards.migrate(path)
-                except DamagedError:
-                    continue  # set aside when it is opened next
+                with contextlib.suppress(FileNotFoundError):
+                    self._migrate(path)
         return self.shards()
+
+    def _migrate(self, path: Path) -> None:
+        try:
+            Shard(path, self.dtype)
+        except OldFormatError:
+            try:
+                shards.migrate(path)
+            except DamagedError as error:
+                self._set_aside(path, error)
+        except DamagedError as error:
+            self._set_aside(path, error)
 
     def _set_aside(self, path: Path, error: DamagedError) -> None:
         self._open.pop(path, None)
         self.damaged.append(str(error))
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # another process was faster, or the store is read-only
             shards.set_aside(path)
 
     def _paths(self) -> list[Path]:
@@ -261,7 +287,7 @@ class Rows:
         try:
             return shard.values()
         except DamagedError as error:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 shards.set_aside(shard.path)
             raise InputError(
                 f"the feature cache has a damaged shard ({error}), now set aside; materialize `bottleneck_features` "

@@ -5,6 +5,7 @@ Workers decode and augment ahead (:mod:`tl_dagster.features.loading`), the main 
 network give the same rows up to the rounding of the declared precision; a row is computed by one of them, once.
 """
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tl_dagster.errors import InputError
 from tl_dagster.features.cache import Column
 from tl_dagster.features.loading import Loader, View
 from tl_dagster.features.network import Network
@@ -61,6 +63,7 @@ def extract(
     compiling: bool = True,
     compare: bool = True,
     reused: int = 0,
+    required: int | None = None,
 ) -> Extraction:
     """Compute and store the rows that are missing.
 
@@ -77,6 +80,7 @@ def extract(
         compiling: compile the network where that is likely to save time.
         compare: measure the difference to fp32.
         reused: views whose rows are there already, to be told of.
+        required: the first so many columns; of the others a part that cannot be written is left out. None: all.
 
     Raises:
         InputError: a file changed since ingestion, or the cache cannot be written.
@@ -84,8 +88,8 @@ def extract(
     recipes = [column.recipe for column, _ in columns]
     precision = recipes[0]["precision"]
     progress.say(f"{len(wanted):,} views to forward, {reused:,} reused")
-    with loader, _Writer(columns, wanted) as writer:
-        batches = loader.batches(wanted)
+    with loader, contextlib.ExitStack() as closing, _Writer(columns, wanted, required, progress.say) as writer:
+        batches = closing.enter_context(contextlib.closing(loader.batches(wanted)))
         model = Network(
             network, recipes, precision, mean, std, loader.batch_size
         )  # imports torch; workers draw meanwhile
@@ -123,8 +127,15 @@ class _Writer:
         seconds: spent writing.
     """
 
-    def __init__(self, columns: "Sequence[tuple[Column, np.ndarray]]", wanted: Sequence[View]) -> None:
+    def __init__(
+        self,
+        columns: "Sequence[tuple[Column, np.ndarray]]",
+        wanted: Sequence[View],
+        required: int | None,
+        say: Callable[[str], None],
+    ) -> None:
         self.seconds = 0.0
+        self._required, self._say = len(columns) if required is None else required, say
         self._columns, self._wanted = columns, wanted
         self._kept: list[list[np.ndarray]] = [[] for _ in columns]
         self._running: Callable[[], list[torch.Tensor]] | None = None
@@ -181,8 +192,16 @@ class _Writer:
 
         begun = time.monotonic()
         # The first columns last: a view that has its row there is not forwarded again, and should have all others then.
-        for (column, lacks), parts in reversed(list(zip(self._columns, kept, strict=True))):
-            rows = np.flatnonzero(lacks[start:end])
+        for number, parts in reversed(list(enumerate(kept))):
+            rows = np.flatnonzero(self._columns[number][1][start:end])
             if len(rows):
-                column.write([self._wanted[start + int(row)].key for row in rows], np.concatenate(parts)[rows])
+                self._add(number, [self._wanted[start + int(row)].key for row in rows], np.concatenate(parts)[rows])
         self.seconds += time.monotonic() - begun
+
+    def _add(self, number: int, keys: list[str], values: "np.ndarray") -> None:
+        try:
+            self._columns[number][0].write(keys, values)
+        except InputError as error:
+            if number < self._required:
+                raise
+            self._say(f"left out, as no feature depends on it: {error}")

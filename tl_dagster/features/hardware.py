@@ -5,22 +5,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["has_gpu", "processors", "resolve_precision"]
+__all__ = ["cpu_flags", "has_gpu", "processors", "resolve_precision"]
 
 
 def has_gpu() -> bool:
-    """Whether there is an NVIDIA GPU, and a torch that can use it."""
-    return Path("/dev/nvidiactl").exists() and not version("torch").endswith("+cpu")
+    """Whether there is an NVIDIA GPU that is not hidden, and a torch that can use it."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    present = any(Path("/dev", name).exists() for name in ("nvidiactl", "dxg"))  # dxg: Windows' Linux
+    return present and not hidden and not version("torch").endswith("+cpu")
 
 
 def resolve_precision(declared: Literal["auto", "fp32", "bf16"]) -> Literal["fp32", "bf16"]:
     """The precision that "auto" means here: bf16 on a CUDA device and on processors that compute in it, else fp32."""
     if declared != "auto":
         return declared
-    return "bf16" if has_gpu() or _cpu_flags() & {"avx512_bf16", "amx_bf16"} else "fp32"
+    return "bf16" if has_gpu() or cpu_flags() & {"avx512_bf16", "amx_bf16"} else "fp32"
 
 
-def _cpu_flags() -> set[str]:
+def cpu_flags() -> set[str]:
+    """The processor's instruction sets, as Linux names them; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -122,7 +122,7 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def batches(self, wanted: Sequence[View]) -> "Iterator[np.ndarray]":
+    def batches(self, wanted: Sequence[View]) -> "Generator[np.ndarray]":
         """The pixels of views in order: uint8 (n ≤ batch_size, size, size, 3), valid until the next are asked for.
 
         Raises:
@@ -132,7 +132,7 @@ class Loader:
         tasks.begin(self._rows)  # at once: the first pixels are drawn while the taker is still getting ready
         return self._taken(len(wanted), tasks)
 
-    def _taken(self, count: int, tasks: "_Tasks") -> "Iterator[np.ndarray]":
+    def _taken(self, count: int, tasks: "_Tasks") -> "Generator[np.ndarray]":
         pending = tasks.pending
         try:
             for start in range(0, count, self.batch_size):
@@ -148,13 +148,11 @@ class Loader:
                 yield self._ring[at : at + end - start]
         except BrokenProcessPool as error:
             raise InputError(
-                "a process that decodes images was killed, most likely for want of memory; "
-                "set compute.workers to a smaller number"
+                "a process that decodes images ended unexpectedly, most often for want of memory (the log may say "
+                "more); set compute.workers to a smaller number"
             ) from error
         finally:
-            for _, future in pending:
-                future.cancel()
-            wait([future for _, future in pending])
+            wait([future for _, future in pending if not future.cancel()])  # they write into the ring
 
     def _submit(self, images: "list[Image]") -> "Future[tuple[float, float]]":
         self.images += len(images)

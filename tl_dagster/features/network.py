@@ -5,6 +5,7 @@ library is kept on this machine: a later run of the same network starts with it 
 the last bit. Whether compiling repays itself is estimated from the time of a batch.
 """
 
+import contextlib
 import math
 import os
 import platform
@@ -13,11 +14,13 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_dagster.disk import replacing
 from tl_dagster.errors import InputError
+from tl_dagster.features.hardware import cpu_flags
 from tl_dagster.identity import digest
 from tl_dagster.progress import clock
 
@@ -33,6 +36,7 @@ COMPILE_SECONDS, GAIN = 20.0, 1.6
 CPU_BATCH, GPU_BATCH = 32, 256
 FEWEST_BATCHES = 8  # less work is not worth the time that an estimate takes
 SPARE = 64  # bytes
+NETWORK_RECIPE = 1  # another number when the network is put together otherwise
 COMPARED = 16  # images whose features are computed in fp32 too, to tell the difference
 
 
@@ -175,11 +179,18 @@ class Network:
                     "the GPU's memory does not hold the network and one image; choose a smaller backbone.image_size or "
                     "backbone, or free the GPU"
                 ) from error
+        except RuntimeError:
+            if self._library is None:
+                raise
+            # What goes wrong in compiled code, want of memory too, has no kind of its own: the eager network tells.
+            self._library, self.compiled = None, False
+            return self(pixels)
         else:
             return lambda: [torch.cat(outputs) for outputs in zip(*(part() for part in parts), strict=True)]
         torch.cuda.empty_cache()
         self.batch_size = -(-self.batch_size // 2)
         self._library = self._input = None  # they are for another batch
+        self.compiled = False
         return self(pixels)
 
     def _forward(self, pixels: "np.ndarray") -> "Callable[[], list[torch.Tensor]]":
@@ -236,8 +247,10 @@ class Network:
         import torch
 
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "tl-dagster")
-        chip = torch.cuda.get_device_name() if self.device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-        made_for = [torch.__version__, platform.machine(), chip, torch.get_num_threads(), self.batch_size]
+        # Compiled code uses every instruction of the processor that it is made on.
+        chip = torch.cuda.get_device_name() if self.device.type == "cuda" else sorted(cpu_flags())
+        libraries = [NETWORK_RECIPE, torch.__version__, version("timm"), version("torchvision")]
+        made_for = [*libraries, platform.machine(), chip, torch.get_num_threads(), self.batch_size]
         return home / f"{digest([self._recipe, *made_for])}.pt2"
 
     def _open(self, path: Path, say: Callable[[str], None]) -> None:
@@ -250,7 +263,8 @@ class Network:
             self.compiled = True
         except Exception as error:
             say(f"the compiled network {path} cannot be used ({error}); it is deleted")
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def _compile(self, path: Path, size: int, say: Callable[[str], None]) -> None:
         import torch

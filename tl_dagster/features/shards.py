@@ -123,13 +123,22 @@ def set_aside(path: Path) -> None:
 
 
 def migrate(path: Path) -> None:
-    """Write a shard of format 1 anew, with checksums."""
+    """Write a shard of format 1 anew, with checksums.
+
+    Raises:
+        DamagedError: it cannot be read.
+        OSError: the disk's.
+    """
     import numpy as np
     import pyarrow as pa
 
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all().combine_chunks()
-    views = b"".join(table.column("view").to_pylist())
-    write(path.parent, views, np.ascontiguousarray(_flat(table).reshape(len(views) // KEY_BYTES, -1)))
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all().combine_chunks()
+        views = b"".join(table.column("view").to_pylist())
+        values = np.ascontiguousarray(_flat(table).reshape(len(views) // KEY_BYTES, -1))
+    except (pa.ArrowException, KeyError, ValueError, AttributeError) as error:
+        raise DamagedError(f"{path.name}: {error}") from error
+    write(path.parent, views, values)
     path.unlink()
 
 
@@ -159,6 +168,8 @@ def _opened(path: Path) -> tuple[Any, dict[bytes, bytes]]:
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, KeyError, AttributeError, ValueError) as error:
+        if getattr(error, "errno", None):  # the system's trouble, not the file's
+            raise InputError(f"cannot read the feature cache {path}: {error}") from error
         raise DamagedError(f"{path.name}: {error}") from error
     return table, metadata
 

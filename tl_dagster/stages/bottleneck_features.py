@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BottleneckFeatures", "columns_used", "open_columns"]
 
-COLUMNS, MAXIMA, NEAR = "columns.json", "maxima.json", "near_identical.parquet"
+COLUMNS, ALSO, NEAR = "columns.json", "also.json", "near_identical.parquet"
 SHEET, MAP, EXCITED = "Near-identical pairs", "Map of the features", "What excites each stage"
 MOST_EXCITED = 10_000  # images that are looked through
 SIDES = (("id", "split"), ("other", "other_split"))
@@ -123,7 +123,7 @@ def _described(
     taps = frozen.backbone.taps
     kept = [{"tap": tap, "recipe": column.recipe} for tap, column in zip(taps, columns, strict=True)]
     (folder / COLUMNS).write_text(json.dumps(kept, indent=1))
-    (folder / MAXIMA).write_text(json.dumps([column.name for column in frozen.maxima().values()], indent=1))
+    (folder / ALSO).write_text(json.dumps([column.name for column, _ in _passed(frozen, table)], indent=1))
     first = table["key"][:1].tolist()
     widths = {tap: column.read(first).width for tap, column in zip(taps, columns, strict=True)}
     near, near_pictures = _near_identical(table, columns, manifest, folder)
@@ -209,6 +209,6 @@ def open_columns(path: Path, store: ArtifactStore) -> list[tuple[str, Column]]:
 
 
 def columns_used(path: Path) -> list[str]:
-    """The cache's columns that a bottleneck_features artifact's rows and pictures come from."""
-    maxima: list[str] = json.loads((path / MAXIMA).read_text()) if (path / MAXIMA).exists() else []
-    return [*maxima, *(digest(each["recipe"]) for each in json.loads((path / COLUMNS).read_text()))]
+    """The cache's columns that a bottleneck_features artifact's rows and pictures come from, and fine-tuning's."""
+    also: list[str] = json.loads((path / ALSO).read_text()) if (path / ALSO).exists() else []
+    return [*also, *(digest(each["recipe"]) for each in json.loads((path / COLUMNS).read_text()))]

@@ -123,6 +123,8 @@ class Frozen:
         """
         import numpy as np
 
+        declared = {column.name for column in columns}
+        also = [(column, rows) for column, rows in also if column.name not in declared]
         keys = table["key"].tolist()
         complete = not any(column.missing(keys).any() for column in columns)
         for problem in (problem for column in columns for problem in column.damaged):
@@ -132,6 +134,8 @@ class Frozen:
         if complete:
             return Extraction()
         with locked([*columns, *(column for column, _ in also)], work.progress.say):
+            for column in (*columns, *(column for column, _ in also)):
+                column.sweep()
             lacking = [column.missing(keys) for column in columns]
             rows = np.flatnonzero(np.logical_or.reduce(lacking))
             if not len(rows):  # the run that was waited for computed them
@@ -140,18 +144,21 @@ class Frozen:
             stored = [(column, lacks[rows]) for column, lacks in zip(columns, lacking, strict=True)]
             extra = [(column, column.missing(part["key"].tolist()) & chosen[rows]) for column, chosen in also]
             if self._lacks_room(stored + extra):
-                work.progress.say("no room for what fine-tuning and the pictures could use: only the features are kept")
+                work.progress.say(
+                    "no room for what fine-tuning starts from: only the features are kept; fine-tuning will need "
+                    "compute.activation_cache_gb: 0, or more room"
+                )
                 extra = []
             if reason := self._lacks_room(stored):
                 raise InputError(reason)
             stored += extra
             views = views_to_draw(part, read_manifest(work.inputs["dataset"].path))
-            done = self._extract(views, stored, work, len(table) - len(part))
+            done = self._extract(views, stored, work, len(table) - len(part), len(columns))
         for (column, _), difference in zip(stored, done.difference, strict=False):
             column.note({"difference_to_fp32": difference})
         return done
 
-    def _extract(self, wanted: list[View], stored: "list[Also]", work: Work, reused: int) -> Extraction:
+    def _extract(self, wanted: list[View], stored: "list[Also]", work: Work, reused: int, required: int) -> Extraction:
         def network() -> "torch.nn.Module":
             from tl_dagster.features.backbones import tapped
 
@@ -167,6 +174,7 @@ class Frozen:
             compiling=self.declaration.compute.compile == "auto",
             progress=work.progress,
             reused=reused,
+            required=required,
             compare=not all(column.noted() for column, _ in stored),
         )
 
