@@ -9,15 +9,16 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from tl_dagster.artifacts import ArtifactStore, Materialized
 from tl_dagster.errors import InputError, nearest
 from tl_dagster.housekeeping import prune, stats, title, verify
 from tl_dagster.stages import STAGES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 __all__ = ["main", "summary"]
 
@@ -115,9 +116,8 @@ def _say(line: str) -> None:
 
 
 def _print_cache(store: ArtifactStore) -> None:
-    table = Table(title=f"feature cache of {store.root}")
-    for column in ("features", "rows", "MB", "shards", "last used", "pipelines"):
-        table.add_column(column, justify="left" if column in ("features", "pipelines") else "right")
+    columns = ("features", "rows", "MB", "shards", "last used", "pipelines")
+    table = _table(f"feature cache of {store.root}", columns, words=("features", "pipelines"))
     held = stats(store)
     for each in held:
         numbers = (f"{each.rows:,}", f"{each.size / 1e6:,.1f}", f"{each.shards:,}", f"{each.days:.1f} d ago")
@@ -169,25 +169,33 @@ def _names(path: Path) -> list[str]:
     return [str((each.get("attributes") or {}).get("name", path.parent.name)) for each in documents]
 
 
-def _console() -> Console:
+def _table(title: str, columns: Sequence[str], words: Sequence[str]) -> "Table":
+    from rich.table import Table
+
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column, justify="left" if column in words else "right")
+    return table
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
     return Console(width=None if sys.stdout.isatty() else 110)
 
 
 def _print(answer: dict[str, Any]) -> None:
     console = _console()
     assets = answer["assets"]
-    table = Table(title=f"{answer['pipeline']}: assets")
-    for column in ("asset", "", "computed", "reused", "seconds"):
-        table.add_column(column, justify="left" if column in ("asset", "") else "right")
+    columns = ("asset", "", "computed", "reused", "seconds")
+    table = _table(f"{answer['pipeline']}: assets", columns, words=("asset", ""))
     for name, each in assets.items():
         state = "reused" if each["reused"] else "computed"
         table.add_row(name, state, f"{each['computed']:,}", f"{each['reused_rows']:,}", f"{each['seconds']:.1f}")
     console.print(table)
     if "evaluation" in assets:
         metrics = assets["evaluation"]["metrics"]
-        table = Table(title="test split")
-        for column in ("model", "accuracy", "95 % interval", "macro-F1"):
-            table.add_column(column, justify="left" if column == "model" else "right")
+        table = _table("test split", ("model", "accuracy", "95 % interval", "macro-F1"), words=("model",))
         for model in ("top_model", "fine_tuned_model"):
             low, high = metrics[f"{model}_accuracy_low"], metrics[f"{model}_accuracy_high"]
             table.add_row(

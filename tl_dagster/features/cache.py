@@ -198,21 +198,14 @@ class Column:
 
     def _migrated(self) -> list[Shard]:
         with self.lock:
-            for path in self._paths():
-                with contextlib.suppress(FileNotFoundError):
-                    self._migrate(path)
+            for path in filter(shards.is_old, self._paths()):
+                try:
+                    shards.migrate(path)
+                except FileNotFoundError:
+                    continue
+                except DamagedError as error:
+                    self._set_aside(path, error)
         return self.shards()
-
-    def _migrate(self, path: Path) -> None:
-        try:
-            Shard(path, self.dtype)
-        except OldFormatError:
-            try:
-                shards.migrate(path)
-            except DamagedError as error:
-                self._set_aside(path, error)
-        except DamagedError as error:
-            self._set_aside(path, error)
 
     def _set_aside(self, path: Path, error: DamagedError) -> None:
         self._open.pop(path, None)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["Network", "autocast_dtype", "batch_size_for", "device"]
+__all__ = ["Network", "batch_size_for", "device"]
 
 # Seen with EfficientNet-lite0, ResNet-18 and ResNet-50 on two cores: seconds that compiling takes, and what it gains.
 COMPILE_SECONDS, GAIN = 20.0, 1.6
@@ -45,13 +45,6 @@ def device() -> "torch.device":
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def autocast_dtype(precision: str) -> "torch.dtype":
-    """The torch dtype of a resolved precision."""
-    import torch
-
-    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def batch_size_for(size: int, *, gpu: bool) -> int:
@@ -81,11 +74,13 @@ class Network:
         std: Sequence[float],
         batch_size: int,
     ) -> None:
+        import torch
+
         self.device = device()
         self.batch_size = batch_size
         self.compiled = False
         self._recipe = recipe
-        self._dtype = autocast_dtype(precision)
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._load, self._mean, self._std = model, mean, std
         self._library: Callable[[torch.Tensor], Sequence[torch.Tensor]] | None = None
         self._copying: torch.cuda.Stream | None = None

@@ -16,7 +16,7 @@ from tl_dagster.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["KEY_BYTES", "DamagedError", "OldFormatError", "Shard", "migrate", "set_aside", "write"]
+__all__ = ["KEY_BYTES", "DamagedError", "OldFormatError", "Shard", "is_old", "migrate", "set_aside", "write"]
 
 FORMAT = 2  # 1, of the first version, had no checksums
 KEY_BYTES = 32
@@ -76,7 +76,7 @@ class Shard:
 
     def __init__(self, path: Path, dtype: str) -> None:
         self.path = path
-        self._dtype = dtype
+        self.dtype = dtype
         _require_format(path)
         self._table, self._metadata = _opened(path)
         if _crc(self.views) != self._metadata[b"view"]:
@@ -85,11 +85,6 @@ class Shard:
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
-
-    @property
-    def dtype(self) -> str:
-        """Of the values."""
-        return self._dtype
 
     @property
     def width(self) -> int:
@@ -111,7 +106,7 @@ class Shard:
         """
         flat = _flat(self._table)
         if not self._checked:
-            if flat.dtype != self._dtype or _crc(flat) != self._metadata[b"values"]:
+            if flat.dtype != self.dtype or _crc(flat) != self._metadata[b"values"]:
                 raise DamagedError(f"{self.path.name}: the values' checksum differs")
             self._checked = True
         return flat.reshape(len(self), -1)
@@ -142,11 +137,16 @@ def migrate(path: Path) -> None:
     path.unlink()
 
 
+def is_old(path: Path) -> bool:
+    """Whether a shard is of format 1: those have only a UUID for a name."""
+    return "." not in path.name.removesuffix(".arrow")
+
+
 def _require_format(path: Path) -> None:
-    number = path.name.removesuffix(".arrow").rpartition(".")[2]
-    if not number.isdigit() or len(number) > 3:  # the first version's shards have only a UUID for a name
+    if is_old(path):
         raise OldFormatError(path.name)
-    if int(number) != FORMAT:
+    number = path.name.removesuffix(".arrow").rpartition(".")[2]
+    if number != str(FORMAT):
         raise InputError(
             f"the feature cache {path.parent} was written by another version of tl-dagster (format {number}, this one "
             f"knows {FORMAT}): upgrade, or use another store"

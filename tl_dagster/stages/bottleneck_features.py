@@ -80,7 +80,6 @@ class BottleneckFeatures(Stage):
         frozen = Frozen(self.declaration, work.store)
         table = read_views(work.inputs["augmented_splits"].path)
         columns = frozen.columns()
-
         # The columns' digests hold all that matters of the settings, with "auto" resolved on this machine.
         fingerprint = self.fingerprint(work, {"columns": [column.name for column in columns]})
         if work.store.find(self.name, fingerprint) is None:  # then all values will be read

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_dagster.artifacts import Materialized, Outcome
-from tl_dagster.features.cache import Rows
+from tl_dagster.features.cache import Column, Rows
 from tl_dagster.stages.augmented_splits import read_views
 from tl_dagster.stages.base import Stage, Work, require_same
 from tl_dagster.stages.bottleneck_features import open_columns
@@ -107,6 +107,7 @@ class FineTunedModel(Stage):
         import torch
         from safetensors.torch import save_file
 
+        from tl_dagster.features.network import device
         from tl_dagster.training.fine_tuning import fine_tune, network, predict
 
         torch.manual_seed(self.declaration.fine_tuning.seed)
@@ -123,10 +124,9 @@ class FineTunedModel(Stage):
         ]
         features = read_features(work.inputs["bottleneck_features"], work.store)[:, is_frozen].astype(np.float32)
         cached = frozen.boundary(len(table))
-        upper, inputs = self._upper(frozen, loader, boundary, above, table, features, work)
+        upper, inputs = self._upper(frozen, loader, boundary, cached, above, table, features, work)
         model = network(upper, read_head(work.inputs["top_model"].path), is_frozen)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+        model = model.to(device(), memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
 
         classes = classes_of(table)
         labels = numbers_of(table["label"], classes)
@@ -183,6 +183,7 @@ class FineTunedModel(Stage):
         frozen: Frozen,
         loader: "Loader",
         boundary: str,
+        cached: Column | None,
         above: list[tuple[str, str]],
         table: "pd.DataFrame",
         below: "np.ndarray",
@@ -193,7 +194,6 @@ class FineTunedModel(Stage):
 
         path = frozen.info.module(boundary)
         model = frozen.load()
-        cached = frozen.boundary(len(table))
         upper = tail(model, path, above) if cached else None
         if cached is None or upper is None:
             work.progress.say("the frozen part is recomputed in each step (see compute.activation_cache_gb)")
