@@ -48,6 +48,7 @@ def measure(settings: dict[str, Any], store: str, seeds: int) -> dict[str, Any]:
     from tl_dagster.stages.dataset import Dataset
     from tl_dagster.stages.predictions import read_predictions
     from tl_dagster.stages.top_model import TopModel, read_features
+    from tl_dagster.stages.transfer_strategy import TransferStrategy
 
     accuracies: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
     features = {}
@@ -59,11 +60,12 @@ def measure(settings: dict[str, Any], store: str, seeds: int) -> dict[str, Any]:
                 "backbone": {**settings.get("backbone", {}), "precision": precision},
                 "compute": {"activation_cache_gb": 0},  # nothing is fine-tuned
             }
-            held = run_stages(declared, store, [Dataset, AugmentedSplits, BottleneckFeatures, TopModel])
+            kinds = [Dataset, AugmentedSplits, BottleneckFeatures, TransferStrategy, TopModel]
+            held = run_stages(declared, store, kinds)
             rows = read_predictions(held[-1].artifact.path, "test")[0]
             accuracies[precision].append(float((rows["label"] == rows["predicted"]).mean()))
             if seed == 0:
-                features[precision] = read_features(held[-2].artifact, ArtifactStore(Path(store))).astype(np.float32)
+                features[precision] = read_features(held[2].artifact, ArtifactStore(Path(store))).astype(np.float32)
     exact, ours = (features[precision] for precision in PRECISIONS)
     apart_by = np.linalg.norm(ours - exact, axis=1) / np.linalg.norm(exact, axis=1)
     return {"accuracies": accuracies, "difference": float(np.median(apart_by)), "test_images": len(rows)}

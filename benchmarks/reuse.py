@@ -53,7 +53,7 @@ def measure(name: str, source: Path, folder: Path) -> dict[str, float | None]:
     }
     second = {**settings, "name": "second", "splits": {"seed": 1}, "top_model": {"l2": [0.5], "balanced": True}}
     third = {**settings, "name": "third", "backbone": backbone(name, TAPS[1:2])}
-    third["fine_tuning"] = {"freeze_through": "stage1"}  # something below the tap is to be tuned
+    third["fine_tuning"] = {"depth": "none"}  # of one lower tap
     found = [apart(extract, each, folder / "store", environment=fresh(folder)) for each in (settings, second, third)]
     return {
         f"{name}_pretrained": float(settings["backbone"].get("weights") != "random:0"),

@@ -10,6 +10,7 @@ import pytest
 
 from tl_dagster import ArtifactIOManager, ArtifactStore, Declaration, definitions_of
 from tl_dagster.artifacts import Materialized
+from tl_dagster.stages import STAGES
 
 
 def elpv() -> Path:
@@ -62,8 +63,8 @@ class Pipeline:
             "source": {"kind": "folder", "path": str(source)},
             "splits": {"test": 0.3, "validation": 0.3},
             "augmentation": {"views": 3},
-            "backbone": {"image_size": 64},
-            "fine_tuning": {"epochs": 1},
+            "backbone": {"image_size": 64, "taps": ["penultimate"]},
+            "fine_tuning": {"depth": "top", "epochs": 1, "learning_rate": 1e-4},
             "top_model": {"l2": [0.1]},
         }
 
@@ -77,15 +78,19 @@ class Pipeline:
         shared = dg.Definitions(resources={"artifacts": ArtifactIOManager(root=str(self.store.root))})
         return dg.Definitions.merge(definitions_of(self.declaration(**changes), self.store.root.parent), shared)
 
-    def run(self, *, raise_on_error: bool = True, **changes) -> dg.ExecuteInProcessResult:
+    def run(self, *, raise_on_error: bool = True, upto: str | None = None, **changes) -> dg.ExecuteInProcessResult:
+        """Run the pipeline, or only an asset with all that it is made from."""
         name = changes.get("name", "cells")
         job = self.definitions(**changes).resolve_job_def(name)
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-        return job.execute_in_process(instance=self.instance, raise_on_error=raise_on_error, run_config=quiet)
+        names = [each.name for each in STAGES]
+        wanted = upto and [dg.AssetKey([name, each]) for each in names[: names.index(upto) + 1]]
+        return job.execute_in_process(
+            instance=self.instance, raise_on_error=raise_on_error, run_config=quiet, asset_selection=wanted
+        )
 
     def held(self, name: str = "cells") -> dict[str, Materialized]:
-        assets = ("dataset", "augmented_splits", "bottleneck_features", "top_model", "fine_tuned_model", "evaluation")
-        return {asset: held for asset in assets if (held := self.store.read_ref(name, asset))}
+        return {each.name: held for each in STAGES if (held := self.store.read_ref(name, each.name))}
 
 
 @pytest.fixture
@@ -101,9 +106,9 @@ attributes:
   name: {name}
   source: {{kind: folder, path: {photos}}}
   splits: {{test: 0.3, validation: 0.3}}
-  backbone: {{image_size: 64}}
+  backbone: {{image_size: 64, taps: [penultimate]}}
   top_model: {{l2: [{l2}]}}
-  fine_tuning: {{epochs: 1}}
+  fine_tuning: {{depth: top, epochs: 1, learning_rate: 1.0e-4}}
 """
 
 

@@ -14,7 +14,8 @@ def requested(pipeline: Pipeline, cursor=None, **changes):
     return asked - {"source"}, result.cursor
 
 
-CHAIN = {"dataset", "augmented_splits", "bottleneck_features", "top_model", "fine_tuned_model", "evaluation"}
+MODELS = {"top_model", "fine_tuned_model", "evaluation"}
+CHAIN = {"dataset", "augmented_splits", "bottleneck_features", "transfer_strategy", *MODELS}
 
 
 def observe(pipeline: Pipeline) -> None:
@@ -32,7 +33,7 @@ def test_the_whole_chain_in_one_tick(pipeline: Pipeline, photos):
     assert asked == set()
 
     asked, cursor = requested(pipeline, cursor, top_model={"l2": [0.5]})  # a setting changed
-    assert asked == {"top_model", "fine_tuned_model", "evaluation"}
+    assert asked == MODELS
     assert pipeline.run(on_change=True, top_model={"l2": [0.5]}).success
     asked, cursor = requested(pipeline, cursor, top_model={"l2": [0.5]})
     assert asked == set()

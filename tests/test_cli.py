@@ -37,7 +37,8 @@ def test_two_pipelines_side_by_side(project):
     shown = json.loads(call(project, "tl-dagster", "show", "second", "--json"))
     assert shown["pipeline"] == "second"
     assert set(shown["assets"]) == {
-        "dataset", "augmented_splits", "bottleneck_features", "top_model", "fine_tuned_model", "evaluation"
+        "dataset", "augmented_splits", "bottleneck_features", "transfer_strategy", "top_model", "fine_tuned_model",
+        "evaluation",
     }  # fmt: skip
     features, top = shown["assets"]["bottleneck_features"], shown["assets"]["top_model"]
     assert features["reused"] and features["computed"] == 0 and features["reused_rows"] > 0  # first computed them

@@ -12,13 +12,19 @@ import pytest
 
 from tests.conftest import Pipeline
 from tl_dagster import ArtifactStore
+from tl_dagster.artifacts import Artifact
 from tl_dagster.data.decoding import DECODE_RECIPE
 from tl_dagster.stages import STAGES
 from tl_dagster.stages.predictions import read_predictions
 from tl_dagster.stages.top_model import read_features
 
 GOLDEN = Path(__file__).parent / "golden.json"
-SETTINGS = {"backbone": {"precision": "fp32", "image_size": 64}, "augmentation": {"preset": "dihedral", "views": 3}}
+SETTINGS = {
+    "backbone": {"precision": "fp32", "image_size": 64, "taps": ["lower", "higher"]},
+    "augmentation": {"preset": "dihedral", "views": 3},
+    "transfer_strategy": {"verify": True},
+    "scratch_baseline": {"epochs": 1, "image_size": 32},
+}
 
 
 def outputs(pipeline: Pipeline) -> dict[str, dict]:
@@ -27,6 +33,7 @@ def outputs(pipeline: Pipeline) -> dict[str, dict]:
     held = {name: each.artifact for name, each in pipeline.held().items()}
     features = read_features(held["bottleneck_features"], pipeline.store)
     probabilities = {name: read_predictions(held[name].path, "test")[2] for name in ("top_model", "fine_tuned_model")}
+    scratch = read_predictions(held["scratch_baseline"].path / "convnet", "test")[2]
     found = {
         "dataset": [int(held["dataset"].data_version[:8], 16)],
         "augmented_splits": [int(held["augmented_splits"].data_version[:8], 16)],
@@ -36,11 +43,19 @@ def outputs(pipeline: Pipeline) -> dict[str, dict]:
             float(features.std()),
             *map(float, features[0, :5]),
         ],
+        "transfer_strategy": numbers_in(held["transfer_strategy"]),
+        "strategy_verification": numbers_in(held["strategy_verification"]),
+        "scratch_baseline": [float(value) for value in scratch[:5, 0]],
         "top_model": [float(value) for value in probabilities["top_model"][:5, 0]],
         "fine_tuned_model": [float(value) for value in probabilities["fine_tuned_model"][:5, 0]],
         "evaluation": [held["evaluation"].outcome.metrics[f"{name}_accuracy"] for name in probabilities],
     }
     return {stage.name: {"recipe": stage.recipe, "values": found[stage.name]} for stage in STAGES}
+
+
+def numbers_in(artifact: Artifact) -> list[float]:
+    """An artifact's metrics, but for times."""
+    return [float(value) for name, value in sorted(artifact.outcome.metrics.items()) if "seconds" not in name]
 
 
 @pytest.fixture

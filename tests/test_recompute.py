@@ -10,10 +10,19 @@ from PIL import Image
 
 from tests.conftest import Pipeline, copy_photos
 from tl_dagster import ArtifactStore
+from tl_dagster.spec import MlpTopModel
 from tl_dagster.stages.augmented_splits import read_views
 
-STAGES = ("dataset", "augmented_splits", "bottleneck_features", "top_model", "fine_tuned_model", "evaluation")
-BELOW_SPLITS, BELOW_FEATURES, MODELS = STAGES[1:], STAGES[2:], STAGES[3:]
+STAGES = (
+    "dataset",
+    "augmented_splits",
+    "bottleneck_features",
+    "transfer_strategy",
+    "top_model",
+    "fine_tuned_model",
+    "evaluation",
+)
+BELOW_SPLITS, BELOW_FEATURES, MODELS, TUNED = STAGES[1:], STAGES[2:], STAGES[4:], STAGES[5:]
 
 
 def first(photos: Path) -> Path:
@@ -67,14 +76,27 @@ def add_other_file(photos: Path) -> None:
     (photos / "functional" / "notes.txt").write_text("not an image")
 
 
+MLP = MlpTopModel(kind="mlp", epochs=2)
 # The change (declared fields, or a function on the files); stages that compute; views forwarded ("new": unknown ones).
 MATRIX = {
     "nothing": ({}, (), 0),
     "top model: L2": ({"top_model": {"l2": [0.3]}}, MODELS, 0),
     "top model: class weights": ({"top_model": {"balanced": True}}, MODELS, 0),
-    "fine-tuning: learning rate": ({"fine_tuning": {"learning_rate": 5e-5}}, STAGES[4:], 0),
-    "fine-tuning: epochs": ({"fine_tuning": {"epochs": 2}}, STAGES[4:], 0),
-    "fine-tuning: depth": ({"fine_tuning": {"freeze_through": "stage3"}}, STAGES[4:], 0),
+    "top model: mlp": ({"top_model": MLP}, MODELS, 0),
+    "strategy: named": (
+        {"transfer_strategy": {"strategy": "fine-tune-top"}, "fine_tuning": {"depth": "auto"}},
+        ("transfer_strategy",),  # it names what is declared anyway: the models stay
+        0,
+    ),
+    "strategy: verified": ({"transfer_strategy": {"verify": True}}, (), 0),
+    "fine-tuning: learning rate": ({"fine_tuning": {"learning_rate": 5e-5}}, TUNED, 0),
+    "fine-tuning: epochs": ({"fine_tuning": {"epochs": 2}}, TUNED, 0),
+    "fine-tuning: depth": ({"fine_tuning": {"depth": "last 2 stages"}}, TUNED, 0),
+    "fine-tuning: depth by another name": ({"fine_tuning": {"depth": "above stage4"}}, (), 0),
+    "fine-tuning: mixup": ({"fine_tuning": {"mixup": 0.2}}, TUNED, 0),
+    "fine-tuning: fresh augmentation": ({"fine_tuning": {"fresh_augmentation": True}}, TUNED, 0),
+    "scratch baseline": ({"scratch_baseline": {"epochs": 1, "image_size": 32}}, ("evaluation",), 0),
+    "compute: activations": ({"compute": {"activation_cache_gb": 0}}, (), 0),
     "splits: seed": ({"splits": {"seed": 1}}, BELOW_SPLITS, "new"),
     "splits: fraction": ({"splits": {"test": 0.45}}, BELOW_SPLITS, 0),
     "augmentation: views": ({"augmentation": {"views": 4}}, BELOW_SPLITS, "new"),
@@ -92,7 +114,7 @@ MATRIX = {
     "backbone: precision": ({"backbone": {"precision": "fp32"}}, BELOW_FEATURES, "all"),
     "backbone: tap": ({"backbone": {"taps": ["stage5"]}}, BELOW_FEATURES, "all"),
     "backbone: one more tap": (
-        {"backbone": {"taps": ["stage4", "penultimate"], "pooling": "avg"}},
+        {"backbone": {"taps": ["stage3", "stage4", "penultimate"], "pooling": "avg"}},
         BELOW_FEATURES,
         "all",
     ),
@@ -172,6 +194,6 @@ def test_change_matrix(kind, base, monkeypatch):
         assert pipeline.run().success
         back = pipeline.held()
         assert computed(back) == ()
-        assert all(each.computed == 0 for each in back.values())
+        assert all(back[stage].computed == 0 for stage in STAGES)
         for shard in new_shards:  # the next change starts from the same cache
             shard.unlink()

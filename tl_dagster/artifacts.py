@@ -138,6 +138,10 @@ class ArtifactStore:
         version = outcome.data_version or fingerprint
         return Artifact(stage, fingerprint, version, path, outcome, saved["inputs"], saved["settings"])
 
+    def checkpoint(self, fingerprint: str) -> Path:
+        """Where the training of an artifact keeps what it would go on from after a kill."""
+        return self.root / "checkpoints" / f"{fingerprint}.safetensors"
+
     def build(
         self,
         stage: str,
@@ -168,7 +172,7 @@ class ArtifactStore:
             outcome = compute(work)
             saved = {"inputs": dict(inputs or {}), "settings": dict(settings or {}), "outcome": asdict(outcome)}
             (work / "artifact.json").write_text(json.dumps(saved, indent=1))
-            for path in work.iterdir():
+            for path in filter(Path.is_file, work.rglob("*")):
                 sync(path)
             final = self.root / "artifacts" / stage / fingerprint
             final.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from tl_dagster import automation
 from tl_dagster.errors import InputError
-from tl_dagster.features.catalogue import check_transforms, look_up
+from tl_dagster.features.catalogue import BackboneInfo, check_transforms, look_up
 from tl_dagster.spec import Backbone, Declaration
 from tl_dagster.stages import STAGES
 from tl_dagster.stages.base import asset_of
@@ -30,7 +30,7 @@ class CheckedBackbone(Backbone):
 
 
 class CheckedDeclaration(Declaration):
-    """A declaration whose backbone was looked up, and whose fine-tuning has something to tune."""
+    """A declaration whose backbone was looked up, and whose strategy and depth it can follow."""
 
     backbone: CheckedBackbone = Field(default_factory=CheckedBackbone, description=Backbone.__doc__)
 
@@ -38,10 +38,18 @@ class CheckedDeclaration(Declaration):
         """Refuse a depth that leaves nothing to tune, and transforms that cannot be drawn."""
         try:
             info = look_up(self.backbone)
-            info.frozen_through(self.backbone, self.fine_tuning.freeze_through)
+            self._check_strategy(info)
             check_transforms(self.augmentation, info.resize(self.backbone).size)
         except InputError as error:
             raise ValueError(str(error)) from error
+
+    def _check_strategy(self, info: BackboneInfo) -> None:
+        strategy, taps = self.transfer_strategy.strategy, self.backbone.taps
+        if strategy == "features-low" and len(taps) < 2:
+            raise InputError(f"transfer_strategy.strategy: {strategy} needs a lower tap too; backbone.taps are {taps}")
+        depth = "top" if strategy == "fine-tune-top" else self.fine_tuning.depth
+        if depth not in ("auto", "none"):
+            info.frozen_through(taps, depth)
 
 
 class TransferLearning(dg.Component):
@@ -86,6 +94,7 @@ def definitions_of(declaration: Declaration, root: Path) -> dg.Definitions:
             stage(declaration, root), condition, [source.key for source in follows_source] if not stage.reads else []
         )
         for stage in STAGES
+        if stage.declared(declaration)
     ]
     job = dg.define_asset_job(
         declaration.name,

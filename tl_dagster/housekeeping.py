@@ -1,5 +1,6 @@
 """What a store's feature cache holds, whether it is whole, and what of it may be deleted."""
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ __all__ = ["Freed", "Held", "prune", "stats", "title", "verify"]
 
 DAY = 86_400.0
 IN_USE_DAYS = 1 / 24
+GIVEN_UP_DAYS = 7.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ def prune(
         dry_run: only count.
     """
     freed = Freed()
+    _prune_checkpoints(store, freed, dry_run)
     if unused or older_than is not None:
         for held in stats(store):
             at_work = held.days < IN_USE_DAYS  # its run may not have said yet that it uses it
@@ -113,6 +116,17 @@ def prune(
     for column in columns_of(store.root / "features") if gone else []:
         _locked(column, freed, partial(column.drop, gone, dry_run=dry_run))
     return freed
+
+
+def _prune_checkpoints(store: ArtifactStore, freed: Freed, dry_run: bool) -> None:
+    """Delete checkpoints that no run has written to for a week: their training was given up."""
+    for path in (store.root / "checkpoints").glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # its training has just ended
+            held = path.stat()
+            if time.time() - held.st_mtime > GIVEN_UP_DAYS * DAY:
+                freed.size += held.st_size
+                if not dry_run:
+                    path.unlink()
 
 
 def _locked(column: Column, freed: Freed, delete: Callable[[], tuple[int, int]]) -> None:

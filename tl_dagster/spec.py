@@ -12,6 +12,14 @@ from pydantic import Field, field_validator, model_validator
 from tl_dagster.data.sources import Source
 from tl_dagster.errors import nearest
 from tl_dagster.settings import Settings
+from tl_dagster.training.settings import (
+    FineTuning,
+    LinearTopModel,
+    MlpTopModel,
+    ScratchBaseline,
+    TopModel,
+    TransferStrategy,
+)
 
 __all__ = [
     "Augmentation",
@@ -21,9 +29,13 @@ __all__ = [
     "Declaration",
     "Duplicates",
     "FineTuning",
+    "LinearTopModel",
+    "MlpTopModel",
     "Schedule",
+    "ScratchBaseline",
     "Splits",
     "TopModel",
+    "TransferStrategy",
 ]
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -124,9 +136,10 @@ class Backbone(Settings):
         "squash: the whole image to the square.",
     )
     taps: list[str] = Field(
-        ["penultimate"],
+        ["lower", "higher"],
         min_length=1,
-        description="Where features are taken: stage1, stage2, …; lower (the stage at half the depth); penultimate "
+        description="Where features are taken, and among which the transfer strategy chooses: stage1, stage2, …; lower "
+        "(the stage before the last); penultimate "
         "or higher (before the dropped classifier); or the name of any module or node of the traced network.",
     )
     pooling: Literal["avg", "max", "avg+max", "grid2x2", "none"] = Field(
@@ -144,37 +157,6 @@ class Backbone(Settings):
         if library not in ("timm", "torchvision") or not model:
             raise ValueError(f"'{name}': write timm/NAME or torchvision/NAME")
         return name
-
-
-class TopModel(Settings):
-    """Multinomial logistic regression on the cached, standardised features of all training views."""
-
-    l2: list[Annotated[float, Field(gt=0)]] = Field(
-        [0.3, 0.1, 0.03, 0.01, 0.003, 0.001],
-        min_length=1,
-        description="Strengths of L2 tried; validation chooses.",
-    )
-    max_iterations: int = Field(100, ge=1, le=10_000, description="L-BFGS iterations for each strength.")
-    balanced: bool = Field(False, description="Weigh the classes equally, whatever their sizes.")
-
-
-class FineTuning(Settings):
-    """Training on from the top model: the backbone's upper blocks and the classifier, very gently."""
-
-    freeze_through: str = Field(
-        "auto",
-        description="The last stage that stays frozen, as a tap name; auto: all but the last stage, or all below the "
-        "highest tap.",
-    )
-    epochs: int = Field(10, ge=1, le=1000, description="Passes over the training images.")
-    views_per_epoch: int = Field(1, ge=1, le=256, description="Views of each training image seen in one epoch.")
-    learning_rate: float = Field(1e-4, gt=0, le=0.1, description="Peak learning rate of the unfrozen blocks.")
-    head_learning_rate: float = Field(1e-5, gt=0, le=0.1, description="Peak learning rate of the classifier.")
-    averaging: float = Field(0.97, ge=0, lt=1, description="Decay of the moving average of weights that is handed on.")
-    weight_decay: float = Field(0.05, ge=0, le=10, description="AdamW's decoupled weight decay.")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
-    batch_size: int = Field(64, ge=1, le=65_536, description="Views in one optimiser step.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the order of training.")
 
 
 class Checks(Settings):
@@ -258,9 +240,26 @@ class Declaration(Settings):
     splits: Splits = Splits()
     augmentation: Augmentation = Augmentation()
     backbone: Backbone = Backbone()
-    top_model: TopModel = TopModel()
+    transfer_strategy: TransferStrategy = TransferStrategy()
+    top_model: TopModel = LinearTopModel()
     fine_tuning: FineTuning = FineTuning()
+    scratch_baseline: ScratchBaseline | None = Field(None, description="Train without transfer too, for comparison.")
     checks: Checks = Checks()
     compute: Compute = Compute()
     schedule: Schedule | None = Field(None, description="Scheduled retraining.")
     on_change: bool = Field(False, description="Refresh the chain when data, settings or code changed.")
+
+    @model_validator(mode="after")
+    def _one_depth(self) -> "Declaration":
+        strategy, depth = self.transfer_strategy.strategy, self.fine_tuning.depth
+        if strategy != "auto" and depth != "auto":
+            raise ValueError(
+                f"transfer_strategy.strategy '{strategy}' and fine_tuning.depth '{depth}' both say how deep: give one"
+            )
+        drawn = self.augmentation.transforms is not None or self.augmentation.preset == "lecture"
+        if self.fine_tuning.fresh_augmentation and not drawn:
+            raise ValueError(
+                f"fine_tuning.fresh_augmentation: augmentation.preset '{self.augmentation.preset}' has no further "
+                "views; take preset lecture or transforms"
+            )
+        return self

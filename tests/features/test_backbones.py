@@ -47,14 +47,14 @@ def test_by_name_with_seeded_weights(name, store):
 def test_tail_continues_where_the_boundary_ends(name, store):
     backbone = Backbone(name=name, weights="random:0")
     info = look_up(backbone)
-    boundary = info.module(info.frozen_through(backbone, "auto"))
+    boundary = info.module(info.frozen_through(backbone.taps, "top"))
     taps = [(info.module("penultimate"), "avg")]
     size = info.preprocess["size"]
     with torch.no_grad():
         whole = tapped(load(info, locate(backbone, info)), [(boundary, "none"), *taps])
         below, expected = whole(torch.rand(2, 3, size, size))
         upper = tail(load(info, locate(backbone, info)), boundary, taps)
-        shape = info.map_shape(info.frozen_through(backbone, "auto"), below.shape[1])
+        shape = info.map_shape(info.frozen_through(backbone.taps, "top"), below.shape[1])
         (found,) = upper(below.reshape(2, *shape))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
@@ -137,13 +137,13 @@ def test_modules_and_nodes_can_be_tapped_and_exported(taps, store):
 
 
 def test_lower_and_higher_name_places_in_any_network(store):
-    for name, lower in (("resnet18", "layer2"), ("squeezenet1_1", "features.4"), ("alexnet", "features.4")):
+    for name, lower in (("resnet18", "layer3"), ("squeezenet1_1", "features.7"), ("alexnet", "features.4")):
         info = look_up(Backbone(name=f"torchvision/{name}"))
         assert (info.module("lower"), info.module("higher")) == (lower, info.module("penultimate"))
     with pytest.raises(InputError, match=r"has no tap 'layer4.1.ad': did you mean 'layer4.1.add'\? allowed: stage1"):
         look_up(Backbone(name="torchvision/resnet18")).module("layer4.1.ad")
     with pytest.raises(InputError, match=r"'layer4.1.add' is no module: allowed: stage1"):
-        look_up(Backbone(name="torchvision/resnet18")).frozen_through(Backbone(), "layer4.1.add")
+        look_up(Backbone(name="torchvision/resnet18")).frozen_through(["higher"], "above layer4.1.add")
 
 
 @pytest.mark.parametrize(

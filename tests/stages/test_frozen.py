@@ -29,7 +29,7 @@ NO_INGREDIENTS = {
     "splits": {"splits": {"seed": 5}},
     "views": {"augmentation": {"views": 2, "seed": 4, "test_views": "mirrored"}},
     "top model": {"top_model": {"balanced": True}},
-    "fine-tuning": {"fine_tuning": {"epochs": 3, "freeze_through": "stage2"}},
+    "fine-tuning": {"fine_tuning": {"epochs": 3, "depth": "above stage2"}},
     "another name for the tap": {"backbone": {"taps": ["higher"], "image_size": 64}},
     "precision that auto means": {"backbone": {"precision": "auto", "image_size": 64}},
 }

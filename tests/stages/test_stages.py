@@ -10,7 +10,7 @@ GPU = {"bottleneck_features", "fine_tuned_model"}
 def test_definitions(pipeline: Pipeline):
     defs = pipeline.definitions()
     graph = defs.resolve_asset_graph()
-    assert len(graph.get_all_asset_keys()) == 6
+    assert len(graph.get_all_asset_keys()) == 7
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
         assert key.path[0] == node.group_name == "cells"

@@ -2,54 +2,131 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tl_dagster.features.backbones import tail
 from tl_dagster.stages.frozen import Frozen
 from tl_dagster.stages.predictions import read_predictions
+from tl_dagster.stages.tuned_part import cut_of
+from tl_dagster.training.fine_tuning import frozen_digest
+
+FP32 = {"backbone": {"precision": "fp32", "image_size": 64, "taps": ["stage4", "stage5"]}}
 
 
-@pytest.mark.parametrize("gigabytes", [4.0, 0.0], ids=["cached activations", "recomputed"])
-def test_cached_and_recomputed(pipeline, gigabytes):
-    changes = {
-        "compute": {"activation_cache_gb": gigabytes},
-        "backbone": {"precision": "fp32", "taps": ["stage4", "stage5"]},
+def described(pipeline, **changes) -> dict:
+    assert pipeline.run(upto="fine_tuned_model", **changes).success
+    return json.loads((pipeline.held()["fine_tuned_model"].artifact.path / "model.json").read_text())
+
+
+def tuning(**changes) -> dict:
+    return {"fine_tuning": {"epochs": 2, "learning_rate": 1e-3, "depth": "top", **changes}}
+
+
+def test_cached_and_recomputed_give_the_same_losses(pipeline):
+    cached = described(pipeline, **FP32, **tuning())
+    assert cached["activations"]
+    pipeline.store.find("fine_tuned_model", pipeline.held()["fine_tuned_model"].artifact.fingerprint)
+    path = pipeline.held()["fine_tuned_model"].artifact.path
+    path.rename(path.with_name("moved"))
+    recomputed = described(pipeline, **FP32, **tuning(), compute={"activation_cache_gb": 0})
+    assert recomputed["activations"] is None
+    assert recomputed["history"] == cached["history"]
+    assert pipeline.held()["fine_tuned_model"].artifact.path == path  # where the frozen part runs is not what it is
+
+
+@pytest.mark.parametrize("depth", ["top", "last 2 stages", "all"])
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_starts_at_the_top_models_loss(pipeline, depth, kind):
+    top_model = {"kind": "linear", "l2": [0.1]} if kind == "linear" else {"kind": "mlp", "epochs": 3}
+    pipeline.settings["top_model"] = top_model
+    found = described(pipeline, **FP32, **tuning(depth=depth, epochs=1))
+    top = pipeline.held()["top_model"].artifact.outcome.metrics
+    assert found["history"][0]["validation_log_loss"] == pytest.approx(top["validation_log_loss"], rel=2e-3)
+    assert found["history"][0]["validation_accuracy"] == pytest.approx(top["validation_accuracy"])
+    best = min(found["history"], key=lambda epoch: epoch["validation_log_loss"])
+    assert best["epoch"] == found["epoch"]
+
+
+def test_what_is_frozen_stays_to_the_bit(pipeline):
+    found = described(pipeline, **FP32, **tuning(learning_rate=3e-4))
+    assert found["epoch"] > 0
+    frozen = Frozen(pipeline.declaration(**FP32), pipeline.store)
+    before = cut_of(frozen, found["taps"], found["frozen_through"]).upper.state_dict()
+    after = load_file(pipeline.held()["fine_tuned_model"].artifact.path / "model.safetensors")
+    assert not any("running_" in name for name in after)  # batch norm is folded; the lower part is not there at all
+    same = {name: torch.equal(value, after[f"upper.{name}"]) for name, value in before.items()}
+    assert all(equal for name, equal in same.items() if "conv_dw" in name)
+    assert not all(same.values())
+
+
+class Statistics(torch.nn.Module):
+    """A network with what must not change: a frozen layer, and batch norm with statistics."""
+
+    def __init__(self, *, leak: bool) -> None:
+        super().__init__()
+        self.frozen, self.norm, self.leak = torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4), leak
+        self.frozen.requires_grad_(False)
+
+    def forward(self, inputs):
+        return [torch.nn.functional.batch_norm(self.frozen(inputs), self.norm.running_mean, self.norm.running_var)]
+
+
+def test_a_changed_statistic_is_found():
+    model = Statistics(leak=True)
+    before = frozen_digest(model)
+    assert frozen_digest(model) == before
+    model.norm.running_mean += 1e-6
+    assert frozen_digest(model) != before
+    model.norm.running_mean.zero_()
+    model.norm.weight.data += 1  # trained parameters may change
+    assert frozen_digest(model) == before
+
+
+def test_fresh_views_are_new_in_each_epoch_and_the_same_again(pipeline):
+    first = described(pipeline, **tuning(fresh_augmentation=True))
+    held = pipeline.held()["fine_tuned_model"].artifact
+    held.path.rename(held.path.with_name("moved"))
+    assert described(pipeline, **tuning(fresh_augmentation=True))["history"] == first["history"]
+    assert described(pipeline, **tuning())["history"][1] != first["history"][1]
+    assert first["history"][0]["validation_log_loss"] > 0
+
+
+@pytest.mark.parametrize(
+    "option", [{"mixup": 0.2}, {"label_smoothing": 0.1}, {"optimiser": "sgd"}, {"decay_towards": "pretrained"}]
+)
+def test_options_change_what_is_trained(pipeline, option):
+    plain, other = described(pipeline, **tuning()), described(pipeline, **tuning(**option))
+    assert np.isfinite(other["history"][-1]["training_loss"])
+    assert other["history"][-1] != plain["history"][-1]
+    assert other["history"][0] == plain["history"][0]
+
+
+def test_lower_stages_learn_more_slowly(pipeline):
+    """With a decay of (almost) nothing, only the highest stage moves."""
+    found = described(pipeline, **FP32, **tuning(depth="last 2 stages", layer_decay=1e-9, weight_decay=0))
+    before = cut_of(Frozen(pipeline.declaration(**FP32), pipeline.store), found["taps"], found["frozen_through"])
+    after = load_file(pipeline.held()["fine_tuned_model"].artifact.path / "model.safetensors")
+    moved = {
+        name: float((value - after[f"upper.{name}"]).abs().max())
+        for name, value in before.upper.state_dict().items()
+        if "conv_pw" in name and name.endswith("weight")
     }
-    assert pipeline.run(**changes, fine_tuning={"epochs": 2, "learning_rate": 1e-4}).success
-    held = pipeline.held()
-    top, tuned = (held[name].artifact for name in ("top_model", "fine_tuned_model"))
-    history = json.loads((tuned.path / "model.json").read_text())["history"]
-    assert history[0]["validation_accuracy"] == pytest.approx(top.outcome.metrics["validation_accuracy"])
-    kept = json.loads((tuned.path / "model.json").read_text())["epoch"]
-    assert min(history, key=lambda epoch: epoch["validation_log_loss"])["epoch"] == kept
-    assert history[-1]["training_loss"] != history[-2].get("training_loss")
-    assert len(history) == 3
+    assert max(value for name, value in moved.items() if "blocks.4" in name) < 1e-7
+    assert min(value for name, value in moved.items() if "blocks.6" in name) > 1e-5
 
 
-def test_first_epoch_gives_the_top_models_predictions(pipeline):
-    """With a learning rate of (almost) nothing, what is handed on predicts as the top model does."""
-    assert pipeline.run(
-        backbone={"precision": "fp32"}, fine_tuning={"learning_rate": 1e-30, "head_learning_rate": 1e-30}
-    ).success
+def test_a_network_that_cannot_be_cut(pipeline, monkeypatch):
+    monkeypatch.setattr("tl_dagster.features.backbones.tail", lambda *_: None)
+    found = described(pipeline, **FP32, **tuning(epochs=1))
+    top = pipeline.held()["top_model"].artifact.outcome.metrics
+    assert found["history"][0]["validation_log_loss"] == pytest.approx(top["validation_log_loss"], rel=2e-3)
+    assert "cannot be cut" in pipeline.held()["fine_tuned_model"].artifact.outcome.facts["frozen_part"]
+
+
+def test_depth_none_hands_the_top_model_on(pipeline):
+    found = described(pipeline, fine_tuning={"depth": "none"})
     held = pipeline.held()
     top, tuned = (read_predictions(held[name].artifact.path, "test") for name in ("top_model", "fine_tuned_model"))
-    assert abs(top[2] - tuned[2]).max() < 1e-2
-
-
-def test_depthwise_layers_and_statistics_stay(pipeline):
-    assert pipeline.run(fine_tuning={"epochs": 2, "learning_rate": 1e-3}).success
-    frozen = Frozen(pipeline.declaration(), pipeline.store)
-    before = tail(
-        frozen.load(), frozen.info.module("stage4"), [(frozen.info.module("penultimate"), "avg")]
-    ).state_dict()
-    tuned = pipeline.held()["fine_tuned_model"].artifact
-    after = load_file(tuned.path / "model.safetensors")
-    assert not any("running_" in name for name in after)
-    for name, value in before.items():
-        same = torch.equal(value, after[f"upper.{name}"])
-        if "conv_dw" in name:
-            assert same, name
-    if json.loads((tuned.path / "model.json").read_text())["epoch"]:
-        assert not torch.equal(before["upper.conv_head.weight"], after["upper.upper.conv_head.weight"])
+    assert (top[2] == tuned[2]).all() and found["epoch"] == 0 and held["fine_tuned_model"].computed == 0

@@ -211,23 +211,23 @@ def tapped(model: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -> "torch.
     return Tapped()
 
 
-def tail(model: "torch.nn.Module", boundary: str, taps: Sequence[tuple[str, str]]) -> "torch.nn.Module | None":
-    """The part of a backbone above a layer, as a module of its own.
+def tail(model: "torch.nn.Module", boundary: str | None, taps: Sequence[tuple[str, str]]) -> "torch.nn.Module | None":
+    """The part of a backbone above a layer, as a module of its own, with batch norm folded into convolutions.
 
     Args:
         model: see :func:`load`.
-        boundary: module path of the last layer below.
+        boundary: module path of the last layer below; None: the whole backbone.
         taps: (module path, pooling) of the taps above it.
 
     Returns:
-        A module: the boundary's output → a list of (N, D_tap), as from :func:`tapped`; None when the upper part also
-        reads something else than the boundary's output, or the network cannot be traced.
+        A module: the boundary's output (or images) → a list of (N, D_tap), as from :func:`tapped`; None when the upper
+        part also reads something else than the boundary's output, or the network cannot be traced.
     """
     import torch
 
     try:
-        traced = _traced(model, [boundary, *(path for path, _ in taps)])
-        graph = _cut(traced.graph, boundary)
+        traced = _traced(model, [path for path in (boundary, *(path for path, _ in taps)) if path is not None])
+        graph = traced.graph if boundary is None else _cut(traced.graph, boundary)
     except Exception:
         # Tracing fails in as many ways as there are dynamic networks; the caller then runs the whole network.
         return None

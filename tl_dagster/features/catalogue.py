@@ -70,7 +70,7 @@ class BackboneInfo:
         stages = list(self.stages)
         named = {**self.stages, PENULTIMATE: self.classifier, HIGHER: self.classifier}
         if stages:
-            named[LOWER] = self.stages[stages[(len(stages) - 1) // 2]]
+            named[LOWER] = self.stages[stages[max(len(stages) - 2, 0)]]
         path = named.get(tap, tap)
         if path in self.outputs:
             return path
@@ -86,27 +86,51 @@ class BackboneInfo:
         order = list(self.outputs)
         return order.index(path) <= order.index(self.module(boundary))
 
-    def frozen_through(self, backbone: Backbone, declared: str) -> str:
-        """The tap up to which fine-tuning freezes ("auto": the highest stage below a tap, but never the last).
+    def frozen_through(self, taps: Sequence[str], depth: str) -> str | None:
+        """The tap up to which fine-tuning freezes; None: nothing is frozen.
+
+        Args:
+            taps: those that the model reads.
+            depth: as declared: "top", "last N stages", "all" or "above NAME"; stages are counted from the highest tap.
 
         Raises:
-            InputError: the backbone has no such tap, or no declared tap lies above it.
+            InputError: the backbone has no such stages or tap, or nothing that the taps need lies above it.
         """
-        below = [stage for stage in list(self.stages)[:-1] if not self._holds_all(stage, backbone.taps)]
-        if declared == "auto" and not below:
+        if depth == "all":
+            return None
+        below = [stage for stage in list(self.stages)[:-1] if not self._holds_all(stage, taps)]
+        if depth.startswith("above "):
+            return self._boundary(depth.removeprefix("above "), taps, below)
+        count = 1 if depth == "top" else int(depth.split()[1])
+        if depth == "top" and not below:
             raise InputError(
-                f"fine_tuning.freeze_through: {self.name} has no stage below its taps {backbone.taps}: name one of its "
-                f"modules, or add the tap {PENULTIMATE}"
+                f"fine_tuning.depth: {self.name} has no stage below its taps {[*taps]}: write 'above NAME' with one of "
+                f"its modules, all, or add the tap {PENULTIMATE}"
             )
-        through = below[-1] if declared == "auto" else declared
-        if self.module(through) in self.nodes:
-            raise InputError(f"fine_tuning.freeze_through: '{through}' is no module: {nearest(through, below)}")
-        if self._holds_all(through, backbone.taps):
+        if count > len(below) + 1:
             raise InputError(
-                f"fine_tuning.freeze_through: nothing of the taps {backbone.taps} is left to tune above '{through}': "
-                f"{nearest(through, below)}; or add the tap {PENULTIMATE}"
+                f"fine_tuning.depth: {self.name} has {len(below) + 1} stages up to its taps {[*taps]}, not {count}"
             )
-        return through
+        return below[-count] if count <= len(below) else None
+
+    def _boundary(self, name: str, taps: Sequence[str], below: Sequence[str]) -> str:
+        if self.module(name) in self.nodes:
+            raise InputError(f"fine_tuning.depth: '{name}' is no module: {nearest(name, below)}")
+        if self._holds_all(name, taps):
+            raise InputError(
+                f"fine_tuning.depth: nothing of the taps {[*taps]} is left to tune above '{name}': "
+                f"{nearest(name, below)}; or add the tap {PENULTIMATE}"
+            )
+        return name
+
+    def stage_number(self, path: str) -> int:
+        """How many stages have run when a module runs; one inside of the last stage, or above it, counts as in it."""
+        order = list(self.outputs)
+        while path and path not in self.outputs:  # what gives several outputs, or none, is where its parent is
+            path = path.rpartition(".")[0]
+        if not path:  # parameters of the network itself are embeddings, which it begins with
+            return 0
+        return sum(order.index(self.stages[stage]) < order.index(path) for stage in list(self.stages)[:-1])
 
     def _holds_all(self, boundary: str, taps: Sequence[str]) -> bool:
         return all(self.is_below(self.module(tap), boundary) for tap in taps)

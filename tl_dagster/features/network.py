@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["Network", "batch_size_for", "device"]
+__all__ = ["Network", "batch_size_for", "device", "per_channel", "standardised"]
 
 # Seen with EfficientNet-lite0, ResNet-18 and ResNet-50 on two cores: seconds that compiling takes, and what it gains.
 COMPILE_SECONDS, GAIN = 20.0, 1.6
@@ -204,7 +204,8 @@ class Network:
 
         shape = (self.batch_size, *pixels.shape[1:])
         if self._input is None:
-            self._input = torch.zeros(math.prod(shape) + SPARE, dtype=torch.uint8)
+            with torch.inference_mode(False):  # it may be filled in that mode or out of it
+                self._input = torch.zeros(math.prod(shape) + SPARE, dtype=torch.uint8)
         batch = self._input[:-SPARE].view(shape)
         batch[: len(pixels)] = torch.from_numpy(pixels)
         batch[len(pixels) :] = batch[0]
@@ -282,6 +283,18 @@ class Network:
         self._open(path, say)
 
 
+def per_channel(values: Sequence[float]) -> "torch.Tensor":
+    """Mean or std of pixels in [0, 1], for pixels from 0 to 255: (1, 3, 1, 1)."""
+    import torch
+
+    return (torch.tensor(values) * 255).view(1, 3, 1, 1)
+
+
+def standardised(pixels: "torch.Tensor", shift: "torch.Tensor", scale: "torch.Tensor") -> "torch.Tensor":
+    """What a network reads of uint8 pixels (n, size, size, 3): float32 (n, 3, size, size)."""
+    return (pixels.permute(0, 3, 1, 2).float() - shift) / scale
+
+
 def _normalised(model: "torch.nn.Module", mean: Sequence[float], std: Sequence[float]) -> "torch.nn.Module":
     """The network behind its normalisation, so that both are compiled as one: uint8 (n, size, size, 3) → outputs."""
     import torch
@@ -294,10 +307,10 @@ def _normalised(model: "torch.nn.Module", mean: Sequence[float], std: Sequence[f
             super().__init__()
             self.model = model
             for name, values in (("shift", mean), ("scale", std)):
-                self.register_buffer(name, (torch.tensor(values) * 255).view(1, 3, 1, 1))
+                self.register_buffer(name, per_channel(values))
 
         def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-            images = (pixels.permute(0, 3, 1, 2).float() - self.shift) / self.scale
+            images = standardised(pixels, self.shift, self.scale)
             dtype = next(self.model.parameters()).dtype
             outputs: list[torch.Tensor] = self.model(images.to(dtype).contiguous(memory_format=torch.channels_last))
             return outputs

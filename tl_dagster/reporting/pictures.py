@@ -6,13 +6,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["class_balance", "confusion_matrix", "learning_curves", "new_figure", "save_png", "short_name"]
+__all__ = [
+    "FIRST",
+    "INK",
+    "SECOND",
+    "SOFT",
+    "class_balance",
+    "confusion_matrix",
+    "new_figure",
+    "save_png",
+    "short_name",
+]
 
 INK, SOFT, FIRST, SECOND = "#1f2933", "#9aa5b1", "#2563a8", "#d9822b"
 MOST_BARS = 30
+MOST_CELLS, MOST_PAIRS = 25, 20
+MOST_NUMBERED = 12  # classes whose cells hold their numbers; of more, one matrix is drawn
+MOST_BYTES = 70_000
 
 
 def class_balance(path: Path, counts: "pd.DataFrame") -> None:
@@ -42,88 +57,89 @@ def class_balance(path: Path, counts: "pd.DataFrame") -> None:
     save_png(figure, path)
 
 
-def confusion_matrix(path: Path, matrices: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str]) -> None:
-    """One confusion matrix beside the other, cells shaded by the share of their row.
+def confusion_matrix(path: Path, matrices: "Mapping[str, np.ndarray]", classes: Sequence[str]) -> None:
+    """Confusion matrices, two in a row, cells shaded by the share of their row.
+
+    Of more than 12 classes the last model's only; of more than 25 instead the pairs that it confuses most, because
+    cells would be too small to be read.
 
     Args:
         path: the PNG file.
-        matrices: title → counts, rows true, columns predicted.
+        matrices: title → counts (classes, classes), rows true, columns predicted.
         classes: class names.
     """
+    if len(classes) > MOST_CELLS:
+        title, counts = list(matrices.items())[-1]
+        _confused_pairs(path, title, counts, classes)
+        return
+    if len(classes) > MOST_NUMBERED:
+        matrices = dict(list(matrices.items())[-1:])
+    side = max(3.8, 1.6 + 0.2 * len(classes))
+    columns = min(2, len(matrices))
+    rows = -(-len(matrices) // columns)
+    figure, axes = new_figure(side * columns, side * 0.95 * rows, columns, heights=[1] * rows)
+    for axis, (title, counts) in zip(axes, matrices.items(), strict=False):
+        _draw_matrix(axis, title, counts, [short_name(name) for name in classes])
+    for axis in axes[len(matrices) :]:
+        axis.set_axis_off()
+    save_png(figure, path)
+
+
+def _draw_matrix(axis: "Axes", title: str, counts: "np.ndarray", names: Sequence[str]) -> None:
     import numpy as np
 
-    figure, axes = new_figure(4.0 * len(matrices), 3.8, len(matrices))
-    for axis, (title, counts) in zip(axes, matrices.items(), strict=True):
-        table = np.asarray(counts)
-        shares = table / np.maximum(table.sum(1, keepdims=True), 1)
-        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        axis.set_title(title, fontsize=11, color=INK)
-        axis.set_xlabel("predicted")
-        axis.set_ylabel("true")
-        shown = [short_name(name) for name in classes]
-        axis.set_xticks(range(len(classes)), shown, rotation=0 if len(classes) < 4 else 90)
-        axis.set_yticks(range(len(classes)), shown)
-        if len(classes) <= 12:
-            for row, column in np.ndindex(*table.shape):
-                color = "white" if shares[row, column] > 0.55 else INK
-                axis.text(column, row, f"{table[row, column]:,}", ha="center", va="center", color=color)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axis.set_title(title, fontsize=11, color=INK)
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("true")
+    axis.set_xticks(range(len(names)), names, rotation=0 if len(names) < 4 else 90)
+    axis.set_yticks(range(len(names)), names)
+    if len(names) <= MOST_NUMBERED:
+        for row, column in np.ndindex(*counts.shape):
+            color = "white" if shares[row, column] > 0.55 else INK
+            axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=color)
+
+
+def _confused_pairs(path: Path, title: str, counts: "np.ndarray", classes: Sequence[str]) -> None:
+    import numpy as np
+
+    wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
+    order = [cell for cell in np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS] if wrong.flat[cell]][::-1]
+    pairs = [divmod(int(cell), len(classes)) for cell in order]
+    figure, (axis,) = new_figure(7.0, 1.4 + 0.26 * len(pairs), 1)
+    axis.barh(range(len(pairs)), [wrong[pair] for pair in pairs], color=FIRST)
+    for row, pair in enumerate(pairs):
+        axis.text(
+            wrong[pair], row, f" {wrong[pair]:,} of {counts[pair[0]].sum():,}", va="center", color=INK, fontsize=9
+        )
+    axis.set_yticks(range(len(pairs)), [" → ".join(short_name(classes[each]) for each in pair) for pair in pairs])
+    axis.set_xlabel("images")
+    axis.set_title(f"{title}: most confused, true → predicted" if pairs else f"{title}: no mistakes", color=INK)
+    axis.margins(x=0.15)
+    axis.spines[["top", "right"]].set_visible(False)
     save_png(figure, path)
 
 
-def learning_curves(
-    path: Path,
-    strengths: Sequence[tuple[float, float, float]],
-    chosen: float,
-    history: Sequence[Mapping[str, Any]],
-    epoch: int,
-) -> None:
-    """What was chosen on validation: the top model's L2 on the left, the fine-tuned model's epoch on the right.
-
-    Args:
-        path: the PNG file.
-        strengths: (l2, validation log-loss, validation accuracy) of each strength tried.
-        chosen: the l2 kept.
-        history: per epoch: validation_log_loss, and training_loss from the first epoch on.
-        epoch: the epoch kept.
-    """
-    figure, (left, right) = new_figure(8.4, 3.4, 2)
-    left.plot([l2 for l2, _, _ in strengths], [loss for _, loss, _ in strengths], "o-", color=FIRST, label="validation")
-    left.axvline(chosen, color=SOFT, linestyle=":", label=f"kept: {chosen:g}")
-    left.set_xscale("log")
-    left.set_xlabel("strength of L2")
-    left.set_ylabel("log-loss")
-    left.set_title("top model", fontsize=11, color=INK)
-    epochs = [row["epoch"] for row in history]
-    right.plot(epochs, [row["validation_log_loss"] for row in history], "o-", color=FIRST, label="validation")
-    trained = [row for row in history if "training_loss" in row]
-    right.plot(
-        [row["epoch"] for row in trained],
-        [row["training_loss"] for row in trained],
-        "o-",
-        color=SECOND,
-        label="training",
-    )
-    right.axvline(epoch, color=SOFT, linestyle=":", label=f"kept: {epoch}")
-    right.set_xlabel("epoch (0: the top model)")
-    right.set_title("fine-tuned model", fontsize=11, color=INK)
-    for axis in (left, right):
-        axis.legend(frameon=False, fontsize=9)
-        axis.spines[["top", "right"]].set_visible(False)
-    save_png(figure, path)
-
-
-def new_figure(width: float, height: float, columns: int) -> "tuple[Figure, Any]":
-    """A figure of so many inches, and its axes side by side."""
+def new_figure(width: float, height: float, columns: int, heights: Sequence[float] = (1,)) -> "tuple[Figure, Any]":
+    """A figure of so many inches, and its axes, row after row; ``heights`` of the rows relative to each other."""
     # No pyplot: it keeps global state and looks for a display.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
+    axes = figure.subplots(len(heights), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
+    return figure, axes.ravel()
 
 
 def save_png(figure: "Figure", path: Path) -> None:
-    """Write a figure at 80 dots per inch."""
+    """Write a figure at 80 dots per inch; with 64 colours where it would be too large for an event log."""
+    from PIL import Image
+
     figure.savefig(path, dpi=80, metadata={"Software": None})
+    if path.stat().st_size > MOST_BYTES:
+        with Image.open(path) as image:
+            fewer = image.convert("RGB").quantize(64, dither=Image.Dither.NONE)
+        fewer.save(path, optimize=True)
 
 
 def short_name(name: str) -> str:

@@ -89,6 +89,11 @@ class Stage(ABC):
         self.declaration = declaration
         self.root = root
 
+    @classmethod
+    def declared(cls, declaration: Declaration) -> bool:
+        """Whether a pipeline has this asset; most have all."""
+        return True
+
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The declared settings that determine the stage's output (JSON-serialisable)."""

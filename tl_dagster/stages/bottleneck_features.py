@@ -99,7 +99,7 @@ def _passed(frozen: Frozen, table: "pd.DataFrame") -> "list[Also]":
     """What a forward pass goes through anyway: the layer that fine-tuning starts from, and what excites each stage."""
     import numpy as np
 
-    boundary = frozen.boundary(len(table))
+    boundary = frozen.expected_boundary(len(table))
     plain = _plain_training(table).to_numpy()
     also = [(column, plain) for column in frozen.maxima().values()]
     return [*also, (boundary, np.ones(len(table), bool))] if boundary else also

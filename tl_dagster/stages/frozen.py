@@ -69,18 +69,33 @@ class Frozen:
         """The columns of the declared taps, in their order."""
         return [self.column(tap, self.backbone.pooling) for tap in self.backbone.taps]
 
-    def boundary(self, rows: int) -> Column | None:
-        """The column of activations that fine-tuning starts from; None when they would exceed the declared budget.
+    def boundary(self, rows: int, taps: Sequence[str], depth: str) -> Column | None:
+        """The column of activations that fine-tuning starts from; None when there is none, or it exceeds its budget.
 
         Args:
             rows: views that would be kept.
+            taps: those that the model reads.
+            depth: of fine-tuning: "none", or see :meth:`.BackboneInfo.frozen_through`.
         """
-        tap = self.info.frozen_through(self.backbone, self.declaration.fine_tuning.freeze_through)
-        values = self.info.values(tap, self.resize.size)
+        tap = None if depth == "none" else self.info.frozen_through(taps, depth)
+        values = None if tap is None else self.info.values(tap, self.resize.size)
         size = 4 if self.precision == "fp32" else 2
-        if values is None or rows * values * size > self.declaration.compute.activation_cache_gb * 1e9:
+        if tap is None or values is None:
             return None
-        return self.column(tap, "none")
+        fits = rows * values * size <= self.declaration.compute.activation_cache_gb * 1e9
+        return self.column(tap, "none") if fits else None
+
+    def expected_boundary(self, rows: int) -> Column | None:
+        """What :meth:`boundary` will most likely be asked for, before the transfer strategy has chosen."""
+        tuning = self.declaration.fine_tuning
+        strategy = self.declaration.transfer_strategy.strategy
+        guess = {"auto": "top", "fine-tune-top": "top", "fine-tune-all": "all"}.get(strategy, "none")
+        if tuning.fresh_augmentation:
+            return None
+        try:
+            return self.boundary(rows, self.backbone.taps, guess if tuning.depth == "auto" else tuning.depth)
+        except InputError:  # nothing lies below these taps: the strategy may well stop at their features
+            return None
 
     def load(self) -> "torch.nn.Module":
         """The backbone in torch."""

@@ -9,7 +9,15 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["classes_of", "copy_predictions", "numbers_of", "read_predictions", "targets_of", "write_predictions"]
+__all__ = [
+    "classes_of",
+    "confidence_of",
+    "copy_predictions",
+    "numbers_of",
+    "read_predictions",
+    "targets_of",
+    "write_predictions",
+]
 
 PREDICTIONS = "predictions.parquet"
 CLASSES = "classes.json"
@@ -28,49 +36,57 @@ def numbers_of(labels: "pd.Series[str]", classes: list[str]) -> "np.ndarray":
     return numbers
 
 
+def confidence_of(table: "pd.DataFrame") -> "np.ndarray":
+    """How sure each view's label is: float32 (views,); 1 where the source says nothing."""
+    import numpy as np
+
+    sure: np.ndarray = table["confidence"].to_numpy(np.float32, na_value=1.0)
+    return sure
+
+
 def targets_of(table: "pd.DataFrame", classes: list[str]) -> "np.ndarray":
     """What each view is trained towards: float32 (views, classes).
 
     One-hot, or where the source says how sure a label is, that on the label and the rest spread over the others.
     """
-    import numpy as np
+    from tl_dagster.training.standardised import one_hot
 
-    sure = table["confidence"].to_numpy(np.float32, na_value=1.0)[:, None]
-    own = np.eye(len(classes), dtype=np.float32)[numbers_of(table["label"], classes)]
-    targets: np.ndarray = own * sure + (1 - own) * (1 - sure) / (len(classes) - 1)
-    return targets
+    return one_hot(numbers_of(table["label"], classes), confidence_of(table), len(classes))
 
 
 def write_predictions(
     folder: Path, table: "pd.DataFrame", classes: list[str], logits: "np.ndarray"
 ) -> dict[str, float]:
-    """Average the views of each validation and test image and write its class probabilities.
+    """Average the views of each held-out image and write its class probabilities.
 
     Args:
         folder: the model's artifact.
-        table: rows of augmented_splits, one for each row of ``logits``.
+        table: the validation and test rows of augmented_splits.
         classes: names of the outputs.
-        logits: (views, classes).
+        logits: (len(table), classes).
 
     Returns:
-        validation_accuracy, for the model's own metadata.
+        validation_accuracy and validation_log_loss, for the model's own metadata.
     """
     import numpy as np
     import pandas as pd
-    from scipy.special import softmax
 
-    from tl_dagster.training.top_model import averaged_probabilities
+    from tl_dagster.training.calibration import averaged_softmax
 
-    rows = table["split"].to_numpy() != "train"
-    held_out = table[rows].reset_index(drop=True)
+    held_out = table.reset_index(drop=True)
     first, images = np.unique(held_out["id"].to_numpy(), return_index=True, return_inverse=True)[1:]
-    averaged = averaged_probabilities(softmax(logits[rows].astype(np.float64), axis=1), images)
-    predictions = held_out.loc[first, ["id", "label", "split"]].reset_index(drop=True)
-    predictions[[f"p{number}" for number in range(len(classes))]] = averaged
-    predictions["predicted"] = pd.Series(classes)[averaged.argmax(1)].to_numpy()
+    averaged = averaged_softmax(logits, images)
+    rows = held_out.loc[first, ["id", "label", "split"]].reset_index(drop=True)
+    names = pd.Series(classes)[averaged.argmax(1)].to_numpy()
+    probabilities = pd.DataFrame(averaged, columns=_columns(classes))
+    predictions = pd.concat([rows, probabilities, pd.Series(names, name="predicted")], axis=1)
     predictions.to_parquet(folder / PREDICTIONS)
     (folder / CLASSES).write_text(json.dumps(classes))
-    return _validation(predictions)
+    return _validation(predictions, classes)
+
+
+def _columns(classes: list[str]) -> list[str]:
+    return [f"p{number}" for number in range(len(classes))]
 
 
 def copy_predictions(model: Path, folder: Path) -> dict[str, float]:
@@ -79,12 +95,18 @@ def copy_predictions(model: Path, folder: Path) -> dict[str, float]:
 
     for file in (PREDICTIONS, CLASSES):
         shutil.copyfile(model / file, folder / file)
-    return _validation(pd.read_parquet(folder / PREDICTIONS))
+    return _validation(pd.read_parquet(folder / PREDICTIONS), json.loads((folder / CLASSES).read_text()))
 
 
-def _validation(predictions: "pd.DataFrame") -> dict[str, float]:
-    validation = predictions[predictions["split"] == "validation"]
-    return {"validation_accuracy": float((validation["label"] == validation["predicted"]).mean())}
+def _validation(predictions: "pd.DataFrame", classes: list[str]) -> dict[str, float]:
+    import numpy as np
+
+    from tl_dagster.training.calibration import validate
+
+    rows = predictions[predictions["split"] == "validation"]
+    truth, probabilities = numbers_of(rows["label"], classes), rows[_columns(classes)].to_numpy()
+    loss, accuracy = validate(probabilities, truth, np.arange(len(rows)))
+    return {"validation_accuracy": accuracy, "validation_log_loss": loss}
 
 
 def read_predictions(path: Path, split: str) -> "tuple[pd.DataFrame, np.ndarray, np.ndarray, list[str]]":
@@ -99,4 +121,4 @@ def read_predictions(path: Path, split: str) -> "tuple[pd.DataFrame, np.ndarray,
     rows = pd.read_parquet(path / PREDICTIONS)
     rows = rows[rows["split"] == split].reset_index(drop=True)
     truth = numbers_of(rows["label"], classes)
-    return rows, truth, rows[[f"p{number}" for number in range(len(classes))]].to_numpy(), classes
+    return rows, truth, rows[_columns(classes)].to_numpy(), classes

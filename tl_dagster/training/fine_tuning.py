@@ -1,25 +1,27 @@
 """Fine-tuning: the backbone's upper blocks and the classifier, trained on from the top model.
 
-Batch-norm layers stay in evaluation mode, so their statistics are frozen. The frozen part of the network does not
-run here when its output (the "boundary") comes from the feature cache.
+Batch-norm layers stay in evaluation mode, so their statistics are frozen. The frozen part of the network is no part of
+the model here where its output (the "boundary") can be had from elsewhere: from the feature cache, or computed anew.
 """
 
-import copy
-import math
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tl_dagster.errors import InputError
 from tl_dagster.progress import Progress
 from tl_dagster.spec import FineTuning
-from tl_dagster.training.top_model import validate
+from tl_dagster.training.calibration import validate
+from tl_dagster.training.checkpoints import Checkpoint
+from tl_dagster.training.head import classifier
+from tl_dagster.training.loop import Plan, Trained, train
+from tl_dagster.training.optimisation import Group, optimiser_of
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["Inputs", "Result", "fine_tune", "network", "predict"]
+__all__ = ["Data", "Inputs", "fine_tune", "freeze_depthwise", "frozen_digest", "network", "predict"]
 
 EVALUATION_BATCH = 128
 
@@ -27,55 +29,72 @@ EVALUATION_BATCH = 128
 class Inputs(Protocol):
     """Where training takes its data: by row of the table of views."""
 
-    def __call__(self, rows: "np.ndarray") -> "tuple[torch.Tensor, torch.Tensor]":
-        """Boundary activations or images (n, C, H, W), and the frozen taps' features (n, D_frozen), float32."""
+    def __call__(self, rows: "np.ndarray", size: int, epoch: int) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
+        """What the network reads of some rows, batch by batch.
+
+        Args:
+            rows: (n,) int64.
+            size: rows of a batch; the last may be smaller.
+            epoch: that the rows are trained in, where each epoch has views of its own; 0: the table's views.
+
+        Returns:
+            Of each batch the boundary's activations or the images (size, C, H, W), and the features of the taps below
+            the boundary (size, D_below), both float32.
+        """
 
 
 @dataclass(frozen=True)
-class Result:
-    """What fine-tuning arrived at.
+class Data:
+    """What is trained and validated on.
 
     Attributes:
-        epoch: the epoch that was kept; 0 is the top model itself.
-        history: per epoch: training loss, validation log-loss and accuracy.
+        inputs: gives the data of table rows.
+        train: (images, views) int64: table rows of each training image's views.
+        validation: (M,) int64: table rows of the validation views.
+        images: (M,) image number of each validation view, 0 … n-1; an image's views are averaged.
+        labels: (rows,) class number of each table row, for validation.
+        targets: (rows, classes) float32 that training views are trained towards.
     """
 
-    epoch: int
-    history: list[dict[str, float]]
+    inputs: Inputs
+    train: "np.ndarray"
+    validation: "np.ndarray"
+    images: "np.ndarray"
+    labels: "np.ndarray"
+    targets: "np.ndarray"
 
 
-def network(upper: "torch.nn.Module", head: Mapping[str, "torch.Tensor"], frozen: "np.ndarray") -> "torch.nn.Module":
+def network(upper: "torch.nn.Module", head: Mapping[str, "torch.Tensor"], below: "Sequence[bool]") -> "torch.nn.Module":
     """The upper part of a backbone with the top model on it.
 
     Args:
         upper: boundary activations or images → a list of the features (n, D_tap) of the taps above the boundary.
-        head: weight, bias, mean and std of the top model.
-        frozen: bool (D,): which of its features come from below the boundary.
+        head: state of the top model; see :func:`tl_dagster.training.head.classifier`.
+        below: (D,): which of the features that it reads come from below the boundary.
 
     Returns:
-        A module in evaluation mode: (inputs, frozen features) → logits (n, classes). Its logits equal the top
+        A module in evaluation mode: (inputs, features below) → logits (n, classes). Its logits equal the top
         model's as long as nothing is trained.
     """
+    import numpy as np
     import torch
 
-    order = torch.cat([torch.from_numpy(frozen).nonzero()[:, 0], torch.from_numpy(~frozen).nonzero()[:, 0]])
+    # Features come as those below, then those above; the top model reads them in the order of the taps.
+    places = np.argsort(np.argsort(~np.asarray(below), kind="stable"))
 
     class FineTuned(torch.nn.Module):
-        mean: torch.Tensor
-        std: torch.Tensor
+        order: torch.Tensor
 
         def __init__(self) -> None:
             super().__init__()
             self.upper = upper
-            self.head = torch.nn.Linear(len(order), len(head["bias"]))
-            self.head.weight.data.copy_(head["weight"][:, order])
-            self.head.bias.data.copy_(head["bias"])
-            self.register_buffer("mean", head["mean"][order])
-            self.register_buffer("std", head["std"][order])
+            self.head = classifier(head)
+            self.register_buffer("order", torch.from_numpy(places), persistent=False)
 
-        def forward(self, inputs: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
-            features = torch.cat([below, *(each.float() for each in self.upper(inputs))], 1)
-            logits: torch.Tensor = self.head((features - self.mean) / self.std)
+        def forward(self, inputs: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+            joined = torch.cat([features, *(each.float() for each in self.upper(inputs))], 1)
+            with torch.autocast(joined.device.type, enabled=False):  # in fp32, as the top model was trained
+                logits: torch.Tensor = self.head(joined[:, self.order])
             return logits
 
     return FineTuned().eval()
@@ -83,99 +102,69 @@ def network(upper: "torch.nn.Module", head: Mapping[str, "torch.Tensor"], frozen
 
 def fine_tune(
     model: "torch.nn.Module",
-    inputs: Inputs,
-    train: "np.ndarray",
-    validation: tuple["np.ndarray", "np.ndarray"],
-    labels: "np.ndarray",
-    targets: "np.ndarray",
+    data: Data,
     settings: FineTuning,
+    levels: Mapping[str, int],
     precision: str,
     progress: Progress,
-) -> Result:
-    """Train in place, and leave the best epoch's weights in the model.
-
-    What is validated and kept is the exponential moving average of the weights over the steps, which is steadier than
-    any one step's (Polyak & Juditsky 1992, SIAM J. Control Optim. 30).
-
-    Best is the lowest validation log-loss: accuracy moves in steps of one image, and choosing by it is choosing by
-    chance. The top model is among the candidates (as epoch 0), so what is left is never worse there.
+    checkpoint: Checkpoint | None = None,
+) -> Trained:
+    """Train in place, and leave the best epoch's weights in the model; the top model is epoch 0, and among them.
 
     Args:
         model: see :func:`network`; parameters that require gradients are trained.
-        inputs: gives the data of table rows.
-        train: (images, views) int64: table rows of each training image's views.
-        validation: table rows (M,) and image numbers (M,) of the validation views.
-        labels: (rows,) class number of each table row, for validation.
-        targets: (rows, classes) float32 that training views are trained towards.
-        settings: the declared settings.
+        data: what is trained and validated on.
+        settings: with epochs and learning_rate given.
+        levels: of each trained parameter of ``model.upper``, how many stages it lies below the highest.
         precision: "bf16" (autocast) or "fp32".
         progress: told of each step.
+        checkpoint: what to go on from after a kill.
+
+    Raises:
+        InputError: the loss is no number.
+        RuntimeError: something frozen changed.
     """
-    import numpy as np
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+    if settings.epochs is None or settings.learning_rate is None:
+        raise ValueError("epochs and learning_rate must be given")
+    seen = min(settings.views_per_epoch, data.train.shape[1]) * len(data.train)
+    plan = Plan(
+        epochs=settings.epochs,
+        steps=-(-seen // settings.batch_size),
+        mend=f"lower fine_tuning.learning_rate (now {settings.learning_rate:g}) or fine_tuning.head_learning_rate "
+        f"(now {settings.head_learning_rate:g}), or set backbone.precision: fp32",
+        patience=settings.patience,
+        warmup=settings.warmup,
+        clip=settings.clip,
+        averaging=settings.averaging,
+    )
+    before = frozen_digest(model)
 
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.averaging))
+    def losses(epoch: int) -> "Iterator[torch.Tensor]":
+        return _losses(model, data, settings, epoch, precision)
 
-    def score() -> tuple[float, float]:
-        probabilities = predict(averaged.module, inputs, validation[0], precision).softmax(1).numpy()
-        return validate(probabilities, labels[validation[0]], validation[1])
+    def score(model: "torch.nn.Module") -> tuple[float, float]:
+        probabilities = predict(model, data.inputs, data.validation, precision).softmax(1).numpy()
+        return validate(probabilities, data.labels[data.validation], data.images)
 
-    start = score()
-    progress.say(f"top model: validation log-loss {start[0]:.4f}, accuracy {start[1]:.4f}")
-    history = [{"epoch": 0.0, "validation_log_loss": start[0], "validation_accuracy": start[1]}]
-    best = (start[0], 0, copy.deepcopy(model.state_dict()))
-    _freeze_depthwise(model)
-    optimiser = _optimiser(model, settings)
-    order = np.random.default_rng(settings.seed).permuted(train, axis=1)
-    seen = settings.views_per_epoch
-    steps = math.ceil(len(train) * seen / settings.batch_size) * settings.epochs
-    done = 0
-    progress.start("steps")
-    for epoch in range(1, settings.epochs + 1):
-        chosen = order[:, [((epoch - 1) * seen + view) % order.shape[1] for view in range(seen)]]
-        rows = np.random.default_rng([settings.seed, epoch]).permutation(chosen.reshape(-1))
-        losses = []
-        for first in range(0, len(rows), settings.batch_size):
-            _set_learning_rate(optimiser, done, steps)
-            losses.append(
-                _step(model, optimiser, inputs, rows[first : first + settings.batch_size], targets, settings, precision)
-            )
-            averaged.update_parameters(model)
-            done += 1
-            progress.update(done, steps, f"epoch {epoch}/{settings.epochs}, loss {losses[-1]:.4f}")
-        loss, accuracy = score()
-        history.append(
-            {
-                "epoch": float(epoch),
-                "training_loss": float(np.mean(losses)),
-                "validation_log_loss": loss,
-                "validation_accuracy": accuracy,
-            }
-        )
-        progress.say(
-            f"epoch {epoch}/{settings.epochs}: loss {np.mean(losses):.4f}, "
-            f"validation log-loss {loss:.4f}, accuracy {accuracy:.4f}"
-        )
-        if loss < best[0]:
-            best = (loss, epoch, copy.deepcopy(averaged.module.state_dict()))
-    model.load_state_dict(best[2])
-    return Result(best[1], history)
+    optimiser = optimiser_of(settings.optimiser, _groups(model, settings, settings.learning_rate, levels))
+    found = train(model, optimiser, losses, score, plan, progress, checkpoint)
+    if frozen_digest(model) != before:
+        raise RuntimeError("a frozen parameter or statistic changed in training")
+    return found
 
 
-def predict(model: "torch.nn.Module", inputs: Inputs, rows: "np.ndarray", precision: str) -> "torch.Tensor":
-    """Logits of table rows: (n,) int64 → float32 (n, classes)."""
-    import torch
-
-    device = next(model.parameters()).device
-    parts = []
-    with torch.inference_mode(), _autocast(device, precision):
-        for first in range(0, len(rows), EVALUATION_BATCH):
-            values, below = inputs(rows[first : first + EVALUATION_BATCH])
-            parts.append(model(values.to(device), below.to(device)).float().cpu())
-    return torch.cat(parts)
+def frozen_digest(model: "torch.nn.Module") -> str:
+    """SHA-256 of all that training must not change: frozen parameters, and buffers such as batch-norm statistics."""
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if name not in trained:
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).numpy())
+    return digest.hexdigest()
 
 
-def _freeze_depthwise(model: "torch.nn.Module") -> None:
+def freeze_depthwise(model: "torch.nn.Module") -> None:
     """Depthwise layers stay as pre-trained: few parameters, but two thirds of the time of a step on a CPU."""
     import torch
 
@@ -184,33 +173,49 @@ def _freeze_depthwise(model: "torch.nn.Module") -> None:
             module.requires_grad_(False)
 
 
-def _step(
-    model: "torch.nn.Module",
-    optimiser: "torch.optim.Optimizer",
-    inputs: Inputs,
-    rows: "np.ndarray",
-    targets: "np.ndarray",
-    settings: FineTuning,
-    precision: str,
-) -> float:
+def predict(model: "torch.nn.Module", inputs: Inputs, rows: "np.ndarray", precision: str) -> "torch.Tensor":
+    """Logits of table rows: (n,) int64 → float32 (n, classes)."""
     import torch
 
     device = next(model.parameters()).device
-    values, below = inputs(rows)
-    truth = torch.from_numpy(targets[rows]).to(device)
-    with _autocast(device, precision):
-        logits = model(values.to(device), below.to(device))
-    loss = torch.nn.functional.cross_entropy(logits.float(), truth, label_smoothing=settings.label_smoothing)
-    if not torch.isfinite(loss):
-        raise InputError(
-            f"the fine-tuning loss is {loss.item()}; lower fine_tuning.learning_rate (now {settings.learning_rate:g}), "
-            "or set backbone.precision: fp32"
-        )
-    optimiser.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimiser.step()
-    return float(loss.item())
+    parts = []
+    for values, below in inputs(rows, EVALUATION_BATCH, 0):
+        with torch.inference_mode(), _autocast(device, precision):
+            parts.append(model(values.to(device), below.to(device)).float().cpu())
+    return torch.cat(parts)
+
+
+def _losses(
+    model: "torch.nn.Module", data: Data, settings: FineTuning, epoch: int, precision: str
+) -> "Iterator[torch.Tensor]":
+    """The loss of each step of an epoch."""
+    import numpy as np
+    import torch
+
+    # Each epoch takes the next views of every image, in an order of the image's own.
+    order = np.random.default_rng(settings.seed).permuted(data.train, axis=1)
+    seen = min(settings.views_per_epoch, order.shape[1])
+    random = np.random.default_rng([settings.seed, epoch])
+    rows = random.permutation(order[:, [((epoch - 1) * seen + view) % order.shape[1] for view in range(seen)]].ravel())
+    device = next(model.parameters()).device
+    for start, (values, below) in zip(
+        range(0, len(rows), settings.batch_size), data.inputs(rows, settings.batch_size, epoch), strict=True
+    ):
+        batch = (values, below, torch.from_numpy(data.targets[rows[start : start + settings.batch_size]]))
+        values, below, truth = (each.to(device) for each in _mixed(batch, settings.mixup, random))
+        with _autocast(device, precision):
+            logits = model(values, below)
+        yield torch.nn.functional.cross_entropy(logits.float(), truth, label_smoothing=settings.label_smoothing)
+
+
+def _mixed(
+    batch: "tuple[torch.Tensor, ...]", alpha: float, random: "np.random.Generator"
+) -> "tuple[torch.Tensor, ...]":
+    """Each row mixed with another: mixup (Zhang et al. 2018); of activations, manifold mixup (Verma et al. 2019)."""
+    if not alpha:
+        return batch
+    share, partner = random.beta(alpha, alpha), random.permutation(len(batch[0]))
+    return tuple(share * each + (1 - share) * each[partner] for each in batch)
 
 
 def _autocast(device: "torch.device", precision: str) -> "torch.autocast":
@@ -219,29 +224,15 @@ def _autocast(device: "torch.device", precision: str) -> "torch.autocast":
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def _optimiser(model: Any, settings: FineTuning) -> "torch.optim.Optimizer":
-    """AdamW (Loshchilov & Hutter 2019); no weight decay on biases, normalisation, or the classifier."""
-    import torch
-
-    head = {id(parameter) for parameter in model.head.parameters()}
-    body = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in head]
-    groups = [
-        {
-            "params": [each for each in body if each.ndim > 1],
-            "lr": settings.learning_rate,
-            "weight_decay": settings.weight_decay,
-        },
-        {"params": [each for each in body if each.ndim <= 1], "lr": settings.learning_rate, "weight_decay": 0.0},
-        {"params": list(model.head.parameters()), "lr": settings.head_learning_rate, "weight_decay": 0.0},
+def _groups(model: Any, settings: FineTuning, rate: float, levels: Mapping[str, int]) -> list[Group]:
+    """Learning rates that fall towards lower layers (Howard & Ruder 2018, discriminative fine-tuning)."""
+    trained: dict[int, list[torch.nn.Parameter]] = {}
+    for name, parameter in model.upper.named_parameters():
+        if parameter.requires_grad:
+            trained.setdefault(levels[name], []).append(parameter)
+    anchored = settings.decay_towards == "pretrained"
+    body = [
+        Group(parameters, rate * settings.layer_decay**level, settings.weight_decay, anchored)
+        for level, parameters in sorted(trained.items())
     ]
-    optimiser = torch.optim.AdamW(groups)
-    for group in optimiser.param_groups:
-        group["peak"] = group["lr"]
-    return optimiser
-
-
-def _set_learning_rate(optimiser: "torch.optim.Optimizer", step: int, steps: int) -> None:
-    """Linear warm-up over the first fifth, then a cosine to zero (Loshchilov & Hutter 2017)."""
-    factor = min(1.0, (step + 1) / (0.2 * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
-    for group in optimiser.param_groups:
-        group["lr"] = group["peak"] * factor
+    return [*body, Group(list(model.head.parameters()), settings.head_learning_rate)]

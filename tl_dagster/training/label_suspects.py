@@ -10,9 +10,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["FOLDS", "contradicted", "held_out_probabilities"]
+__all__ = ["FOLDS", "contradicted", "held_out_probabilities", "most_images"]
 
 FOLDS = 5
+MOST_IMAGES = 50_000
+MOST_PRODUCTS = 5_000_000_000  # images × features × classes: what a fit's time goes with
+
+
+def most_images(width: int, classes: int) -> int:
+    """How many images are looked at, to bound memory and time.
+
+    Args:
+        width: features of an image (D).
+        classes: how many there are.
+    """
+    return min(MOST_IMAGES, MOST_PRODUCTS // (width * classes))
 
 
 def held_out_probabilities(

@@ -5,35 +5,105 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["measure"]
+__all__ = ["BINS", "TOP", "calibration", "confusion", "likelihoods", "measure", "ranks"]
+
+BINS = 15
+TOP = 5
 
 
 def measure(truth: "np.ndarray", probabilities: "np.ndarray") -> dict[str, Any]:
     """Metrics of predicted class probabilities.
 
     Args:
-        truth: (n,) int64 class numbers.
+        truth: (n,) int64 class numbers, n at least 1.
         probabilities: (n, classes), rows summing to one.
 
     Returns:
-        accuracy, its 95 % interval as accuracy_low and accuracy_high (Wilson 1927, J. Am. Stat. Assoc. 22),
-        balanced_accuracy, macro_f1, log_loss, and the confusion matrix (rows: truth) as nested lists.
+        accuracy; top5_error (None with fewer than six classes); balanced_accuracy and macro_f1, means over the classes
+        that occur; log_loss in nats; ece, see :func:`calibration`; auc, the area under the ROC curve, each class
+        against the rest and then the mean (None where a class does not occur); per_class: precision, recall, f1 and
+        support of each class.
     """
     import numpy as np
-    from scipy.stats import binomtest
-    from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
+    from sklearn.metrics import precision_recall_fscore_support
 
     predicted = probabilities.argmax(1)
-    right = int((predicted == truth).sum())
-    interval = binomtest(right, len(truth)).proportion_ci(method="wilson")
-    classes = np.arange(probabilities.shape[1])
-    likelihood = probabilities[np.arange(len(truth)), truth]
+    every = np.arange(probabilities.shape[1])
+    scores = precision_recall_fscore_support(truth, predicted, labels=every, zero_division=0)
+    present = scores[3] > 0
+    counts, confidence, accuracy = calibration(truth, probabilities)
     return {
-        "accuracy": right / len(truth),
-        "accuracy_low": float(interval.low),
-        "accuracy_high": float(interval.high),
-        "balanced_accuracy": float(balanced_accuracy_score(truth, predicted)),
-        "macro_f1": float(f1_score(truth, predicted, labels=classes, average="macro", zero_division=0)),
-        "log_loss": float(-np.log(np.clip(likelihood, 1e-12, 1)).mean()),
-        "confusion": confusion_matrix(truth, predicted, labels=classes).tolist(),
+        "accuracy": float((predicted == truth).mean()),
+        "top5_error": float((ranks(truth, probabilities) >= TOP).mean()) if len(every) > TOP else None,
+        "balanced_accuracy": float(scores[1][present].mean()),
+        "macro_f1": float(scores[2][present].mean()),
+        "log_loss": float(-np.log(likelihoods(truth, probabilities)).mean()),
+        "ece": float((counts * np.abs(confidence - accuracy)).sum() / len(truth)),
+        "auc": _auc(truth, probabilities) if present.all() else None,
+        "per_class": [
+            dict(zip(("precision", "recall", "f1", "support"), row, strict=True))
+            for row in zip(*(column.tolist() for column in scores), strict=True)
+        ],
     }
+
+
+def calibration(truth: "np.ndarray", probabilities: "np.ndarray") -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
+    """Images, mean confidence and accuracy in each of 15 equally wide bins of confidence: three arrays (15,).
+
+    Their weighted mean absolute difference is the expected calibration error (Guo, Pleiss, Sun & Weinberger, "On
+    calibration of modern neural networks", ICML 2017). Confidence is the probability of the predicted class.
+
+    Args:
+        truth: (n,) class numbers.
+        probabilities: (n, classes).
+    """
+    import numpy as np
+
+    confidence = probabilities.max(1)
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    counts = np.bincount(bins, minlength=BINS)
+    divisor = np.maximum(counts, 1)
+    right = probabilities.argmax(1) == truth
+    return (
+        counts,
+        np.bincount(bins, confidence, minlength=BINS) / divisor,
+        np.bincount(bins, right, minlength=BINS) / divisor,
+    )
+
+
+def confusion(truth: "np.ndarray", probabilities: "np.ndarray") -> "np.ndarray":
+    """Images of each true class (rows) by predicted class (columns): (classes, classes) int64."""
+    import numpy as np
+
+    classes = probabilities.shape[1]
+    cells = np.bincount(truth * classes + probabilities.argmax(1), minlength=classes * classes)
+    matrix: np.ndarray = cells.reshape(classes, classes)
+    return matrix
+
+
+def likelihoods(truth: "np.ndarray", probabilities: "np.ndarray") -> "np.ndarray":
+    """The probability of each image's true class, kept above 1e-12: (n,)."""
+    import numpy as np
+
+    own: np.ndarray = np.clip(probabilities[np.arange(len(truth)), truth], 1e-12, 1)
+    return own
+
+
+def ranks(truth: "np.ndarray", probabilities: "np.ndarray") -> "np.ndarray":
+    """How many classes are predicted before the true one, of equal ones those with lower numbers: (n,)."""
+    import numpy as np
+
+    own = probabilities[np.arange(len(truth)), truth][:, None]
+    earlier = np.arange(probabilities.shape[1]) < truth[:, None]
+    before: np.ndarray = ((probabilities > own) | (earlier & (probabilities == own))).sum(1)
+    return before
+
+
+def _auc(truth: "np.ndarray", probabilities: "np.ndarray") -> "float | None":
+    import numpy as np
+    from sklearn.metrics import roc_auc_score
+
+    columns = [1] if probabilities.shape[1] == 2 else range(probabilities.shape[1])
+    if len(np.unique(truth)) < 2:
+        return None
+    return float(np.mean([roc_auc_score(truth == column, probabilities[:, column]) for column in columns]))

@@ -1,0 +1,120 @@
+"""The baseline without transfer: what it writes, and what it depends on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import Pipeline
+from tl_dagster.artifacts import Materialized
+from tl_dagster.data.augmentation import Views
+from tl_dagster.data.decoding import read_verified
+from tl_dagster.features.catalogue import look_up
+from tl_dagster.progress import Progress
+from tl_dagster.spec import Backbone
+from tl_dagster.stages.augmented_splits import AugmentedSplits, read_views
+from tl_dagster.stages.base import Work
+from tl_dagster.stages.dataset import Dataset, read_manifest
+from tl_dagster.stages.frozen import views_to_draw
+from tl_dagster.stages.predictions import read_predictions
+from tl_dagster.stages.scratch_baseline import Images, ScratchBaseline, _untrained
+
+SMALL = {"architectures": ["convnet", "backbone"], "image_size": 48, "epochs": 2, "batch_size": 8}
+
+
+def run(pipeline: Pipeline, **changes) -> tuple[ScratchBaseline, Work, Materialized]:
+    declaration = pipeline.declaration(**{"scratch_baseline": SMALL, **changes})
+    inputs = {}
+    for kind in (Dataset, AugmentedSplits, ScratchBaseline):
+        stage = kind(declaration, pipeline.store.root.parent)
+        work = Work(pipeline.store, inputs, Progress(print), None)
+        held = stage.run(work)
+        inputs = {**inputs, stage.name: held.artifact}
+    return stage, work, held
+
+
+def test_each_network_has_its_predictions_and_is_told_of(pipeline):
+    _, work, held = run(pipeline)
+    table = read_views(work.inputs["augmented_splits"].path)
+    told = json.loads((held.artifact.path / "scratch.json").read_text())
+    assert {name: each["parameters"] for name, each in told.items()} == {"convnet": 94_370, "backbone": 3_373_570}
+    for name, each in told.items():
+        rows, truth, probabilities, classes = read_predictions(held.artifact.path / name, "test")
+        assert set(rows["id"]) == set(table[table["split"] == "test"]["id"])
+        assert probabilities.shape == (len(truth), 2) and classes == ["defective", "functional"]
+        assert (held.artifact.path / name / "model.safetensors").exists()
+        assert len(each["history"]) == 2
+        lowest = min(each["history"], key=lambda row: row["validation_log_loss"])
+        assert each["epoch"] == lowest["epoch"]
+        metrics = held.artifact.outcome.metrics
+        assert metrics[f"{name}_validation_accuracy"] == pytest.approx(lowest["validation_accuracy"])
+        assert metrics[f"{name}_seconds"] == pytest.approx(each["seconds"], abs=0.1)
+    (picture,) = held.artifact.outcome.pictures.values()
+    assert (held.artifact.path / picture).stat().st_size < 70_000
+    assert not list((pipeline.store.root / "checkpoints").glob("*"))
+    assert run(pipeline)[2].reused
+
+
+def test_killed_between_two_networks(pipeline, tmp_path, monkeypatch):
+    """The first is not trained again, and the artifact is that of an undisturbed run."""
+    module = "tl_dagster.stages.scratch_baseline._untrained"
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module, killed)
+        run(pipeline)
+    (kept,) = (pipeline.store.root / "checkpoints").iterdir()
+    assert kept.stem.endswith("-convnet")
+    resumed = run(pipeline)[2].artifact.path
+    other = Pipeline(
+        type(pipeline.store)(tmp_path / "other"), pipeline.instance, Path(pipeline.settings["source"]["path"])
+    )
+    undisturbed = run(other)[2].artifact.path
+    for file in ("convnet/model.safetensors", "backbone/model.safetensors", "backbone/predictions.parquet"):
+        assert (resumed / file).read_bytes() == (undisturbed / file).read_bytes()
+
+
+@pytest.mark.parametrize(("preset", "views"), [("lecture", [0, 1, 2, 3, 4]), ("dihedral", [0, 1, 2, 0, 1])])
+def test_an_epochs_views(pipeline, preset, views):
+    augmentation = {"preset": preset, "views": 3}
+    changes = {"augmentation": augmentation, "scratch_baseline": {**SMALL, "architectures": ["convnet"], "epochs": 1}}
+    stage, work, _ = run(pipeline, **changes)
+    wanted = views_to_draw(read_views(work.inputs["augmented_splits"].path), read_manifest(work.inputs["dataset"].path))
+    (network,) = stage._networks()
+    drawn = Views(stage.declaration.augmentation)
+    first = wanted[0]
+    plain = network.resize(read_verified(first.uri, first.image_id))
+    with stage._loader(network.resize, 1) as loader:
+        images = Images(wanted, loader, stage._distinct())
+        for epoch, view in enumerate(views, 1):
+            (pixels,) = next(images(np.array([0]), epoch))
+            assert np.array_equal(pixels, drawn.draw(plain, first.image_id, view))
+
+
+def test_what_it_depends_on(pipeline):
+    def version(**changes) -> str:
+        declaration = pipeline.declaration(**{"scratch_baseline": {"epochs": 3}, **changes})
+        return ScratchBaseline(declaration, pipeline.store.root).code_version()
+
+    own, both = version(), {"scratch_baseline": {"epochs": 3, "architectures": ["convnet", "backbone"]}}
+    assert version(scratch_baseline={"epochs": 4}) != own
+    assert version(augmentation={"seed": 1}) != own
+    assert version(backbone={"resize": "squash"}) != own
+    assert version(backbone={"image_size": 96, "weights": "random:0", "taps": ["stage2"]}) == own
+    assert version(top_model={"l2": [1.0]}, augmentation={"views": 5}) == own
+    assert version(**both) != own
+    assert version(**both, backbone={"image_size": 96}) != version(**both)
+
+
+@pytest.mark.parametrize("name", ["torchvision/googlenet", "torchvision/squeezenet1_1", "timm/vit_tiny_patch16_224"])
+def test_architectures_with_more_outputs_or_no_dense_layer(store, name):
+    size = 224 if "vit" in name else 64
+    info = look_up(Backbone(name=name, image_size=size))
+    model = _untrained(info, size, 3).train()
+    logits = model(torch.zeros(2, 3, size, size))
+    logits.square().sum().backward()
+    assert logits.shape == (2, 3) and model.head.weight.grad is not None

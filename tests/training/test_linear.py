@@ -1,0 +1,55 @@
+"""Logistic regression agrees with scikit-learn's, from tensors and from blocks, and validation chooses its L2."""
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+from tl_dagster.progress import Progress
+from tl_dagster.spec import LinearTopModel
+from tl_dagster.training import standardised
+from tl_dagster.training.linear import minimise
+from tl_dagster.training.standardised import moments
+from tl_dagster.training.top_model import Views, fit
+
+L2 = 0.01
+
+
+def digits() -> tuple[torch.Tensor, np.ndarray]:
+    images, labels = load_digits(return_X_y=True)
+    mean, std = moments(images)
+    return ((torch.from_numpy(images).float() - mean) / std).clamp(-3, 3), labels
+
+
+def test_agrees_with_scikit_learn(monkeypatch):
+    monkeypatch.setattr(standardised, "BLOCK_BYTES", 100_000)
+    features, labels = digits()
+    start = torch.zeros(10, features.shape[1] + 1)
+    found = minimise(features, torch.eye(10)[labels], L2, start, None, 500)
+    reference = LogisticRegression(C=1 / (L2 * len(labels)), max_iter=5000, tol=1e-8).fit(
+        features.double().numpy(), labels
+    )
+    ours = torch.addmm(found[:, -1], features, found[:, :-1].T).softmax(1).numpy()
+    assert np.abs(ours - reference.predict_proba(features.double().numpy())).max() < 0.01
+
+
+def test_class_weights_and_soft_targets_as_torch_computes_them():
+    features, labels = digits()
+    targets = torch.eye(10)[labels] * 0.9 + 0.01
+    emphasis = torch.linspace(0.5, 2, 10)
+    found = minimise(features, targets, L2, torch.zeros(10, 65), emphasis, 500).requires_grad_(True)
+    logits = torch.addmm(found[:, -1], features, found[:, :-1].T)
+    loss = torch.nn.functional.cross_entropy(logits, targets, emphasis) + L2 / 2 * found[:, :-1].square().sum()
+    loss.backward()
+    assert found.grad.abs().max() < 1e-3
+
+
+def test_validation_chooses_the_strength():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(400, 30)).astype(np.float32)
+    labels = (features[:, 0] + rng.normal(size=400) > 0).astype(np.int64)
+    train, validation = (Views(features[part], labels[part], np.arange(200)) for part in (slice(200), slice(200, 400)))
+    found = fit(train, validation, 2, LinearTopModel(), Progress(print))
+    losses = {l2: loss for l2, loss, _ in found.told["path"]}
+    assert losses[found.told["l2"]] == min(losses.values()) == found.log_losses[0]
+    assert len(losses) == len(LinearTopModel().l2)

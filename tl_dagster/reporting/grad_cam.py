@@ -1,0 +1,71 @@
+"""Where a network looks: Grad-CAM heat maps, by captum."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+__all__ = ["heat_maps", "last_map"]
+
+
+def heat_maps(network: "torch.nn.Module", images: "torch.Tensor", classes: "np.ndarray") -> "np.ndarray | None":
+    """How much each position speaks for a class (Selvaraju et al., "Grad-CAM", ICCV 2017).
+
+    Args:
+        network: normalised images (n, 3, S, S) → logits (n, classes), in evaluation mode. Gradients need to reach its
+            last map only.
+        images: float32 (n, 3, S, S).
+        classes: (n,) class numbers.
+
+    Returns:
+        (n, S, S) float32, each map's largest value 1 unless nothing speaks for the class; None when no module of the
+        network gives a map of positions, as in networks of tokens.
+    """
+    import numpy as np
+    import torch
+    from captum.attr import LayerAttribution, LayerGradCam
+
+    layer = last_map(network, images[:1])
+    if layer is None:
+        return None
+    # What lies below may run without gradients: then they start here. Registered before captum's own hook.
+    handle = layer.register_forward_hook(lambda _module, _inputs, output: output.detach().requires_grad_())
+    try:
+        method = LayerGradCam(network, layer)
+        maps = []
+        for image, number in zip(images, classes.tolist(), strict=True):
+            found = method.attribute(image[None].clone(), target=int(number), relu_attributions=True).detach()
+            large = LayerAttribution.interpolate(found, tuple(image.shape[-2:]), "bilinear")[0, 0].float()
+            largest = torch.where(large.max() > 0, large.max(), 1.0)
+            maps.append((large / largest).nan_to_num().cpu().numpy())
+    finally:
+        handle.remove()
+    return np.stack(maps)
+
+
+def last_map(network: "torch.nn.Module", image: "torch.Tensor") -> "torch.nn.Module | None":
+    """The module whose map, (1, C, H, H), is the last to tell positions apart; None where tokens do so later.
+
+    Args:
+        network: as for :func:`heat_maps`.
+        image: float32 (1, 3, S, S).
+    """
+    import torch
+
+    found: list[torch.nn.Module | None] = []
+
+    def look(module: torch.nn.Module, _inputs: object, output: object) -> None:
+        if not isinstance(output, torch.Tensor) or output.ndim < 3 or output[0].numel() == max(output.shape[1:]):
+            return  # positions were averaged away
+        is_map = output.ndim == 4 and output.shape[2] == output.shape[3] > 1
+        found.append(module if is_map else None)
+
+    handles = [module.register_forward_hook(look) for module in network.modules()]
+    try:
+        with torch.no_grad():
+            network(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[-1] if found else None

@@ -1,0 +1,98 @@
+"""What the cached features tell of the data: accuracy by the number of training images, and label suspects."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tl_dagster.data.manifest import usable
+from tl_dagster.data.splits import unit_hash
+from tl_dagster.stages.augmented_splits import read_views
+from tl_dagster.stages.base import Work
+from tl_dagster.stages.dataset import read_manifest
+from tl_dagster.stages.predictions import numbers_of, targets_of
+from tl_dagster.stages.top_model import read_features
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+__all__ = ["accuracy_by_images", "groups_of", "label_suspects"]
+
+PLAIN_L2 = 0.01  # where the top model has none of its own
+
+
+def groups_of(work: Work, ids: "pd.Series[str]") -> "np.ndarray":
+    """The group of each image, in the order of ``ids``: (n,) str; an image without one is its own."""
+    groups = usable(read_manifest(work.inputs["dataset"].path)).set_index("id")["group"]
+    keys: np.ndarray = ids.map(groups).fillna(ids).to_numpy().astype(str)
+    return keys
+
+
+def accuracy_by_images(work: Work, classes: list[str], top: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The learning curve on the plain images' features at the top model's taps; of large sets, on a part.
+
+    Args:
+        work: holds bottleneck_features.
+        classes: class names.
+        top: the top model's description: taps, and l2 if it has one.
+
+    Returns:
+        See :func:`tl_dagster.training.learning_curve.learning_curve`.
+    """
+    import numpy as np
+
+    from tl_dagster.training.learning_curve import MOST_IMAGES, learning_curve, most_images, sample
+
+    features = work.inputs["bottleneck_features"]
+    views = read_views(features.path)
+    labels = numbers_of(views["label"], classes)
+
+    def part(split: str, most: int) -> "tuple[np.ndarray, np.ndarray]":
+        rows = np.flatnonzero((views["view"] == 0) & (views["split"] == split))
+        rows = rows[sample(labels[rows], min(1, most / len(rows)), 0)]
+        return read_features(features, work.store, rows, top["taps"]), labels[rows]
+
+    test = part("test", MOST_IMAGES)
+    train = part("train", most_images(test[0].shape[1], len(classes)))
+    return learning_curve(train, test, len(classes), top.get("l2", PLAIN_L2))
+
+
+def label_suspects(
+    work: Work, classes: list[str], top: Mapping[str, Any], iterations: int
+) -> "tuple[pd.DataFrame, int]":
+    """Images whose label is contradicted; of large sets, among a part of each class.
+
+    Args:
+        work: holds dataset and bottleneck_features.
+        classes: class names.
+        top: the top model's description: taps, and l2 if it has one.
+        iterations: L-BFGS iterations at most.
+
+    Returns:
+        id, split, label, predicted, p_label, p_predicted, the strongest contradiction first; and how many labels were
+        looked at.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from tl_dagster.training.label_suspects import FOLDS, contradicted, held_out_probabilities, most_images
+    from tl_dagster.training.learning_curve import sample
+
+    features = work.inputs["bottleneck_features"]
+    views = read_views(features.path)
+    plain = np.flatnonzero(views["view"] == 0)
+    width = read_features(features, work.store, plain[:1], top["taps"]).shape[1]
+    share = min(1, most_images(width, len(classes)) / len(plain))
+    plain = plain[sample(numbers_of(views["label"], classes)[plain], share, 0)]
+    table = views.iloc[plain].reset_index(drop=True)
+    folds = np.array([int(unit_hash("label suspects", key) * FOLDS) for key in groups_of(work, table["id"])])
+    values = read_features(features, work.store, plain, top["taps"])
+    l2 = top.get("l2", PLAIN_L2)
+    probabilities = held_out_probabilities(values, targets_of(table, classes), folds, l2, iterations)
+    labels = numbers_of(table["label"], classes)
+    found = contradicted(probabilities, labels)
+    predicted = probabilities.argmax(1)[found]
+    suspects = table.iloc[found][["id", "split", "label"]].reset_index(drop=True)
+    suspects["predicted"] = pd.Series(np.array(classes, dtype=object)[predicted], dtype="str")
+    suspects["p_label"] = probabilities[found, labels[found]].round(4)
+    suspects["p_predicted"] = probabilities[found, predicted].round(4)
+    return suspects, int((~np.isnan(probabilities[:, 0])).sum())

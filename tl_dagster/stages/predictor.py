@@ -1,0 +1,80 @@
+"""A trained model as one network, from images to logits."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tl_dagster.artifacts import Artifact, ArtifactStore
+from tl_dagster.features.loading import View
+from tl_dagster.spec import Declaration
+from tl_dagster.stages.frozen import Frozen
+from tl_dagster.stages.tuned_part import below_of, cut_of
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["images_of", "network_of"]
+
+
+def network_of(declaration: Declaration, store: ArtifactStore, tuned: Artifact) -> "torch.nn.Module":
+    """The network of a fine_tuned_model artifact.
+
+    Args:
+        declaration: of its pipeline.
+        store: where weights and features are.
+        tuned: the artifact.
+
+    Returns:
+        A module in evaluation mode: images (n, 3, size, size), float32, see :func:`images_of` → logits (n, classes).
+        Gradients reach its upper part.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    from tl_dagster.features.backbones import tapped
+    from tl_dagster.training.checkpoints import grouped
+    from tl_dagster.training.fine_tuning import network
+
+    described = json.loads((tuned.path / "model.json").read_text())
+    state = load_file(tuned.path / "model.safetensors")
+    frozen = Frozen(declaration, store)
+    # Where nothing was tuned, the whole backbone is "above".
+    cut = cut_of(frozen, described["taps"], described["frozen_through"])
+    model = network(cut.upper, grouped(state, "head", "."), below_of(frozen, cut))
+    model.load_state_dict(state, strict=described["depth"] != "none")
+    boundary = [] if cut.reads_images or cut.boundary is None else [(cut.boundary, "none")]
+    map_width = frozen.info.width(*boundary[0], frozen.resize.size) if boundary else 0
+    lower = tapped(frozen.load(), [*cut.frozen_taps, *boundary]) if cut.frozen_taps or boundary else None
+
+    class Whole(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lower, self.tuned = lower, model
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            features: list[torch.Tensor] = self.lower(images) if self.lower is not None else []
+            inputs = images
+            if boundary:
+                *features, flat = features
+                inputs = flat.reshape(-1, *frozen.info.map_shape(described["frozen_through"], map_width))
+            logits: torch.Tensor = self.tuned(inputs, torch.cat([images.new_zeros(len(images), 0), *features], 1))
+            return logits
+
+    return Whole().eval()
+
+
+def images_of(declaration: Declaration, store: ArtifactStore, views: Sequence[View]) -> "torch.Tensor":
+    """Views as :func:`network_of` reads them: float32 (n, 3, size, size).
+
+    Raises:
+        InputError: a file is gone or changed since ingestion.
+    """
+    import torch
+
+    from tl_dagster.features.network import per_channel, standardised
+
+    frozen = Frozen(declaration, store)
+    mean, std = (per_channel(frozen.info.preprocess[name]) for name in ("mean", "std"))
+    with frozen.loader() as loader:
+        drawn = [torch.from_numpy(pixels.copy()) for pixels in loader.batches(views)]
+    return standardised(torch.cat(drawn), mean, std)

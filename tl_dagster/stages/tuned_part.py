@@ -1,0 +1,190 @@
+"""The part of a backbone that fine-tuning trains, and what it reads: from the feature cache, or computed anew."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tl_dagster.features.cache import Column, SideBySide
+from tl_dagster.features.loading import Loader, View
+from tl_dagster.spec import FineTuning
+from tl_dagster.stages.augmented_splits import read_views
+from tl_dagster.stages.base import Work
+from tl_dagster.stages.dataset import read_manifest
+from tl_dagster.stages.frozen import Frozen, views_to_draw
+from tl_dagster.stages.tuning_inputs import Activations, Images, Recomputed, drawn
+
+if TYPE_CHECKING:
+    import torch
+
+    from tl_dagster.training.fine_tuning import Inputs
+
+__all__ = ["Cut", "TunedPart", "below_of", "cut_of"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A backbone, cut in two for fine-tuning.
+
+    Attributes:
+        taps: (module path, pooling) of all taps, in the order that the top model reads them.
+        below: which of them lie below the boundary, and so are frozen.
+        boundary: module path of the last frozen layer; None: nothing is frozen.
+        upper: what is trained: the boundary's output, or images → a list of the features of the taps above.
+        reads_images: whether ``upper`` reads images: nothing is frozen, or the network cannot be cut.
+    """
+
+    taps: list[tuple[str, str]]
+    below: list[bool]
+    boundary: str | None
+    upper: "torch.nn.Module"
+    reads_images: bool
+
+    @property
+    def frozen_taps(self) -> list[tuple[str, str]]:
+        """(module path, pooling) of the taps below the boundary."""
+        return [tap for tap, under in zip(self.taps, self.below, strict=True) if under]
+
+
+def cut_of(frozen: Frozen, taps: Sequence[str], boundary: str | None) -> Cut:
+    """Cut the backbone at a tap; what is above requires gradients.
+
+    Args:
+        frozen: the backbone.
+        taps: those that the top model reads.
+        boundary: the tap up to which it is frozen; None: nothing is.
+    """
+    from tl_dagster.features.backbones import tail, tapped, unfreeze_above
+    from tl_dagster.training.fine_tuning import freeze_depthwise
+
+    info, model = frozen.info, frozen.load()
+    all_taps: list[tuple[str, str]] = [(info.module(tap), frozen.backbone.pooling) for tap in taps]
+    below = [boundary is not None and info.is_below(path, boundary) for path, _ in all_taps]
+    above = [tap for tap, under in zip(all_taps, below, strict=True) if not under]
+    path = None if boundary is None else info.module(boundary)
+    upper = tail(model, path, above)
+    whole = upper is None
+    if upper is None:
+        upper = tapped(model, above)
+        if path is not None:
+            unfreeze_above(model, path, frozen.resize.size)
+    if path is None or not whole:
+        upper.requires_grad_(True)
+    if path is not None:
+        freeze_depthwise(upper)
+    return Cut(all_taps, below, path, upper, reads_images=path is None or whole)
+
+
+def below_of(frozen: Frozen, cut: Cut) -> list[bool]:
+    """Of each feature that the top model reads, whether it comes from below the boundary."""
+    widths = [frozen.info.width(path, pooling, frozen.resize.size) for path, pooling in cut.taps]
+    return [under for under, width in zip(cut.below, widths, strict=True) for _ in range(width)]
+
+
+class TunedPart:
+    """What one fine-tuning trains, and what it reads; a context manager.
+
+    Args:
+        frozen: the backbone.
+        work: its bottleneck features and dataset.
+        taps: those that the top model reads.
+        settings: with depth, epochs and learning rate given.
+        boundary: the tap up to which is frozen; None: nothing is.
+
+    Attributes:
+        column: the feature cache's column of activations, when they come from there.
+        said: where the frozen part's output comes from.
+    """
+
+    def __init__(self, frozen: Frozen, work: Work, taps: list[str], settings: FineTuning, boundary: str | None) -> None:
+        self.frozen, self.taps, self.settings, self.boundary = frozen, taps, settings, boundary
+        self.column: Column | None = None
+        self.said = "nothing is frozen"
+        self._work = work
+        self._closing = contextlib.ExitStack()
+        self._table = read_views(work.inputs["bottleneck_features"].path)
+        self._cut = cut_of(frozen, taps, boundary)
+
+    def __enter__(self) -> "TunedPart":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    def network(self, head: "Mapping[str, torch.Tensor]") -> "torch.nn.Module":
+        """The part that is trained, with the top model on it; see :func:`tl_dagster.training.fine_tuning.network`."""
+        import torch
+
+        from tl_dagster.training.fine_tuning import network
+
+        model = network(self._cut.upper, head, below_of(self.frozen, self._cut))
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's types lack it
+
+    def levels(self, model: "torch.nn.Module") -> dict[str, int]:
+        """Of each parameter of the upper part, how many stages it lies below the highest."""
+        named = [name for name, _ in model.upper.named_parameters()]  # type: ignore[union-attr]
+        # The first part of a name is the wrapper's, the last the parameter's.
+        numbers = [self.frozen.info.stage_number(name.partition(".")[2].rpartition(".")[0]) for name in named]
+        return {name: max(numbers) - number for name, number in zip(named, numbers, strict=True)}
+
+    def inputs(self) -> "Inputs":
+        """What the network reads, by row of the table of views."""
+        cut, fresh = self._cut, self.settings.fresh_augmentation
+        if cut.reads_images:
+            if cut.boundary is not None:
+                self.said = "recomputed in each step: the network cannot be cut at its boundary"
+                self._work.progress.say(f"the frozen part is {self.said}")
+            return Images(*self._drawing(), self.frozen.info.preprocess, self._below())
+        if not fresh:
+            self.column = self.frozen.boundary(len(self._table), self.taps, self.settings.depth)
+        if self.column is None:
+            self.said = "recomputed in each epoch: " + (
+                "each has views of its own" if fresh else "it does not fit compute.activation_cache_gb"
+            )
+            self._work.progress.say(f"the frozen part is {self.said}")
+            return self._recomputed()
+        self.said = "from the feature cache"
+        self.frozen.fill(self._table, [self.column], self._work)
+        maps = self.column.read(self._table["key"].tolist())
+        return Activations(maps, self._shape(maps.width), self._below())
+
+    def _recomputed(self) -> Recomputed:
+        from tl_dagster.features.backbones import tapped
+        from tl_dagster.features.network import Network
+
+        assert self._cut.boundary is not None  # noqa: S101  (for the type checker)
+        lower = [*self._cut.frozen_taps, (self._cut.boundary, "none")]
+        columns = [self.frozen.column(path, pooling) for path, pooling in lower]
+        views, fresh, loader = self._drawing()
+        preprocess = self.frozen.info.preprocess
+        network = Network(
+            lambda: tapped(self.frozen.load(), lower),
+            [column.recipe for column in columns],
+            self.frozen.precision,
+            preprocess["mean"],
+            preprocess["std"],
+            loader.batch_size,
+        )
+        if self.frozen.declaration.compute.compile == "auto":
+            first = next(drawn(loader, views, range(min(loader.batch_size, len(views))), None, 0))
+            network.consider_compiling(first, self._views_drawn(), self._work.progress.say)
+        width = self.frozen.info.width(*lower[-1], self.frozen.resize.size)
+        return Recomputed(views, fresh, loader, network, columns[0].dtype, self._shape(width))
+
+    def _drawing(self) -> tuple[list[View], int | None, Loader]:
+        views = views_to_draw(self._table, read_manifest(self._work.inputs["dataset"].path))
+        loader = self._closing.enter_context(self.frozen.loader(self._views_drawn()))
+        return views, self.frozen.declaration.augmentation.views if self.settings.fresh_augmentation else None, loader
+
+    def _views_drawn(self) -> int:
+        plain = self._table["view"] == 0
+        train = int(((self._table["split"] == "train") & plain).sum()) * self.settings.views_per_epoch
+        return (self.settings.epochs or 1) * (train + int((self._table["split"] == "validation").sum()))
+
+    def _below(self) -> SideBySide | None:
+        columns = [self.frozen.column(path, pooling) for path, pooling in self._cut.frozen_taps]
+        return SideBySide(columns, self._table["key"].tolist()) if columns else None
+
+    def _shape(self, values: int) -> tuple[int, ...]:
+        assert self.boundary is not None  # noqa: S101  (for the type checker)
+        return self.frozen.info.map_shape(self.boundary, values)

@@ -1,0 +1,93 @@
+"""Checkpoints: what a training that was killed goes on from; one safetensors file, replaced whole after each epoch."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tl_dagster.disk import replacing
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Checkpoint", "grouped", "optimiser_tensors", "restore_optimiser"]
+
+FACTS = "facts"
+
+
+class Checkpoint:
+    """The last whole state of one training.
+
+    Args:
+        path: the file.
+        say: told what was found, and when a checkpoint could not be written.
+    """
+
+    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+        self.path = path
+        self._say = say
+
+    def load(self) -> "tuple[dict[str, torch.Tensor], dict[str, Any]] | None":
+        """Tensors on the CPU by name, and the facts saved with them; None when there is nothing to go on from."""
+        from safetensors import SafetensorError, safe_open
+
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, "pt") as file:
+                facts = json.loads(file.metadata()[FACTS])
+                return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118  (no mapping)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            self._say(f"the checkpoint {self.path} cannot be read ({error}); training starts from the beginning")
+            return None
+
+    def save(self, tensors: "Mapping[str, torch.Tensor]", facts: Mapping[str, Any]) -> None:
+        """Take the place of the checkpoint before, or leave that whole where the disk has no room.
+
+        Args:
+            tensors: of any device.
+            facts: JSON-serialisable.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        try:
+            with replacing(self.path) as temporary:
+                save_file(held, temporary, metadata={FACTS: json.dumps(dict(facts))})
+        except (OSError, SafetensorError) as error:
+            self._say(f"no checkpoint of this epoch, the one before stays: cannot write {self.path}: {error}")
+
+
+def grouped(tensors: "Mapping[str, torch.Tensor]", group: str, separator: str = "/") -> "dict[str, torch.Tensor]":
+    """Those whose names begin with a group and a separator, by the rest of their names."""
+    begin = group + separator
+    return {name.removeprefix(begin): each for name, each in tensors.items() if name.startswith(begin)}
+
+
+def optimiser_tensors(optimiser: "torch.optim.Optimizer") -> "dict[str, torch.Tensor]":
+    """The state of an optimiser's parameters, by "number of the parameter/name"; learning rates are not in it."""
+    import torch
+
+    state = optimiser.state_dict()["state"]
+    return {
+        f"{number}/{name}": value.clone()
+        for number, each in state.items()
+        for name, value in each.items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def restore_optimiser(optimiser: "torch.optim.Optimizer", tensors: "Mapping[str, torch.Tensor]") -> None:
+    """Give an optimiser of the same parameters the state that :func:`optimiser_tensors` read."""
+    import torch
+
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in tensors.items():
+        number, _, key = name.partition("/")
+        # In its parameter's order of axes: sums over another order would end in another last bit.
+        like = parameters[int(number)]
+        held = torch.empty_like(like, requires_grad=False).copy_(value) if value.shape == like.shape else value
+        state.setdefault(int(number), {})[key] = held
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

@@ -1,0 +1,103 @@
+"""A dense layer with ReLU and dropout, and the classifier on it, on standardised features.
+
+It is the classifier of Chollet's "Building powerful image classification models using very little data" (2016).
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from tl_dagster.progress import Progress
+from tl_dagster.spec import MlpTopModel
+from tl_dagster.training.head import layers
+from tl_dagster.training.loop import Plan, train
+from tl_dagster.training.optimisation import Group, optimiser_of
+from tl_dagster.training.standardised import BLOCK_BYTES, Standardised, Targets
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["fit_mlp"]
+
+WARMUP = 0.1
+
+
+def fit_mlp(
+    features: Standardised,
+    targets: Targets,
+    emphasis: "torch.Tensor | None",
+    score: "Callable[[torch.nn.Module], tuple[float, float]]",
+    settings: MlpTopModel,
+    progress: Progress,
+) -> "tuple[torch.nn.Module, dict[str, Any]]":
+    """Train by AdamW and keep the epoch with the lowest validation log-loss.
+
+    Args:
+        features: (N, D).
+        targets: (N, classes).
+        emphasis: (classes,) weight of each class, or None.
+        score: a network on standardised features → log-loss and accuracy on validation.
+        settings: the declared settings.
+        progress: told of each step and epoch.
+
+    Returns:
+        The network, and what is to be told of it: epoch, and history, as of :class:`~tl_dagster.training.loop.Trained`.
+
+    Raises:
+        InputError: the loss is no number.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_seed(settings.seed, 0))
+        network = torch.nn.Sequential(layers(features.width, targets.classes, settings.hidden, settings.dropout))
+        group = Group(list(network.parameters()), settings.learning_rate, settings.weight_decay)
+
+        def losses(epoch: int) -> "Iterator[torch.Tensor]":
+            network.train()
+            return _losses(network, features, targets, emphasis, settings, epoch)
+
+        plan = Plan(
+            settings.epochs,
+            math.ceil(len(features) / settings.batch_size),
+            f"lower top_model.learning_rate, now {settings.learning_rate:g}",
+            warmup=WARMUP,
+            untrained=True,
+        )
+        trained = train(network, optimiser_of("adamw", [group]), losses, score, plan, progress)
+    return network.eval(), {"epoch": trained.epoch, "history": trained.history}
+
+
+def _losses(
+    network: "torch.nn.Module",
+    features: Standardised,
+    targets: Targets,
+    emphasis: "torch.Tensor | None",
+    settings: MlpTopModel,
+    epoch: int,
+) -> "Iterator[torch.Tensor]":
+    """The loss of each step of an epoch: a random permutation of all rows.
+
+    Many batches are read at once, in the order of the disk.
+    """
+    import numpy as np
+    import torch
+
+    torch.manual_seed(_seed(settings.seed, epoch))  # dropout's
+    size = settings.batch_size
+    order = np.random.default_rng([settings.seed, epoch]).permutation(len(features))
+    at_once = max(1, BLOCK_BYTES // (4 * features.width * size)) * size
+    for first in range(0, len(order), at_once):
+        rows, places = np.unique(order[first : first + at_once], return_inverse=True)
+        held = features[rows]
+        for start in range(0, len(rows), size):
+            batch = places[start : start + size]
+            wanted = targets[rows[batch]]
+            logits = network(held[torch.from_numpy(batch)])
+            yield torch.nn.functional.cross_entropy(logits, wanted, weight=emphasis)
+
+
+def _seed(seed: int, epoch: int) -> int:
+    import numpy as np
+
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])

@@ -1,0 +1,78 @@
+"""Optimisers: groups of parameters with learning rates and weight decay of their own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Group", "decay", "optimiser_of", "set_rates"]
+
+MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that are trained alike.
+
+    Attributes:
+        parameters: those of the network.
+        rate: their peak learning rate.
+        decay: decoupled weight decay (Loshchilov & Hutter 2019), of parameters with more than one axis: biases and
+            normalisation are let be.
+        anchored: they decay towards what they are now instead of zero (L2-SP: Li, Grandvalet & Davoine 2018, "Explicit
+            inductive bias for transfer learning with convolutional networks").
+    """
+
+    parameters: "Sequence[torch.nn.Parameter]"
+    rate: float
+    decay: float = 0.0
+    anchored: bool = False
+
+
+def optimiser_of(kind: str, groups: Sequence[Group]) -> "torch.optim.Optimizer":
+    """AdamW (Loshchilov & Hutter 2019), or SGD with Nesterov's momentum.
+
+    Args:
+        kind: "adamw" or "sgd".
+        groups: those without parameters are left out.
+    """
+    import torch
+
+    described = [
+        {
+            "params": list(group.parameters),
+            "lr": group.rate,
+            "peak": group.rate,
+            "decay": group.decay,
+            "anchors": [each.detach().clone() for each in group.parameters] if group.decay and group.anchored else None,
+        }
+        for group in groups
+        if group.parameters
+    ]
+    # Decay is ours (see below), the same for both.
+    if kind == "sgd":
+        return torch.optim.SGD(described, momentum=MOMENTUM, nesterov=True)
+    return torch.optim.AdamW(described, weight_decay=0.0)
+
+
+def set_rates(optimiser: "torch.optim.Optimizer", factor: float) -> None:
+    """Every group's learning rate, as a share of its peak."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+def decay(optimiser: "torch.optim.Optimizer") -> None:
+    """One step of weight decay, before the optimiser's own."""
+    import torch
+
+    with torch.no_grad():
+        for group in optimiser.param_groups:
+            if not group["decay"]:
+                continue
+            share = group["lr"] * group["decay"]
+            anchors = group["anchors"] or [torch.zeros(()).to(each) for each in group["params"]]
+            for parameter, anchor in zip(group["params"], anchors, strict=True):
+                if parameter.ndim > 1:
+                    parameter.lerp_(anchor.expand_as(parameter), share)

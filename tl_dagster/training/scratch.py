@@ -1,0 +1,202 @@
+"""Training without transfer: networks with random weights, as what transfer learning is compared with.
+
+Each epoch sees every training image once, in a view of its own. All that is random follows from the seed and the
+number of the epoch, so a training that was killed goes on as if nothing had happened.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from tl_dagster.errors import InputError
+from tl_dagster.progress import Progress
+from tl_dagster.spec import ScratchBaseline
+from tl_dagster.training import loop
+from tl_dagster.training.calibration import validate
+from tl_dagster.training.checkpoints import Checkpoint
+from tl_dagster.training.loop import Plan, Trained
+from tl_dagster.training.optimisation import Group, optimiser_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+__all__ = ["Draw", "Examples", "convnet", "from_pixels", "predict", "train"]
+
+CHANNELS, DENSE, DROPOUT = (32, 32, 64), 64, 0.5
+WARMUP, WEIGHT_DECAY = 0.1, 0.01
+
+
+class Draw(Protocol):
+    """Where training takes its images: by row of the table of views."""
+
+    def __call__(self, rows: "np.ndarray", epoch: int = 0) -> "Iterator[np.ndarray]":
+        """Pixels of table rows in order, a batch at a time: uint8 (n, size, size, 3), valid until the next is taken.
+
+        Args:
+            rows: (N,) int64.
+            epoch: from 1: its view of each image; 0: the rows' own views.
+        """
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What is trained on, and what validates it.
+
+    Attributes:
+        train: (images,) int64: a table row of each training image.
+        targets: (images, classes) float32 that they are trained towards.
+        validation: (M,) int64: table rows of the validation views.
+        labels: (M,) int64 class numbers of them.
+        images: (M,) int64 image numbers of them, 0 … n-1.
+    """
+
+    train: "np.ndarray"
+    targets: "np.ndarray"
+    validation: "np.ndarray"
+    labels: "np.ndarray"
+    images: "np.ndarray"
+
+
+def convnet(size: int, classes: int) -> "torch.nn.Module":
+    """Three convolutions, each with ReLU and max-pooling, then a dense layer with dropout, and the classifier.
+
+    The small network of Chollet 2016, "Building powerful image classification models using very little data", with
+    its initial weights (Glorot & Bengio 2010), and softmax in place of the sigmoid.
+
+    Args:
+        size: pixels of the square input.
+        classes: of the output.
+
+    Returns:
+        A module: float32 images (N, 3, size, size) in [0, 1] → logits (N, classes).
+    """
+    from torch import nn
+
+    layers: list[nn.Module] = []
+    below = 3
+    for channels in CHANNELS:
+        layers += [nn.Conv2d(below, channels, 3), nn.ReLU(), nn.MaxPool2d(2)]
+        below, size = channels, (size - 2) // 2
+    dense = [nn.Flatten(), nn.Linear(below * size**2, DENSE), nn.ReLU(), nn.Dropout(DROPOUT), nn.Linear(DENSE, classes)]
+    model = nn.Sequential(*layers, *dense)
+    for module in model:
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    return model
+
+
+def from_pixels(model: "torch.nn.Module", mean: Sequence[float], std: Sequence[float]) -> "torch.nn.Module":
+    """A network behind its normalisation: uint8 pixels (N, size, size, 3) → logits (N, classes).
+
+    Args:
+        model: normalised float32 images (N, 3, size, size) → logits.
+        mean: per channel, of pixels in [0, 1].
+        std: per channel.
+    """
+    import torch
+
+    class FromPixels(torch.nn.Module):
+        mean: torch.Tensor
+        std: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            self.register_buffer("mean", torch.tensor(mean) * 255)
+            self.register_buffer("std", torch.tensor(std) * 255)
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            images = ((pixels - self.mean) / self.std).permute(0, 3, 1, 2)  # a view: channels-last, as pixels come
+            logits: torch.Tensor = self.model(images)
+            return logits
+
+    return FromPixels()
+
+
+def train(
+    model: "torch.nn.Module",
+    draw: Draw,
+    examples: Examples,
+    settings: ScratchBaseline,
+    precision: str,
+    checkpoint: Path,
+    progress: Progress,
+) -> Trained:
+    """Train in place by AdamW, and leave the weights of the epoch with the lowest validation log-loss in the model.
+
+    Args:
+        model: see :func:`from_pixels`; on its device.
+        draw: gives the pixels, ``settings.batch_size`` at a time.
+        examples: of training and validation.
+        settings: the declared settings.
+        precision: "bf16" (autocast) or "fp32".
+        checkpoint: the file that training goes on from after a kill.
+        progress: told of each step.
+
+    Returns:
+        What training arrived at, epoch by epoch from the first: random weights are no candidate.
+
+    Raises:
+        InputError: the loss is no number, or a GPU's memory does not hold a step.
+    """
+    import torch
+
+    alone = len(examples.train) % settings.batch_size == 1 and settings.batch_size > 1
+    count = len(examples.train) - alone  # batch normalisation knows no variance of a single image
+    plan = Plan(
+        epochs=settings.epochs,
+        steps=-(-count // settings.batch_size),
+        mend=f"lower scratch_baseline.learning_rate (now {settings.learning_rate:g}), or set backbone.precision: fp32",
+        patience=settings.patience,
+        warmup=WARMUP,
+        untrained=True,
+    )
+
+    def losses(epoch: int) -> "Iterator[torch.Tensor]":
+        return _losses(model, draw, examples, settings.seed, epoch, count, precision)
+
+    def score(model: "torch.nn.Module") -> tuple[float, float]:
+        probabilities = predict(model, draw, examples.validation, precision).softmax(1).numpy()
+        return validate(probabilities, examples.labels, examples.images)
+
+    optimiser = optimiser_of("adamw", [Group(list(model.parameters()), settings.learning_rate, WEIGHT_DECAY)])
+    try:
+        return loop.train(model, optimiser, losses, score, plan, progress, Checkpoint(checkpoint, progress.say))
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            "the GPU's memory does not hold a step of training from scratch; lower scratch_baseline.batch_size (now "
+            f"{settings.batch_size}), or free the GPU"
+        ) from error
+
+
+def _losses(
+    model: "torch.nn.Module", draw: Draw, examples: Examples, seed: int, epoch: int, count: int, precision: str
+) -> "Iterator[torch.Tensor]":
+    """The loss of each step of an epoch, which sees so many of the training images once."""
+    import numpy as np
+    import torch
+
+    torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]))  # of dropout
+    order = np.random.default_rng([seed, epoch]).permutation(len(examples.train))[:count]
+    device = next(model.parameters()).device
+    model.train()
+    seen = 0
+    for pixels in draw(examples.train[order], epoch):
+        targets = torch.from_numpy(examples.targets[order[seen : seen + len(pixels)]]).to(device)
+        seen += len(pixels)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            logits = model(torch.from_numpy(pixels).to(device))
+        yield torch.nn.functional.cross_entropy(logits.float(), targets)
+
+
+def predict(model: "torch.nn.Module", draw: Draw, rows: "np.ndarray", precision: str) -> "torch.Tensor":
+    """Logits of the views of table rows: (n,) int64 → float32 (n, classes), on the CPU."""
+    import torch
+
+    device = next(model.parameters()).device
+    model.eval()
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        return torch.cat([model(torch.from_numpy(pixels).to(device)).float().cpu() for pixels in draw(rows)])
