@@ -85,7 +85,7 @@ MATRIX = {
     "top model: mlp": ({"top_model": MLP}, MODELS, 0),
     "strategy: named": (
         {"transfer_strategy": {"strategy": "fine-tune-top"}, "fine_tuning": {"depth": "auto"}},
-        ("transfer_strategy",),  # it names what is declared anyway: the models stay
+        ("transfer_strategy", "evaluation"),  # it names what is declared anyway: the models stay
         0,
     ),
     "strategy: verified": ({"transfer_strategy": {"verify": True}}, (), 0),

@@ -61,7 +61,7 @@ def page():
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 def test_lineage(ui, page):
     page.goto(f"{ui}/locations/tl_dagster/asset-groups/first/lineage")
-    for stage in STAGES:
+    for stage in (each for each in STAGES if each.name not in ("scratch_baseline", "strategy_verification")):
         shortened = re.compile(f"^{stage.name[:7]}")  # long names are cut in the middle
         page.get_by_text(shortened).first.wait_for(timeout=30_000)
 
