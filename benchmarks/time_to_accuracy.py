@@ -29,7 +29,9 @@ def ours(table: str, store: str) -> dict[str, Any]:
 
 def fastai(source: str) -> dict[str, Any]:
     """The other side: ``fine_tune`` on the same: accuracy on the same test images."""
-    import timm
+    from tl_dagster.libraries import import_timm
+
+    timm = import_timm()  # torchvision beside a CPU build of torch; fastai needs it too
     from fastai.vision.all import (
         ImageDataLoaders,
         Normalize,

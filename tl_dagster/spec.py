@@ -197,7 +197,7 @@ class Compute(Settings):
         4.0,
         ge=0,
         description="Disk for the activations of one pipeline that fine-tuning starts from; beyond it, "
-        "images are forwarded anew in each step: slower, and another model.",
+        "the frozen part runs in each epoch: slower, the same model.",
     )
     compile: Literal["auto", "never"] = Field(
         "auto",

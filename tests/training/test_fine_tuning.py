@@ -2,6 +2,7 @@
 
 import json
 
+import dagster as dg
 import numpy as np
 import pytest
 import torch
@@ -130,3 +131,33 @@ def test_depth_none_hands_the_top_model_on(pipeline):
     held = pipeline.held()
     top, tuned = (read_predictions(held[name].artifact.path, "test") for name in ("top_model", "fine_tuned_model"))
     assert (top[2] == tuned[2]).all() and found["epoch"] == 0 and held["fine_tuned_model"].computed == 0
+
+
+def test_a_top_model_of_other_taps_is_refused(pipeline):
+    taps = {"backbone": {"taps": ["lower", "higher"]}}
+
+    def run(strategy, *names):
+        changes = {**taps, "fine_tuning": {"depth": "auto"}, "transfer_strategy": {"strategy": strategy}}
+        job = pipeline.definitions(**changes).resolve_job_def("cells")
+        wanted = [dg.AssetKey(["cells", name]) for name in names]
+        return job.execute_in_process(instance=pipeline.instance, asset_selection=wanted)
+
+    run("features-high", "dataset", "augmented_splits", "bottleneck_features", "transfer_strategy", "top_model")
+    with pytest.raises(dg.Failure, match="other taps than transfer_strategy says now"):
+        run("features-low", "transfer_strategy", "fine_tuned_model")
+
+
+def test_a_vector_as_boundary(pipeline):
+    """The dense layers of AlexNet can be tuned alone."""
+    alexnet = {"backbone": {"name": "torchvision/alexnet", "weights": "random:0", "image_size": 64}}
+    found = described(pipeline, **alexnet, **tuning(depth="above classifier.1", epochs=1))
+    top = pipeline.held()["top_model"].artifact.outcome.metrics
+    assert found["history"][0]["validation_log_loss"] == pytest.approx(top["validation_log_loss"], rel=2e-2)
+
+
+def test_fresh_views_of_other_transforms_are_another_model(pipeline):
+    """With one view of each image, the transforms are in no other asset."""
+    one = {**tuning(fresh_augmentation=True, epochs=1)}
+    before = described(pipeline, **one, augmentation={"views": 1})
+    changed = {"views": 1, "transforms": [{"VerticalFlip": {"p": 1.0}}]}
+    assert described(pipeline, **one, augmentation=changed)["history"] != before["history"]

@@ -135,14 +135,6 @@ class BackboneInfo:
     def _holds_all(self, boundary: str, taps: Sequence[str]) -> bool:
         return all(self.is_below(self.module(tap), boundary) for tap in taps)
 
-    def values(self, tap: str, size: int) -> int | None:
-        """How many values a tap's map holds at an image size; None when it is no map.
-
-        Exact for the declared image size, and about so for others.
-        """
-        shape = self.outputs[self.module(tap)]
-        return self._flattened(shape, size) if len(shape) == 3 else None
-
     def width(self, tap: str, pooling: str, size: int) -> int:
         """How many values one pooled row of a tap holds at an image size; see :func:`.backbones.pool`.
 
@@ -164,9 +156,14 @@ class BackboneInfo:
     def _flattened(self, shape: Sequence[int], size: int) -> int:
         return int(math.prod(shape) * (size / self.size) ** 2)
 
-    def map_shape(self, tap: str, values: int) -> tuple[int, int, int]:
-        """The shape of a tap's map of this many values: (C, side, side), or (side, side, C) for NHWC networks."""
+    def map_shape(self, tap: str, values: int) -> tuple[int, ...]:
+        """The shape of a tap's output of this many values: (C, side, side), or (side, side, C) for NHWC networks.
+
+        Vectors (D,) and tokens (T, C) have the shape that they have at the declared image size.
+        """
         shape = self.outputs[self.module(tap)]
+        if len(shape) != 3:
+            return tuple(shape)
         channels = shape[2] if _channels_last(shape) else shape[0]
         side = math.isqrt(values // channels)
         return (side, side, channels) if _channels_last(shape) else (channels, side, side)

@@ -111,7 +111,9 @@ def _pair(each: Mapping[str, Any]) -> str:
     if not each["only_first"] + each["only_second"]:
         return f"The {first} and the {second} are right on the same test images."
     p_value = "p < 0.001" if each["p_value"] < 0.001 else f"p = {each['p_value']:.3f}"
-    chance = "more than chance explains" if each["p_value"] < 0.05 else "no more than chance may explain"
+    # The test takes images for independent; the interval draws whole groups.
+    sure = each["p_value"] < 0.05 and (each["low"] > 0 or each["high"] < 0)
+    chance = "more than chance explains" if sure else "no more than chance may explain"
     return (
         f"The {first} alone is right on {_count(each['only_first'], 'test image')}, the {second} alone on "
         f"{each['only_second']:,}: {_points(each['difference'])} points of accuracy (95 % interval "

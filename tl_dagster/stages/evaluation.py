@@ -17,6 +17,7 @@ from tl_dagster.stages.dataset import read_manifest
 from tl_dagster.stages.evidence import accuracy_by_images, groups_of, label_suspects
 from tl_dagster.stages.mistakes import mistakes_of
 from tl_dagster.stages.predictions import read_predictions
+from tl_dagster.stages.top_model import require_taps
 from tl_dagster.stages.transfer_strategy import read_decision
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Evaluation(Stage):
         for name in ("transfer_strategy", *MODELS):
             require_same(work.inputs[name], "bottleneck_features", features)
         require_same(work.inputs["fine_tuned_model"], "top_model", work.inputs["top_model"])
+        require_taps(work.inputs["top_model"], work.inputs["transfer_strategy"])
         if SCRATCH in self.reads and work.inputs[SCRATCH].inputs != features.inputs:
             raise InputError(f"{SCRATCH} and bottleneck_features were computed from two splits: materialize both first")
         return self.find_or_build(work, self.fingerprint(work), lambda folder: self._evaluate(work, folder))
@@ -206,7 +208,7 @@ class Evaluation(Stage):
                 ("learning curve", "logistic regression on the plain images' features, no augmentation"),
             ],
         )
-        evaluated.write_evaluation(folder / REPORT, f"{self.declaration.name}: evaluation", found, told)
+        evaluated.write_evaluation(folder / REPORT, "Evaluation", found, told)
 
     def verdicts(self, work: Work, held: Materialized) -> dict[str, Verdict]:
         """The label suspects, by where the images lie now."""

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_dagster.artifacts import Materialized, Outcome
+from tl_dagster.data.augmentation import Views
 from tl_dagster.errors import InputError
 from tl_dagster.stages.augmented_splits import read_views
 from tl_dagster.stages.base import Stage, Work, require_same
 from tl_dagster.stages.frozen import Frozen
 from tl_dagster.stages.predictions import classes_of, copy_predictions, numbers_of, targets_of, write_predictions
-from tl_dagster.stages.top_model import read_head
+from tl_dagster.stages.top_model import read_head, require_taps
 from tl_dagster.stages.transfer_strategy import Decision, read_decision
 from tl_dagster.stages.tuned_part import TunedPart
 
@@ -51,26 +52,34 @@ class FineTunedModel(Stage):
         """Trained once for the same top model and settings."""
         for name in ("transfer_strategy", "top_model"):
             require_same(work.inputs[name], "bottleneck_features", work.inputs["bottleneck_features"])
+        require_taps(work.inputs["top_model"], work.inputs["transfer_strategy"])
         decision = read_decision(work.inputs["transfer_strategy"].path)
         settings = _settled(self.declaration.fine_tuning, decision)
         frozen = Frozen(self.declaration, work.store)
         boundary, note = _boundary(frozen, decision.taps, settings.depth)
         if note:
             settings = settings.model_copy(update={"depth": "none"})
-        # Another name of the same depth trains the same model.
-        used = {**settings.model_dump(mode="json"), "depth": boundary or settings.depth, "taps": decision.taps}
-        if settings.depth == "none":
-            used = {"depth": "none"}
-        fingerprint = self.fingerprint(work, used)
+        fingerprint = self.fingerprint(work, self._used(frozen, settings, boundary, decision.taps))
 
         def write(folder: Path) -> Outcome:
             if settings.depth == "none":
-                return self._handed_on(work, folder, decision, note or "the transfer strategy stops at the features")
+                return self._handed_on(work, folder, decision, note or "nothing is to be tuned")
             return self._tuned(work, folder, TunedPart(frozen, work, decision.taps, settings, boundary), fingerprint)
 
         held = self.find_or_build(work, fingerprint, write)
         work.store.checkpoint(fingerprint).unlink(missing_ok=True)
         return held
+
+    def _used(self, frozen: Frozen, settings: "FineTuning", boundary: str | None, taps: list[str]) -> dict[str, Any]:
+        """What determines the model: another name of the same depth trains the same."""
+        if settings.depth == "none":
+            return {"depth": "none", "taps": taps}
+        depth = frozen.info.module(boundary) if boundary else "all"
+        used = {**settings.model_dump(mode="json"), "depth": depth, "taps": taps}
+        if settings.fresh_augmentation:  # then views are drawn that are in no table
+            augmentation = self.declaration.augmentation
+            used["fresh"] = [Views(augmentation).identity("", 1), augmentation.views]
+        return used
 
     def _handed_on(self, work: Work, folder: Path, decision: Decision, note: str) -> Outcome:
         """The top model itself: nothing is trained."""
@@ -158,16 +167,20 @@ def _data(part: TunedPart, table: "pd.DataFrame", classes: list[str], views: int
     import numpy as np
 
     from tl_dagster.training.fine_tuning import Data
+    from tl_dagster.training.top_model import class_weights
 
     splits = table["split"].to_numpy()
     held_out = np.flatnonzero(splits == "validation")
+    labels, train = numbers_of(table["label"], classes), np.flatnonzero(splits == "train")
+    balanced = part.frozen.declaration.top_model.balanced
     return Data(
         part.inputs(),
-        np.flatnonzero(splits == "train").reshape(-1, views),
+        train.reshape(-1, views),
         held_out,
         np.unique(table["id"].to_numpy()[held_out], return_inverse=True)[1],
-        numbers_of(table["label"], classes),
+        labels,
         targets_of(table, classes),
+        class_weights(labels[train], len(classes)) if balanced else None,
     )
 
 

@@ -78,12 +78,14 @@ class Frozen:
             depth: of fine-tuning: "none", or see :meth:`.BackboneInfo.frozen_through`.
         """
         tap = None if depth == "none" else self.info.frozen_through(taps, depth)
-        values = None if tap is None else self.info.values(tap, self.resize.size)
-        size = 4 if self.precision == "fp32" else 2
-        if tap is None or values is None:
-            return None
-        fits = rows * values * size <= self.declaration.compute.activation_cache_gb * 1e9
-        return self.column(tap, "none") if fits else None
+        if tap is None or len(self.info.outputs[self.info.module(tap)]) == 2:
+            return None  # networks of tokens can hardly ever be cut
+        column = self.column(tap, "none")
+        return column if rows * self._row_bytes(column) <= self.declaration.compute.activation_cache_gb * 1e9 else None
+
+    def has_room(self, table: "pd.DataFrame", column: Column) -> bool:
+        """Whether the rows that a column lacks of a table of views fit on the disk, and into the cache's budget."""
+        return self._lacks_room([(column, column.missing(table["key"].tolist()))]) is None
 
     def expected_boundary(self, rows: int) -> Column | None:
         """What :meth:`boundary` will most likely be asked for, before the transfer strategy has chosen."""
@@ -160,8 +162,8 @@ class Frozen:
             extra = [(column, column.missing(part["key"].tolist()) & chosen[rows]) for column, chosen in also]
             if self._lacks_room(stored + extra):
                 work.progress.say(
-                    "no room for what fine-tuning starts from: only the features are kept; fine-tuning will need "
-                    "compute.activation_cache_gb: 0, or more room"
+                    "no room for what fine-tuning starts from: only the features are kept; fine-tuning will run "
+                    "the frozen part in each epoch"
                 )
                 extra = []
             if reason := self._lacks_room(stored):

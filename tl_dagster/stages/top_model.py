@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_dagster.artifacts import ArtifactStore, Materialized, Outcome
+from tl_dagster.errors import InputError
 from tl_dagster.features.cache import SideBySide
 from tl_dagster.stages.augmented_splits import read_views
 from tl_dagster.stages.base import Stage, Work, require_same
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tl_dagster.artifacts import Artifact
     from tl_dagster.training.top_model import Fit, Views
 
-__all__ = ["TopModel", "open_features", "read_features", "read_head"]
+__all__ = ["TopModel", "open_features", "read_features", "read_head", "require_taps"]
 
 
 class TopModel(Stage):
@@ -132,6 +133,16 @@ def read_features(
 ) -> "np.ndarray":
     """The same in memory: (views, D); see :func:`open_features`."""
     return open_features(features, store, rows, taps)[:]
+
+
+def require_taps(top_model: "Artifact", strategy: "Artifact") -> None:
+    """Refuse a top model that reads other taps than the strategy says now.
+
+    Raises:
+        InputError: the strategy was materialized anew, and the top model was not.
+    """
+    if json.loads((top_model.path / "model.json").read_text())["taps"] != read_decision(strategy.path).taps:
+        raise InputError("top_model reads other taps than transfer_strategy says now: materialize it first")
 
 
 def read_head(path: Path) -> "dict[str, torch.Tensor]":

@@ -28,7 +28,7 @@ class Cut:
 
     Attributes:
         taps: (module path, pooling) of all taps, in the order that the top model reads them.
-        below: which of them lie below the boundary, and so are frozen.
+        below: which of them lie below the cut: a network that cannot be cut gives all its taps itself.
         boundary: module path of the last frozen layer; None: nothing is frozen.
         upper: what is trained: the boundary's output, or images → a list of the features of the taps above.
         reads_images: whether ``upper`` reads images: nothing is frozen, or the network cannot be cut.
@@ -65,7 +65,7 @@ def cut_of(frozen: Frozen, taps: Sequence[str], boundary: str | None) -> Cut:
     upper = tail(model, path, above)
     whole = upper is None
     if upper is None:
-        upper = tapped(model, above)
+        upper, below = tapped(model, all_taps), [False] * len(all_taps)
         if path is not None:
             unfreeze_above(model, path, frozen.resize.size)
     if path is None or not whole:
@@ -134,12 +134,14 @@ class TunedPart:
             if cut.boundary is not None:
                 self.said = "recomputed in each step: the network cannot be cut at its boundary"
                 self._work.progress.say(f"the frozen part is {self.said}")
-            return Images(*self._drawing(), self.frozen.info.preprocess, self._below())
-        if not fresh:
-            self.column = self.frozen.boundary(len(self._table), self.taps, self.settings.depth)
+            return Images(*self._drawing(), self.frozen.info.preprocess)
+        column = None if fresh else self.frozen.boundary(len(self._table), self.taps, self.settings.depth)
+        self.column = column if column and self.frozen.has_room(self._table, column) else None
         if self.column is None:
             self.said = "recomputed in each epoch: " + (
-                "each has views of its own" if fresh else "it does not fit compute.activation_cache_gb"
+                "each has views of its own"
+                if fresh
+                else "its activations do not fit compute.activation_cache_gb, compute.feature_cache_gb or the disk"
             )
             self._work.progress.say(f"the frozen part is {self.said}")
             return self._recomputed()

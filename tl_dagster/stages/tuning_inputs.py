@@ -84,14 +84,12 @@ class Images:
         fresh: how many views an image has, when each epoch is to draw new ones.
         loader: draws them.
         preprocess: mean and std.
-        below: the frozen taps' features by table row; None when there are none.
     """
 
     views: list[View]
     fresh: int | None
     loader: Loader
     preprocess: Mapping[str, Any]
-    below: SideBySide | None
 
     def __call__(self, rows: "np.ndarray", size: int, epoch: int) -> "Batches":
         """See :class:`tl_dagster.training.fine_tuning.Inputs`."""
@@ -101,10 +99,9 @@ class Images:
 
         mean, std = (per_channel(self.preprocess[name]) for name in ("mean", "std"))
         batches = ([pixels.copy()] for pixels in drawn(self.loader, self.views, rows, self.fresh, epoch))
-        for number, (pixels,) in enumerate(_in_batches(batches, size)):
+        for (pixels,) in _in_batches(batches, size):
             images = standardised(torch.from_numpy(pixels), mean, std)
-            chosen = rows[number * size : (number + 1) * size]
-            yield images.contiguous(memory_format=torch.channels_last), _as_features(self.below, chosen)
+            yield images.contiguous(memory_format=torch.channels_last), torch.zeros(len(images), 0)
 
 
 def drawn(
@@ -147,7 +144,7 @@ def _as_maps(values: "np.ndarray", shape: tuple[int, ...]) -> "torch.Tensor":
     import torch
 
     maps = torch.from_numpy(values).float().reshape(-1, *shape)
-    return maps.contiguous(memory_format=torch.channels_last)
+    return maps.contiguous(memory_format=torch.channels_last) if maps.ndim == 4 else maps
 
 
 def _as_features(values: "SideBySide | np.ndarray | None", rows: "np.ndarray | slice") -> "torch.Tensor":

@@ -74,7 +74,7 @@ def temperature(logits: "np.ndarray", labels: "np.ndarray", images: "np.ndarray"
         images: (M,) image number of each view, 0 … n-1, each occurring at least once.
 
     Returns:
-        Between 0.05 and 20; 1 when nothing is better.
+        Between 0.05 and 20; 1 when nothing is better. Of few images the log-loss itself may rise a little.
     """
     import numpy as np
     from scipy.optimize import minimize_scalar

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tl_dagster.errors import InputError
 from tl_dagster.progress import Progress
 from tl_dagster.spec import FineTuning
 from tl_dagster.training.calibration import validate
@@ -54,6 +55,7 @@ class Data:
         images: (M,) image number of each validation view, 0 … n-1; an image's views are averaged.
         labels: (rows,) class number of each table row, for validation.
         targets: (rows, classes) float32 that training views are trained towards.
+        emphasis: (classes,) float32 weight of each class in training, or None.
     """
 
     inputs: Inputs
@@ -62,6 +64,7 @@ class Data:
     images: "np.ndarray"
     labels: "np.ndarray"
     targets: "np.ndarray"
+    emphasis: "torch.Tensor | None" = None
 
 
 def network(upper: "torch.nn.Module", head: Mapping[str, "torch.Tensor"], below: "Sequence[bool]") -> "torch.nn.Module":
@@ -121,9 +124,11 @@ def fine_tune(
         checkpoint: what to go on from after a kill.
 
     Raises:
-        InputError: the loss is no number.
+        InputError: the loss is no number, or a GPU's memory does not hold a step.
         RuntimeError: something frozen changed.
     """
+    import torch
+
     if settings.epochs is None or settings.learning_rate is None:
         raise ValueError("epochs and learning_rate must be given")
     seen = min(settings.views_per_epoch, data.train.shape[1]) * len(data.train)
@@ -147,7 +152,13 @@ def fine_tune(
         return validate(probabilities, data.labels[data.validation], data.images)
 
     optimiser = optimiser_of(settings.optimiser, _groups(model, settings, settings.learning_rate, levels))
-    found = train(model, optimiser, losses, score, plan, progress, checkpoint)
+    try:
+        found = train(model, optimiser, losses, score, plan, progress, checkpoint)
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            "the GPU's memory does not hold a step of fine-tuning; lower fine_tuning.batch_size (now "
+            f"{settings.batch_size}), or free the GPU"
+        ) from error
     if frozen_digest(model) != before:
         raise RuntimeError("a frozen parameter or statistic changed in training")
     return found
@@ -198,6 +209,7 @@ def _losses(
     random = np.random.default_rng([settings.seed, epoch])
     rows = random.permutation(order[:, [((epoch - 1) * seen + view) % order.shape[1] for view in range(seen)]].ravel())
     device = next(model.parameters()).device
+    emphasis = None if data.emphasis is None else data.emphasis.to(device)
     for start, (values, below) in zip(
         range(0, len(rows), settings.batch_size), data.inputs(rows, settings.batch_size, epoch), strict=True
     ):
@@ -205,7 +217,9 @@ def _losses(
         values, below, truth = (each.to(device) for each in _mixed(batch, settings.mixup, random))
         with _autocast(device, precision):
             logits = model(values, below)
-        yield torch.nn.functional.cross_entropy(logits.float(), truth, label_smoothing=settings.label_smoothing)
+        yield torch.nn.functional.cross_entropy(
+            logits.float(), truth, weight=emphasis, label_smoothing=settings.label_smoothing
+        )
 
 
 def _mixed(

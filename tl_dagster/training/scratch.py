@@ -144,7 +144,7 @@ def train(
     """
     import torch
 
-    alone = len(examples.train) % settings.batch_size == 1 and settings.batch_size > 1
+    alone = len(examples.train) % settings.batch_size == 1 < min(settings.batch_size, len(examples.train))
     count = len(examples.train) - alone  # batch normalisation knows no variance of a single image
     plan = Plan(
         epochs=settings.epochs,
