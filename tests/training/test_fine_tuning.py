@@ -65,17 +65,13 @@ def test_what_is_frozen_stays_to_the_bit(pipeline):
 class Statistics(torch.nn.Module):
     """A network with what must not change: a frozen layer, and batch norm with statistics."""
 
-    def __init__(self, *, leak: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.frozen, self.norm, self.leak = torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4), leak
-        self.frozen.requires_grad_(False)
-
-    def forward(self, inputs):
-        return [torch.nn.functional.batch_norm(self.frozen(inputs), self.norm.running_mean, self.norm.running_var)]
+        self.frozen, self.norm = torch.nn.Linear(4, 4).requires_grad_(False), torch.nn.BatchNorm1d(4)
 
 
 def test_a_changed_statistic_is_found():
-    model = Statistics(leak=True)
+    model = Statistics()
     before = frozen_digest(model)
     assert frozen_digest(model) == before
     model.norm.running_mean += 1e-6

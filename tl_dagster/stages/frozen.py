@@ -69,15 +69,13 @@ class Frozen:
         """The columns of the declared taps, in their order."""
         return [self.column(tap, self.backbone.pooling) for tap in self.backbone.taps]
 
-    def boundary(self, rows: int, taps: Sequence[str], depth: str) -> Column | None:
+    def boundary(self, rows: int, tap: str | None) -> Column | None:
         """The column of activations that fine-tuning starts from; None when there is none, or it exceeds its budget.
 
         Args:
             rows: views that would be kept.
-            taps: those that the model reads.
-            depth: of fine-tuning: "none", or see :meth:`.BackboneInfo.frozen_through`.
+            tap: the last that stays frozen, see :meth:`.BackboneInfo.frozen_through`; None: nothing is.
         """
-        tap = None if depth == "none" else self.info.frozen_through(taps, depth)
         if tap is None or len(self.info.outputs[self.info.module(tap)]) == 2:
             return None  # networks of tokens can hardly ever be cut
         column = self.column(tap, "none")
@@ -92,10 +90,11 @@ class Frozen:
         tuning = self.declaration.fine_tuning
         strategy = self.declaration.transfer_strategy.strategy
         guess = {"auto": "top", "fine-tune-top": "top", "fine-tune-all": "all"}.get(strategy, "none")
-        if tuning.fresh_augmentation:
+        depth = guess if tuning.depth == "auto" else tuning.depth
+        if tuning.fresh_augmentation or depth == "none":
             return None
         try:
-            return self.boundary(rows, self.backbone.taps, guess if tuning.depth == "auto" else tuning.depth)
+            return self.boundary(rows, self.info.frozen_through(self.backbone.taps, depth))
         except InputError:  # nothing lies below these taps: the strategy may well stop at their features
             return None
 

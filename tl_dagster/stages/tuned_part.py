@@ -135,7 +135,7 @@ class TunedPart:
                 self.said = "recomputed in each step: the network cannot be cut at its boundary"
                 self._work.progress.say(f"the frozen part is {self.said}")
             return Images(*self._drawing(), self.frozen.info.preprocess)
-        column = None if fresh else self.frozen.boundary(len(self._table), self.taps, self.settings.depth)
+        column = None if fresh else self.frozen.boundary(len(self._table), self.boundary)
         self.column = column if column and self.frozen.has_room(self._table, column) else None
         if self.column is None:
             self.said = "recomputed in each epoch: " + (

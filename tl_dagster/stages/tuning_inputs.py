@@ -63,10 +63,11 @@ class Recomputed:
     def __call__(self, rows: "np.ndarray", size: int, epoch: int) -> "Batches":
         """See :class:`tl_dagster.training.fine_tuning.Inputs`."""
         import numpy as np
+        import torch
 
         for *features, maps in _in_batches(self._outputs(rows, epoch), size):
             below = np.concatenate(features, 1) if features else np.zeros((len(maps), 0), self.dtype)
-            yield _as_maps(maps, self.shape), _as_features(below, slice(None))
+            yield _as_maps(maps, self.shape), torch.from_numpy(below).float()
 
     def _outputs(self, rows: "np.ndarray", epoch: int) -> "Iterator[list[np.ndarray]]":
         import torch
@@ -147,9 +148,7 @@ def _as_maps(values: "np.ndarray", shape: tuple[int, ...]) -> "torch.Tensor":
     return maps.contiguous(memory_format=torch.channels_last) if maps.ndim == 4 else maps
 
 
-def _as_features(values: "SideBySide | np.ndarray | None", rows: "np.ndarray | slice") -> "torch.Tensor":
+def _as_features(values: SideBySide | None, rows: "np.ndarray") -> "torch.Tensor":
     import torch
 
-    if values is None:
-        return torch.zeros(len(rows) if not isinstance(rows, slice) else 0, 0)
-    return torch.from_numpy(values[rows]).float()
+    return torch.zeros(len(rows), 0) if values is None else torch.from_numpy(values[rows]).float()

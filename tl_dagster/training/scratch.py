@@ -98,19 +98,20 @@ def from_pixels(model: "torch.nn.Module", mean: Sequence[float], std: Sequence[f
     """
     import torch
 
+    from tl_dagster.features.network import per_channel, standardised
+
     class FromPixels(torch.nn.Module):
-        mean: torch.Tensor
-        std: torch.Tensor
+        shift: torch.Tensor
+        scale: torch.Tensor
 
         def __init__(self) -> None:
             super().__init__()
             self.model = model
-            self.register_buffer("mean", torch.tensor(mean) * 255)
-            self.register_buffer("std", torch.tensor(std) * 255)
+            self.register_buffer("shift", per_channel(mean))
+            self.register_buffer("scale", per_channel(std))
 
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            images = ((pixels - self.mean) / self.std).permute(0, 3, 1, 2)  # a view: channels-last, as pixels come
-            logits: torch.Tensor = self.model(images)
+            logits: torch.Tensor = self.model(standardised(pixels, self.shift, self.scale))
             return logits
 
     return FromPixels()
