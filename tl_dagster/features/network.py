@@ -22,6 +22,7 @@ from tl_dagster.disk import replacing
 from tl_dagster.errors import InputError
 from tl_dagster.features.hardware import cpu_flags
 from tl_dagster.identity import digest
+from tl_dagster.memory import keep_freed_memory
 from tl_dagster.progress import clock
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Network", "batch_size_for", "device", "per_channel", "standardised"]
 
 # Seen with EfficientNet-lite0, ResNet-18 and ResNet-50 on two cores: seconds that compiling takes, and what it gains.
-COMPILE_SECONDS, GAIN = 20.0, 1.6
+COMPILE_SECONDS, GAIN = 20.0, 1.25
 # Views of 224 pixels in one forward pass. A CPU's caches like small batches; a GPU wants its thousands of cores busy.
 CPU_BATCH, GPU_BATCH = 32, 256
 FEWEST_BATCHES = 8  # less work is not worth the time that an estimate takes
@@ -76,6 +77,7 @@ class Network:
     ) -> None:
         import torch
 
+        keep_freed_memory()
         self.device = device()
         self.batch_size = batch_size
         self.compiled = False
@@ -138,7 +140,7 @@ class Network:
         if work < FEWEST_BATCHES * self.batch_size:
             return
         if not _can_compile(self.device.type):
-            say("no C++ compiler (g++): the network runs uncompiled, which takes about 1.6 times as long")
+            say("no C++ compiler (g++): the network runs uncompiled, which takes about 1.25 times as long")
             return
         self(pixels)()  # the first pass allocates
         begun = time.monotonic()

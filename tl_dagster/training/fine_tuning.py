@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["Data", "Inputs", "fine_tune", "freeze_depthwise", "frozen_digest", "network", "predict"]
+__all__ = ["Data", "Inputs", "fine_tune", "frozen_digest", "network", "predict"]
 
 EVALUATION_BATCH = 128
 
@@ -173,15 +173,6 @@ def frozen_digest(model: "torch.nn.Module") -> str:
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).numpy())
     return digest.hexdigest()
-
-
-def freeze_depthwise(model: "torch.nn.Module") -> None:
-    """Depthwise layers stay as pre-trained: few parameters, but two thirds of the time of a step on a CPU."""
-    import torch
-
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d) and module.groups == module.in_channels > 1:
-            module.requires_grad_(False)
 
 
 def predict(model: "torch.nn.Module", inputs: Inputs, rows: "np.ndarray", precision: str) -> "torch.Tensor":

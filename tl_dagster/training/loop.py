@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tl_dagster.errors import InputError
+from tl_dagster.memory import keep_freed_memory
 from tl_dagster.progress import Progress
 from tl_dagster.training.checkpoints import Checkpoint, grouped, optimiser_tensors, restore_optimiser
 
@@ -128,6 +129,7 @@ def train(
     """
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+    keep_freed_memory()
     state = _State(model, AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(plan.averaging)), optimiser)
     found = checkpoint.load() if checkpoint else None
     if found:
