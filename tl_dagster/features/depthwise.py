@@ -23,7 +23,7 @@ def freeze_depthwise(model: "torch.nn.Module") -> None:
             layer.requires_grad_(False)
             if max(layer.stride) > 1 and _understood(layer):
                 parent, _, name = path.rpartition(".")
-                setattr(model.get_submodule(parent), name, _strided(layer))
+                setattr(model.get_submodule(parent), name, _frozen(layer))
 
 
 def _understood(layer: "torch.nn.Conv2d") -> bool:
@@ -46,7 +46,7 @@ def _reach(layer: "torch.nn.Conv2d") -> list[int]:
     return [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
 
 
-def _strided(layer: "torch.nn.Conv2d") -> "torch.nn.Module":
+def _frozen(layer: "torch.nn.Conv2d") -> "torch.nn.Module":
     """The layer, with another way backwards."""
     import torch
 
@@ -64,17 +64,17 @@ def _strided(layer: "torch.nn.Conv2d") -> "torch.nn.Module":
 
         @staticmethod
         def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-            # oneDNN's own gradient is slow with a stride. It is a convolution with the kernel turned round, too: of the
+            # oneDNN's own gradient is slow with a stride. It is a convolution, too, with the kernel turned round: of the
             # gradient as it would be without the stride, zero wherever that skipped.
             (weight,), (gradient,), reach = ctx.saved_tensors, gradients, _reach(layer)
             whole = [size + 2 * p - r for size, p, r in zip(ctx.shape[2:], ctx.padding, reach, strict=True)]
             spread = gradient.new_zeros(*ctx.shape[:2], *whole).contiguous(memory_format=torch.channels_last)
             spread[..., :: layer.stride[0], :: layer.stride[1]] = gradient
             around = [r - p for r, p in zip(reach, ctx.padding, strict=True)]
-            turned = weight.to(gradient.dtype).flip(2, 3)
+            turned = weight.to(spread.dtype).flip(2, 3)
             return convolve(spread, turned, None, 1, around, layer.dilation, layer.groups), None, None, None
 
-    class Strided(torch.nn.Module):
+    class Frozen(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.weight, self.bias = layer.weight, layer.bias
@@ -89,4 +89,4 @@ def _strided(layer: "torch.nn.Conv2d") -> "torch.nn.Module":
                 return output
             return convolve(values, self.weight, self.bias, layer.stride, padding, layer.dilation, layer.groups)
 
-    return Strided()
+    return Frozen()

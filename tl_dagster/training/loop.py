@@ -82,11 +82,15 @@ class _State:
             {"epoch": float(epoch), **more, "validation_log_loss": loss, "validation_accuracy": accuracy}
         )
 
+    def _improved(self) -> bool:
+        """Whether the last epoch is the best one: its weights need not be kept twice."""
+        return self.kept == len(self.history) - 1
+
     def save(self, checkpoint: Checkpoint) -> None:
         groups = {
             "model": _changing(self.model),
             "averaged": _changing(self.averaged.module),
-            "best": self.best,
+            "best": {} if self._improved() else self.best,
             "optimiser": optimiser_tensors(self.optimiser),
             "updates": {"count": self.averaged.n_averaged},
         }
@@ -99,7 +103,8 @@ class _State:
         self.averaged.module.load_state_dict(grouped(tensors, "averaged"), strict=False)
         self.averaged.n_averaged.copy_(tensors["updates/count"])
         restore_optimiser(self.optimiser, grouped(tensors, "optimiser"))
-        self.best, self.history, self.kept = grouped(tensors, "best"), facts["history"], facts["kept"]
+        self.history, self.kept = facts["history"], facts["kept"]
+        self.best = _changing(self.averaged.module) if self._improved() else grouped(tensors, "best")
         self.begun -= facts["seconds"]
 
 
