@@ -64,8 +64,8 @@ def _frozen(layer: "torch.nn.Conv2d") -> "torch.nn.Module":
 
         @staticmethod
         def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-            # oneDNN's own gradient is slow with a stride. It is a convolution, too, with the kernel turned round: of the
-            # gradient as it would be without the stride, zero wherever that skipped.
+            # oneDNN's own gradient is slow with a stride. It is a convolution, too, with the kernel turned round, of
+            # the gradient as it would be without the stride: zero wherever that skipped.
             (weight,), (gradient,), reach = ctx.saved_tensors, gradients, _reach(layer)
             whole = [size + 2 * p - r for size, p, r in zip(ctx.shape[2:], ctx.padding, reach, strict=True)]
             spread = gradient.new_zeros(*ctx.shape[:2], *whole).contiguous(memory_format=torch.channels_last)

@@ -144,8 +144,8 @@ def _in_batches(parts: "Iterator[list[np.ndarray]]", size: int) -> "Iterator[lis
 def _as_maps(values: "np.ndarray", shape: tuple[int, ...]) -> "torch.Tensor":
     import torch
 
-    maps = torch.from_numpy(values).float().reshape(-1, *shape)
-    return maps.contiguous(memory_format=torch.channels_last) if maps.ndim == 4 else maps
+    maps = torch.from_numpy(values).reshape(-1, *shape)
+    return maps.to(torch.float32, memory_format=torch.channels_last) if maps.ndim == 4 else maps.float()
 
 
 def _as_features(values: SideBySide | None, rows: "np.ndarray") -> "torch.Tensor":
