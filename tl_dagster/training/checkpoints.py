@@ -71,7 +71,7 @@ def optimiser_tensors(optimiser: "torch.optim.Optimizer") -> "dict[str, torch.Te
 
     state = optimiser.state_dict()["state"]
     return {
-        f"{number}/{name}": value.clone()
+        f"{number}/{name}": value
         for number, each in state.items()
         for name, value in each.items()
         if isinstance(value, torch.Tensor)

@@ -77,7 +77,7 @@ class _State:
         loss, accuracy = scored
         epoch = len(self.history)
         if not self.history or loss < self.history[self.kept]["validation_log_loss"]:
-            self.kept, self.best = epoch, _changing(self.averaged.module)
+            self.kept, self.best = epoch, _copied(self.averaged.module)
         self.history.append(
             {"epoch": float(epoch), **more, "validation_log_loss": loss, "validation_accuracy": accuracy}
         )
@@ -88,8 +88,8 @@ class _State:
 
     def save(self, checkpoint: Checkpoint) -> None:
         groups = {
-            "model": _changing(self.model),
-            "averaged": _changing(self.averaged.module),
+            "model": _trained(self.model),
+            "averaged": _trained(self.averaged.module),
             "best": {} if self._improved() else self.best,
             "optimiser": optimiser_tensors(self.optimiser),
             "updates": {"count": self.averaged.n_averaged},
@@ -104,7 +104,7 @@ class _State:
         self.averaged.n_averaged.copy_(tensors["updates/count"])
         restore_optimiser(self.optimiser, grouped(tensors, "optimiser"))
         self.history, self.kept = facts["history"], facts["kept"]
-        self.best = _changing(self.averaged.module) if self._improved() else grouped(tensors, "best")
+        self.best = _copied(self.averaged.module) if self._improved() else grouped(tensors, "best")
         self.begun -= facts["seconds"]
 
 
@@ -221,7 +221,11 @@ def _require_number(value: float, what: str, plan: Plan, state: _State, checkpoi
         raise InputError(f"the {what} of epoch {last + 1} is {value}: {plan.mend}{stays}")
 
 
-def _changing(model: "torch.nn.Module") -> "dict[str, torch.Tensor]":
-    """A copy of all that training may change: trained parameters and buffers."""
+def _trained(model: "torch.nn.Module") -> "dict[str, torch.Tensor]":
+    """All that training may change: trained parameters and buffers."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    return {name: value.clone() for name, value in model.state_dict().items() if name not in frozen}
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
+
+
+def _copied(model: "torch.nn.Module") -> "dict[str, torch.Tensor]":
+    return {name: value.clone() for name, value in _trained(model).items()}
