@@ -55,6 +55,9 @@ def test_each_network_has_its_predictions_and_is_told_of(pipeline):
     assert (held.artifact.path / picture).stat().st_size < 70_000
     assert not list((pipeline.store.root / "checkpoints").glob("*"))
     assert run(pipeline)[2].reused
+    before = sorted((pipeline.store.root / "artifacts" / "scratch_network").iterdir())
+    alone = run(pipeline, scratch_baseline={**SMALL, "architectures": ["convnet"]})[2]  # trained already
+    assert not alone.reused and before == sorted((pipeline.store.root / "artifacts" / "scratch_network").iterdir())
 
 
 def test_killed_between_two_networks(pipeline, tmp_path, monkeypatch):
@@ -67,8 +70,7 @@ def test_killed_between_two_networks(pipeline, tmp_path, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(module, killed)
         run(pipeline)
-    (kept,) = (pipeline.store.root / "checkpoints").iterdir()
-    assert kept.stem.endswith("-convnet")
+    assert len(list((pipeline.store.root / "artifacts" / "scratch_network").iterdir())) == 1
     resumed = run(pipeline)[2].artifact.path
     other = Pipeline(
         type(pipeline.store)(tmp_path / "other"), pipeline.instance, Path(pipeline.settings["source"]["path"])

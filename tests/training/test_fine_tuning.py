@@ -37,6 +37,25 @@ def test_cached_and_recomputed_give_the_same_losses(pipeline):
     assert pipeline.held()["fine_tuned_model"].artifact.path == path  # where the frozen part runs is not what it is
 
 
+def test_a_frozen_part_that_ran_uncompiled_goes_on_so(pipeline, monkeypatch):
+    """Compiled, it would end with other last bits."""
+    recomputed = {**FP32, **tuning(), "compute": {"activation_cache_gb": 0}}
+    undisturbed = described(pipeline, **recomputed)["history"]
+    held = pipeline.held()["fine_tuned_model"].artifact
+    held.path.rename(held.path.with_name("moved"))
+
+    def no_power(state, *_):
+        if len(state.history) > 1:
+            raise RuntimeError("no power")
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="no power"):
+        patched.setattr("tl_dagster.training.loop._stale", no_power)
+        pipeline.run(upto="fine_tuned_model", **recomputed)
+    assert list((pipeline.store.root / "checkpoints").iterdir())
+    monkeypatch.setattr("tl_dagster.features.network.Network.consider_compiling", lambda *_: pytest.fail("asked again"))
+    assert described(pipeline, **recomputed)["history"] == undisturbed
+
+
 @pytest.mark.parametrize("depth", ["top", "last 2 stages", "all"])
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
 def test_starts_at_the_top_models_loss(pipeline, depth, kind):

@@ -14,7 +14,7 @@ from tl_dagster.libraries import import_timm, import_torchvision
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["check_torchvision", "create", "drop", "load", "pool", "tail", "tapped", "trace", "unfreeze_above"]
+__all__ = ["check_torchvision", "create", "drop", "load", "pool", "tail", "tapped", "trace", "trunk", "unfreeze_above"]
 
 
 def create(name: str, size: int) -> "torch.nn.Module":
@@ -188,7 +188,7 @@ def tapped(model: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -> "torch.
 
     modules = {path for path, _ in model.named_modules()}
     if not all(path in modules for path, _ in taps):
-        return _pooled(_traced(model, [path for path, _ in taps]), taps)
+        return trunk(model, taps)
 
     class Tapped(torch.nn.Module):
         def __init__(self) -> None:
@@ -209,6 +209,11 @@ def tapped(model: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -> "torch.
             return pooled
 
     return Tapped()
+
+
+def trunk(model: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -> "torch.nn.Module":
+    """The same of a network that can be traced, without what runs after the taps."""
+    return _pooled(_traced(model, [path for path, _ in taps]), taps)
 
 
 def tail(model: "torch.nn.Module", boundary: str | None, taps: Sequence[tuple[str, str]]) -> "torch.nn.Module | None":

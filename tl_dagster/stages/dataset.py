@@ -20,9 +20,10 @@ from tl_dagster.stages import checks
 from tl_dagster.stages.base import Stage, Verdict, Work
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
-__all__ = ["Dataset", "place_of", "read_manifest", "read_pairs"]
+__all__ = ["Dataset", "groups_of", "place_of", "read_manifest", "read_pairs"]
 
 MANIFEST, PAIRS = "images.parquet", "near_copies.parquet"
 SHEET = "Set aside"
@@ -197,6 +198,13 @@ def read_manifest(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
     return pd.read_parquet(path / MANIFEST)
+
+
+def groups_of(path: Path, ids: "pd.Series[str]") -> "np.ndarray":
+    """The group of each image, in the order of ``ids``: (n,) str; an image without one is its own."""
+    groups = usable(read_manifest(path)).set_index("id")["group"]
+    keys: np.ndarray = ids.map(groups).fillna(ids).to_numpy().astype(str)
+    return keys
 
 
 def read_pairs(path: Path) -> "pd.DataFrame":

@@ -13,8 +13,8 @@ from tl_dagster.reporting import evaluated
 from tl_dagster.spec import Declaration
 from tl_dagster.stages import checks
 from tl_dagster.stages.base import Stage, Verdict, Work, require_same
-from tl_dagster.stages.dataset import read_manifest
-from tl_dagster.stages.evidence import accuracy_by_images, groups_of, label_suspects
+from tl_dagster.stages.dataset import groups_of, read_manifest
+from tl_dagster.stages.evidence import accuracy_by_images, label_suspects
 from tl_dagster.stages.mistakes import mistakes_of
 from tl_dagster.stages.predictions import read_predictions
 from tl_dagster.stages.top_model import require_taps
@@ -141,7 +141,7 @@ class Evaluation(Stage):
             rows, truth, probabilities[name], classes = read_predictions(path, "test")
         if not len(rows):
             raise InputError("the test split has no image: declare a larger splits.test, or add images")
-        return Tested(rows, truth, probabilities, groups_of(work, rows["id"]), classes)
+        return Tested(rows, truth, probabilities, groups_of(work.inputs["dataset"].path, rows["id"]), classes)
 
     def _found(self, work: Work, tested: Tested, top: Mapping[str, Any]) -> dict[str, Any]:
         """What metrics.json holds."""

@@ -3,28 +3,20 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.data.manifest import usable
 from tl_dagster.data.splits import unit_hash
 from tl_dagster.stages.augmented_splits import read_views
 from tl_dagster.stages.base import Work
-from tl_dagster.stages.dataset import read_manifest
+from tl_dagster.stages.dataset import groups_of
 from tl_dagster.stages.predictions import numbers_of, targets_of
-from tl_dagster.stages.top_model import read_features
+from tl_dagster.stages.top_model import open_features, read_features
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["accuracy_by_images", "groups_of", "label_suspects"]
+__all__ = ["accuracy_by_images", "label_suspects"]
 
 PLAIN_L2 = 0.01  # where the top model has none of its own
-
-
-def groups_of(work: Work, ids: "pd.Series[str]") -> "np.ndarray":
-    """The group of each image, in the order of ``ids``: (n,) str; an image without one is its own."""
-    groups = usable(read_manifest(work.inputs["dataset"].path)).set_index("id")["group"]
-    keys: np.ndarray = ids.map(groups).fillna(ids).to_numpy().astype(str)
-    return keys
 
 
 def accuracy_by_images(work: Work, classes: list[str], top: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -40,19 +32,19 @@ def accuracy_by_images(work: Work, classes: list[str], top: Mapping[str, Any]) -
     """
     import numpy as np
 
-    from tl_dagster.training.learning_curve import MOST_IMAGES, learning_curve, most_images, sample
+    from tl_dagster.training.learning_curve import learning_curve, most_images, most_tested, sample
 
     features = work.inputs["bottleneck_features"]
     views = read_views(features.path)
     labels = numbers_of(views["label"], classes)
+    width = open_features(features, work.store, np.zeros(1, np.int64), top["taps"])[:].shape[1]
 
     def part(split: str, most: int) -> "tuple[np.ndarray, np.ndarray]":
         rows = np.flatnonzero((views["view"] == 0) & (views["split"] == split))
         rows = rows[sample(labels[rows], min(1, most / len(rows)), 0)]
         return read_features(features, work.store, rows, top["taps"]), labels[rows]
 
-    test = part("test", MOST_IMAGES)
-    train = part("train", most_images(test[0].shape[1], len(classes)))
+    train, test = part("train", most_images(width, len(classes))), part("test", most_tested(width))
     return learning_curve(train, test, len(classes), top.get("l2", PLAIN_L2))
 
 
@@ -84,10 +76,12 @@ def label_suspects(
     share = min(1, most_images(width, len(classes)) / len(plain))
     plain = plain[sample(numbers_of(views["label"], classes)[plain], share, 0)]
     table = views.iloc[plain].reset_index(drop=True)
-    folds = np.array([int(unit_hash("label suspects", key) * FOLDS) for key in groups_of(work, table["id"])])
+    folds = np.array(
+        [int(unit_hash("label suspects", key) * FOLDS) for key in groups_of(work.inputs["dataset"].path, table["id"])]
+    )
     values = read_features(features, work.store, plain, top["taps"])
     l2 = top.get("l2", PLAIN_L2)
-    probabilities = held_out_probabilities(values, targets_of(table, classes), folds, l2, iterations)
+    probabilities = held_out_probabilities(values, targets_of(table, classes)[:].numpy(), folds, l2, iterations)
     labels = numbers_of(table["label"], classes)
     found = contradicted(probabilities, labels)
     predicted = probabilities.argmax(1)[found]

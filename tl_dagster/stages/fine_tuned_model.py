@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tl_dagster.spec import FineTuning
+    from tl_dagster.training.checkpoints import Checkpoint
     from tl_dagster.training.fine_tuning import Data
     from tl_dagster.training.loop import Trained
 
@@ -63,7 +64,7 @@ class FineTunedModel(Stage):
 
         def write(folder: Path) -> Outcome:
             if settings.depth == "none":
-                return self._handed_on(work, folder, decision, note or "nothing is to be tuned")
+                return self._handed_on(work, folder, decision, note or self._untuned(decision))
             return self._tuned(work, folder, TunedPart(frozen, work, decision.taps, settings, boundary), fingerprint)
 
         held = self.find_or_build(work, fingerprint, write)
@@ -90,17 +91,9 @@ class FineTunedModel(Stage):
         head = read_head(work.inputs["top_model"].path)
         save_file({f"head.{name}": value for name, value in head.items()}, folder / WEIGHTS)
         classes: list[str] = json.loads((work.inputs["top_model"].path / MODEL).read_text())["classes"]
-        described = {
-            "backbone": self.declaration.backbone.model_dump(mode="json"),
-            "taps": decision.taps,
-            "depth": "none",
-            "frozen_through": None,
-            "activations": None,
-            "classes": classes,
-            "epoch": 0,
-            "history": [{"epoch": 0.0, **metrics}],
-        }
-        (folder / MODEL).write_text(json.dumps(described, indent=1))
+        self._describe(
+            folder, taps=decision.taps, depth="none", classes=classes, epoch=0, history=[{"epoch": 0.0, **metrics}]
+        )
         rows = work.inputs["top_model"].outcome.rows
         facts = {"depth": "none", "why": note}
         return Outcome(rows=rows, computed=0, metrics={**metrics, "epoch": 0, "training_seconds": 0.0}, facts=facts)
@@ -118,7 +111,7 @@ class FineTunedModel(Stage):
         with part:
             model = part.network(read_head(work.inputs["top_model"].path))
             model = model.to(device())
-            data = _data(part, table, classes, self.declaration.augmentation.views)
+            data = _data(part, table, classes, self.declaration.augmentation.views, checkpoint)
             levels = part.levels(model)
             result = fine_tune(model, data, part.settings, levels, part.frozen.precision, work.progress, checkpoint)
             if result.epoch == 0:  # the top model is handed on, and so are its predictions, to the last bit
@@ -129,19 +122,28 @@ class FineTunedModel(Stage):
                 metrics = write_predictions(folder, table.iloc[held_out], classes, logits)
         metrics["training_seconds"] = round(result.seconds, 3)
         save_file({name: value.cpu().contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
-        described = {
-            "backbone": self.declaration.backbone.model_dump(mode="json"),
-            "taps": part.taps,
-            "depth": part.settings.depth,
-            "frozen_through": part.boundary,
-            "frozen_sha256": frozen_digest(model),
-            "activations": part.column.name if part.column else None,
-            "classes": classes,
-            "epoch": result.epoch,
-            "history": result.history,
-        }
-        (folder / MODEL).write_text(json.dumps(described, indent=1))
+        self._describe(
+            folder,
+            taps=part.taps,
+            depth=part.settings.depth,
+            classes=classes,
+            epoch=result.epoch,
+            history=result.history,
+            frozen_through=part.boundary,
+            frozen_sha256=frozen_digest(model),
+            activations=part.column.name if part.column else None,
+        )
         return _outcome(part, data, result, metrics)
+
+    def _untuned(self, decision: Decision) -> str:
+        if self.declaration.fine_tuning.depth == "none":
+            return "fine_tuning.depth is none"
+        return f"the transfer strategy is {decision.cell}"
+
+    def _describe(self, folder: Path, **told: Any) -> None:
+        nothing = dict.fromkeys(("frozen_through", "frozen_sha256", "activations"))
+        described = {"backbone": self.declaration.backbone.model_dump(mode="json"), **nothing, **told}
+        (folder / MODEL).write_text(json.dumps(described, indent=1))
 
 
 def _settled(settings: "FineTuning", decision: Decision) -> "FineTuning":
@@ -163,7 +165,7 @@ def _boundary(frozen: Frozen, taps: list[str], depth: str) -> tuple[str | None, 
         return None, str(error)
 
 
-def _data(part: TunedPart, table: "pd.DataFrame", classes: list[str], views: int) -> "Data":
+def _data(part: TunedPart, table: "pd.DataFrame", classes: list[str], views: int, checkpoint: "Checkpoint") -> "Data":
     import numpy as np
 
     from tl_dagster.training.fine_tuning import Data
@@ -174,7 +176,7 @@ def _data(part: TunedPart, table: "pd.DataFrame", classes: list[str], views: int
     labels, train = numbers_of(table["label"], classes), np.flatnonzero(splits == "train")
     balanced = part.frozen.declaration.top_model.balanced
     return Data(
-        part.inputs(),
+        part.inputs(checkpoint),
         train.reshape(-1, views),
         held_out,
         np.unique(table["id"].to_numpy()[held_out], return_inverse=True)[1],

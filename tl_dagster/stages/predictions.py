@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from tl_dagster.training.standardised import Targets
+
 __all__ = [
     "classes_of",
     "confidence_of",
@@ -44,14 +46,14 @@ def confidence_of(table: "pd.DataFrame") -> "np.ndarray":
     return sure
 
 
-def targets_of(table: "pd.DataFrame", classes: list[str]) -> "np.ndarray":
-    """What each view is trained towards: float32 (views, classes).
+def targets_of(table: "pd.DataFrame", classes: list[str]) -> "Targets":
+    """What each view is trained towards: (views, classes), made when it is indexed.
 
     One-hot, or where the source says how sure a label is, that on the label and the rest spread over the others.
     """
-    from tl_dagster.training.standardised import one_hot
+    from tl_dagster.training.standardised import Targets
 
-    return one_hot(numbers_of(table["label"], classes), confidence_of(table), len(classes))
+    return Targets(numbers_of(table["label"], classes), confidence_of(table), len(classes))
 
 
 def write_predictions(

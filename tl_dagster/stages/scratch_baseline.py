@@ -1,12 +1,13 @@
 """The same work without transfer: networks with random weights, trained on the same splits, for the comparison."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.artifacts import Materialized, Outcome
+from tl_dagster.artifacts import Artifact, Materialized, Outcome
 from tl_dagster.data.augmentation import Views, transforms
 from tl_dagster.data.decoding import DECODE_RECIPE, Resize
 from tl_dagster.features.catalogue import BackboneInfo, look_up
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["ScratchBaseline"]
 
 SCRATCH, WEIGHTS = "scratch.json", "model.safetensors"
+NETWORK = "scratch_network"  # the artifacts of single networks, of which the asset's is put together
 CURVES = "Training from scratch"
 
 
@@ -114,18 +116,21 @@ class ScratchBaseline(Stage):
     def run(self, work: Work) -> Materialized:
         """Trained once for the same images, views and settings."""
         networks = self._networks()
+        addresses = {each.name: self._address(work, each) for each in networks}
+        fingerprint = self.fingerprint(work, {**self.settings(), "networks": addresses})
+        return self.find_or_build(work, fingerprint, lambda folder: self._gather(work, folder, networks, addresses))
+
+    def _address(self, work: Work, network: Network) -> str:
+        """The fingerprint of one network: another one that is declared beside it changes nothing."""
+        others = {"architectures", "image_size"} | ({"backbone"} - {network.name})
+        settings = {name: each for name, each in self.settings().items() if name not in others}
         resolved = {
             "decode": DECODE_RECIPE,
             "precision": resolve_precision(self.declaration.backbone.precision),
             "view": Views(self.declaration.augmentation).identity("", 1),  # transforms, seed and libraries
-            "inputs": {each.name: [asdict(each.resize), each.mean, each.std] for each in networks},
+            "input": [asdict(network.resize), network.mean, network.std],
         }
-        fingerprint = self.fingerprint(work, {**self.settings(), "resolved": resolved})
-        kept = {each.name: work.store.checkpoint(f"{fingerprint}-{each.name}") for each in networks}
-        held = self.find_or_build(work, fingerprint, lambda folder: self._train(work, folder, networks, kept))
-        for path in kept.values():
-            path.unlink(missing_ok=True)
-        return held
+        return self.fingerprint(work, {**settings, "network": network.name, "resolved": resolved})
 
     @property
     def _baseline(self) -> Settings:
@@ -141,46 +146,50 @@ class ScratchBaseline(Stage):
         }
         return [known[name] for name in dict.fromkeys(self._baseline.architectures)]
 
-    def _train(self, work: Work, folder: Path, networks: list[Network], kept: Mapping[str, Path]) -> Outcome:
-        table = read_views(work.inputs["augmented_splits"].path)
-        table = table[(table["split"] != "train") | (table["view"] == 0)].reset_index(drop=True)
-        views = views_to_draw(table, read_manifest(work.inputs["dataset"].path))
+    def _gather(self, work: Work, folder: Path, networks: list[Network], addresses: Mapping[str, str]) -> Outcome:
+        """Train what was not trained yet, each network to an artifact of its own, and copy all into this one."""
         told: dict[str, dict[str, Any]] = {}
         metrics: dict[str, float] = {}
         for network in networks:
-            into = folder / network.name
-            into.mkdir()
-            told[network.name], accuracy = self._trained(network, table, views, into, kept[network.name], work)
-            metrics |= {
-                f"{network.name}_validation_accuracy": accuracy,
-                f"{network.name}_seconds": round(told[network.name]["seconds"], 1),
-            }
+            address = addresses[network.name]
+            found = self._trained(work, network, address)
+            shutil.copytree(found.path, folder / network.name, ignore=shutil.ignore_patterns("artifact.json"))
+            told[network.name] = dict(found.outcome.facts)
+            metrics |= {f"{network.name}_{name}": value for name, value in found.outcome.metrics.items()}
         (folder / SCRATCH).write_text(json.dumps(told, indent=1))
         _curves(folder / "curves.png", told)
-        images = int((table["split"] == "train").sum())
+        images = int(work.inputs["augmented_splits"].outcome.metrics["train_images"])
         parameters = {name: each["parameters"] for name, each in told.items()}
         facts = {"parameters": parameters, "epoch": {name: each["epoch"] for name, each in told.items()}}
         return Outcome(rows=images, computed=images, metrics=metrics, facts=facts, pictures={CURVES: "curves.png"})
 
-    def _trained(
-        self, network: Network, table: "pd.DataFrame", views: list[View], folder: Path, kept: Path, work: Work
-    ) -> tuple[dict[str, Any], float]:
-        """Train one network and write its weights and predictions: what is told of it, and its validation accuracy."""
+    def _trained(self, work: Work, network: Network, address: str) -> Artifact:
+        found = work.store.find(NETWORK, address) or work.store.build(
+            NETWORK, address, lambda folder: self._train(work, folder, network, address)
+        )
+        work.store.checkpoint(address).unlink(missing_ok=True)
+        return found
+
+    def _train(self, work: Work, folder: Path, network: Network, address: str) -> Outcome:
+        """Train one network, and write its weights and predictions."""
         import torch
         from safetensors.torch import save_file
 
         from tl_dagster.features.network import device
         from tl_dagster.training.scratch import from_pixels, predict, train
 
+        table = read_views(work.inputs["augmented_splits"].path)
+        table = table[(table["split"] != "train") | (table["view"] == 0)].reset_index(drop=True)
+        views = views_to_draw(table, read_manifest(work.inputs["dataset"].path))
         settings, classes = self._baseline, classes_of(table)
-        precision = resolve_precision(self.declaration.backbone.precision)
+        precision, kept = resolve_precision(self.declaration.backbone.precision), work.store.checkpoint(address)
         torch.manual_seed(settings.seed)
         model = from_pixels(network.build(len(classes)), network.mean, network.std).to(device())
         parameters = sum(parameter.numel() for parameter in model.parameters())
         work.progress.say(f"{network.name}: {parameters:,} parameters, {network.resize.size} pixels, {precision}")
         with self._loader(network.resize, len(views) * settings.epochs) as loader:
-            images = Images(views, loader, self._distinct())
-            trained = train(model, images, _examples(table, classes), settings, precision, kept, work.progress)
+            images, examples = Images(views, loader, self._distinct()), _examples(table, classes)
+            trained = train(model, images, examples, settings, precision, kept, work.progress)
             rows = (table["split"] != "train").to_numpy().nonzero()[0]
             logits = predict(model, images, rows, precision).numpy()
         metrics = write_predictions(folder, table.iloc[rows], classes, logits)
@@ -191,7 +200,12 @@ class ScratchBaseline(Stage):
             "epoch": trained.epoch,
             "history": trained.history,
         }
-        return told, metrics["validation_accuracy"]
+        return Outcome(
+            rows=len(examples.train),
+            computed=len(examples.train),
+            metrics={"validation_accuracy": metrics["validation_accuracy"], "seconds": round(trained.seconds, 1)},
+            facts=told,
+        )
 
     def _loader(self, resize: Resize, work: int) -> Loader:
         compute, gpu = self.declaration.compute, has_gpu()

@@ -10,6 +10,7 @@ from tl_dagster.errors import InputError
 from tl_dagster.stages.augmented_splits import read_views
 from tl_dagster.stages.base import Stage, Work
 from tl_dagster.stages.bottleneck_features import open_columns
+from tl_dagster.stages.dataset import groups_of
 from tl_dagster.stages.frozen import Frozen
 from tl_dagster.stages.predictions import classes_of, numbers_of
 from tl_dagster.training.strategy import Decision, Size
@@ -28,13 +29,13 @@ class TransferStrategy(Stage):
     """Looks at plain training images only: neither validation nor test has a say."""
 
     name = "transfer_strategy"
-    recipe = 1
+    recipe = 2
     description = (
         "How large the set is and how similar to what the backbone was trained on, measured on cached features: which "
         "taps the top model reads, and how deep fine-tuning goes."
     )
     kinds = frozenset({"scikitlearn", "matplotlib"})
-    reads = ("bottleneck_features",)
+    reads = ("dataset", "bottleneck_features")
 
     def settings(self) -> dict[str, Any]:
         """The declared strategy; verifying it changes nothing here."""
@@ -64,7 +65,8 @@ class TransferStrategy(Stage):
         features = {tap: column[rows] for tap, column in columns.items()}
         size = Size(len(labels), len(np.unique(labels)), _tuned_parameters(frozen, highest))
         work.progress.say(f"probing {len(rows):,} training images at {', '.join(columns)}")
-        probes = probe(features, labels[rows], highest)
+        groups = groups_of(work.inputs["dataset"].path, table["id"].iloc[rows])
+        probes = probe(features, labels[rows], groups, highest)
         also = {"images_probed": len(rows), **_confidence(frozen, features), "note": _note(probes, len(columns))}
         strategy = self.declaration.transfer_strategy.strategy
         decision = decide(strategy, list(columns), highest, size, probes, also)
@@ -118,7 +120,10 @@ def _confidence(frozen: Frozen, features: "dict[str, np.ndarray]") -> dict[str, 
 
 def _note(probes: list[Any], taps: int) -> str:
     if not probes:
-        return "no class has two training images: nothing can be cross-validated, so the features of the highest tap"
+        return (
+            "no class has two training images of different groups: nothing can be cross-validated, so the features of "
+            "the highest tap"
+        )
     return "" if taps > 1 else "one tap: how similar the task is cannot be measured; add a lower tap to backbone.taps"
 
 

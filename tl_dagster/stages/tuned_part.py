@@ -1,6 +1,7 @@
 """The part of a backbone that fine-tuning trains, and what it reads: from the feature cache, or computed anew."""
 
 import contextlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,9 +18,12 @@ from tl_dagster.stages.tuning_inputs import Activations, Images, Recomputed, dra
 if TYPE_CHECKING:
     import torch
 
+    from tl_dagster.training.checkpoints import Checkpoint
     from tl_dagster.training.fine_tuning import Inputs
 
 __all__ = ["Cut", "TunedPart", "below_of", "cut_of"]
+
+COMPILED = "frozen_part_compiled"
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,12 @@ class TunedPart:
         numbers = [self.frozen.info.stage_number(name.partition(".")[2].rpartition(".")[0]) for name in named]
         return {name: max(numbers) - number for name, number in zip(named, numbers, strict=True)}
 
-    def inputs(self) -> "Inputs":
-        """What the network reads, by row of the table of views."""
+    def inputs(self, checkpoint: "Checkpoint") -> "Inputs":
+        """What the network reads, by row of the table of views.
+
+        Args:
+            checkpoint: what training goes on from; it remembers whether the frozen part ran compiled.
+        """
         cut, fresh = self._cut, self.settings.fresh_augmentation
         if cut.reads_images:
             if cut.boundary is not None:
@@ -144,14 +152,14 @@ class TunedPart:
                 else "its activations do not fit compute.activation_cache_gb, compute.feature_cache_gb or the disk"
             )
             self._work.progress.say(f"the frozen part is {self.said}")
-            return self._recomputed()
+            return self._recomputed(checkpoint)
         self.said = "from the feature cache"
         self.frozen.fill(self._table, [self.column], self._work)
         maps = self.column.read(self._table["key"].tolist())
         return Activations(maps, self._shape(maps.width), self._below())
 
-    def _recomputed(self) -> Recomputed:
-        from tl_dagster.features.backbones import tapped
+    def _recomputed(self, checkpoint: "Checkpoint") -> Recomputed:
+        from tl_dagster.features.backbones import trunk
         from tl_dagster.features.network import Network
 
         assert self._cut.boundary is not None  # noqa: S101  (for the type checker)
@@ -160,16 +168,18 @@ class TunedPart:
         views, fresh, loader = self._drawing()
         preprocess = self.frozen.info.preprocess
         network = Network(
-            lambda: tapped(self.frozen.load(), lower),
+            lambda: trunk(self.frozen.load(), lower),
             [column.recipe for column in columns],
             self.frozen.precision,
             preprocess["mean"],
             preprocess["std"],
             loader.batch_size,
         )
-        if self.frozen.declaration.compute.compile == "auto":
+        before = checkpoint.facts().get(COMPILED)
+        if self.frozen.declaration.compute.compile == "auto" and before is not False:
             first = next(drawn(loader, views, range(min(loader.batch_size, len(views))), None, 0))
-            network.consider_compiling(first, self._views_drawn(), self._work.progress.say)
+            network.consider_compiling(first, sys.maxsize if before else self._views_drawn(), self._work.progress.say)
+        checkpoint.circumstances[COMPILED] = network.compiled
         width = self.frozen.info.width(*lower[-1], self.frozen.resize.size)
         return Recomputed(views, fresh, loader, network, columns[0].dtype, self._shape(width))
 

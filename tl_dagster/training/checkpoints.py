@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tl_dagster.disk import replacing
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "grouped", "optimiser_tensors", "restore_optimiser"]
 
 FACTS = "facts"
+Found = TypeVar("Found")
 
 
 class Checkpoint:
@@ -21,22 +22,33 @@ class Checkpoint:
     Args:
         path: the file.
         say: told what was found, and when a checkpoint could not be written.
+
+    Attributes:
+        circumstances: facts (JSON-serialisable) to be kept with every state: what a training that goes on has to find
+            as it was, to end with the same bits.
     """
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
         self.path = path
+        self.circumstances: dict[str, Any] = {}
         self._say = say
+
+    def facts(self) -> dict[str, Any]:
+        """The facts of the last state; none when there is nothing to go on from."""
+        return self._read(_facts) or {}
 
     def load(self) -> "tuple[dict[str, torch.Tensor], dict[str, Any]] | None":
         """Tensors on the CPU by name, and the facts saved with them; None when there is nothing to go on from."""
+        return self._read(lambda file: ({name: file.get_tensor(name) for name in file.keys()}, _facts(file)))  # noqa: SIM118  (no mapping)
+
+    def _read(self, found: Callable[[Any], Found]) -> Found | None:
         from safetensors import SafetensorError, safe_open
 
         if not self.path.exists():
             return None
         try:
             with safe_open(self.path, "pt") as file:
-                facts = json.loads(file.metadata()[FACTS])
-                return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118  (no mapping)
+                return found(file)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             self._say(f"the checkpoint {self.path} cannot be read ({error}); training starts from the beginning")
             return None
@@ -54,9 +66,14 @@ class Checkpoint:
         held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         try:
             with replacing(self.path) as temporary:
-                save_file(held, temporary, metadata={FACTS: json.dumps(dict(facts))})
+                save_file(held, temporary, metadata={FACTS: json.dumps({**self.circumstances, **facts})})
         except (OSError, SafetensorError) as error:
             self._say(f"no checkpoint of this epoch, the one before stays: cannot write {self.path}: {error}")
+
+
+def _facts(file: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(file.metadata()[FACTS])
+    return found
 
 
 def grouped(tensors: "Mapping[str, torch.Tensor]", group: str, separator: str = "/") -> "dict[str, torch.Tensor]":

@@ -17,6 +17,7 @@ from tl_dagster.training.checkpoints import Checkpoint
 from tl_dagster.training.head import classifier
 from tl_dagster.training.loop import Plan, Trained, train
 from tl_dagster.training.optimisation import Group, optimiser_of
+from tl_dagster.training.standardised import Targets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +55,7 @@ class Data:
         validation: (M,) int64: table rows of the validation views.
         images: (M,) image number of each validation view, 0 … n-1; an image's views are averaged.
         labels: (rows,) class number of each table row, for validation.
-        targets: (rows, classes) float32 that training views are trained towards.
+        targets: (rows, classes) that training views are trained towards.
         emphasis: (classes,) float32 weight of each class in training, or None.
     """
 
@@ -63,7 +64,7 @@ class Data:
     validation: "np.ndarray"
     images: "np.ndarray"
     labels: "np.ndarray"
-    targets: "np.ndarray"
+    targets: Targets
     emphasis: "torch.Tensor | None" = None
 
 
@@ -204,7 +205,7 @@ def _losses(
     for start, (values, below) in zip(
         range(0, len(rows), settings.batch_size), data.inputs(rows, settings.batch_size, epoch), strict=True
     ):
-        batch = (values, below, torch.from_numpy(data.targets[rows[start : start + settings.batch_size]]))
+        batch = (values, below, data.targets[rows[start : start + settings.batch_size]])
         values, below, truth = (each.to(device) for each in _mixed(batch, settings.mixup, random))
         with _autocast(device, precision):
             logits = model(values, below)

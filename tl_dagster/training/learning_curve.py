@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["FRACTIONS", "MOST_IMAGES", "learning_curve", "most_images", "sample"]
+__all__ = ["FRACTIONS", "learning_curve", "most_images", "most_tested", "sample"]
 
 FRACTIONS = {0.05: 5, 0.1: 5, 0.2: 3, 0.5: 3, 1.0: 1}  # of the training images, and how often each is drawn
 MOST_PRODUCTS = 1_000_000_000  # images × features × classes in one pass: what a fit's time goes with
 MOST_IMAGES = 20_000
+MOST_VALUES = 250_000_000  # of test images: what memory goes with
 ITERATIONS = 50
 
 
@@ -59,6 +60,15 @@ def most_images(width: int, classes: int) -> int:
         classes: how many there are; of each, one image is taken in any case.
     """
     return min(MOST_IMAGES, max(classes, MOST_PRODUCTS // (width * classes)))
+
+
+def most_tested(width: int) -> int:
+    """How many test images are predicted, so that wide features fit the memory.
+
+    Args:
+        width: features of an image (D).
+    """
+    return min(MOST_IMAGES, MOST_VALUES // width)
 
 
 def _draws(labels: "np.ndarray", fraction: float) -> "list[np.ndarray]":

@@ -17,6 +17,7 @@ from tl_dagster.training.calibration import validate
 from tl_dagster.training.checkpoints import Checkpoint
 from tl_dagster.training.loop import Plan, Trained
 from tl_dagster.training.optimisation import Group, optimiser_of
+from tl_dagster.training.standardised import Targets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,14 +47,14 @@ class Examples:
 
     Attributes:
         train: (images,) int64: a table row of each training image.
-        targets: (images, classes) float32 that they are trained towards.
+        targets: (images, classes) that they are trained towards.
         validation: (M,) int64: table rows of the validation views.
         labels: (M,) int64 class numbers of them.
         images: (M,) int64 image numbers of them, 0 … n-1.
     """
 
     train: "np.ndarray"
-    targets: "np.ndarray"
+    targets: Targets
     validation: "np.ndarray"
     labels: "np.ndarray"
     images: "np.ndarray"
@@ -186,7 +187,7 @@ def _losses(
     model.train()
     seen = 0
     for pixels in draw(examples.train[order], epoch):
-        targets = torch.from_numpy(examples.targets[order[seen : seen + len(pixels)]]).to(device)
+        targets = examples.targets[order[seen : seen + len(pixels)]].to(device)
         seen += len(pixels)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits = model(torch.from_numpy(pixels).to(device))

@@ -77,21 +77,24 @@ def stratified(labels: "np.ndarray", width: int) -> "np.ndarray":
     return chosen
 
 
-def probe(features: "Mapping[str, np.ndarray]", labels: "np.ndarray", highest: str) -> list[Probe]:
+def probe(
+    features: "Mapping[str, np.ndarray]", labels: "np.ndarray", groups: "np.ndarray", highest: str
+) -> list[Probe]:
     """Probe each candidate.
 
     Args:
         features: declared tap → (n, D), in declared order.
         labels: (n,) class numbers.
+        groups: (n,) group of each image, of any type: near copies of an image must not help to predict it.
         highest: the tap that the others are compared with.
 
     Returns:
-        One for each of :func:`candidates`, in their order; none where no class has two images.
+        One for each of :func:`candidates`, in their order; none where no class has two groups.
     """
     import numpy as np
 
     numbers = np.unique(labels, return_inverse=True)[1]
-    folds = _folds(numbers)
+    folds = _folds(numbers, groups)
     found: list[Probe] = []
     losses: np.ndarray | None = None
     for taps in candidates(list(features), highest):
@@ -108,16 +111,18 @@ def probe(features: "Mapping[str, np.ndarray]", labels: "np.ndarray", highest: s
     return found
 
 
-def _folds(numbers: "np.ndarray") -> "np.ndarray":
-    """A fold for each image, each class spread evenly over them; small classes begin at different ones."""
+def _folds(numbers: "np.ndarray", groups: "np.ndarray") -> "np.ndarray":
+    """A fold for each image: its group's; each class is spread evenly, and small ones begin at different folds."""
     import numpy as np
 
+    first, own = np.unique(groups, return_index=True, return_inverse=True)[1:]
+    numbers = numbers[first]
     shuffled = np.random.default_rng(0).permutation(len(numbers))
     order = shuffled[np.argsort(numbers[shuffled], kind="stable")]
     sizes = np.bincount(numbers)
     folds = np.empty(len(numbers), np.int64)
     folds[order] = (np.arange(len(numbers)) - np.repeat(sizes.cumsum() - sizes, sizes) + numbers[order]) % FOLDS
-    return folds
+    return folds[own]
 
 
 def _cross_validated(
