@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_dagster.errors import InputError, nearest
 from tl_dagster.features.catalogue import BackboneInfo
+from tl_dagster.features.convolutions import quicken
 from tl_dagster.features.weights import Weights, fill
 from tl_dagster.libraries import import_timm, import_torchvision
 
@@ -240,6 +241,7 @@ def tail(model: "torch.nn.Module", boundary: str | None, taps: Sequence[tuple[st
         return None
     upper = torch.fx.GraphModule(traced, graph)
     _fold_batch_norm(upper)
+    quicken(upper)
     return _pooled(upper, taps)
 
 

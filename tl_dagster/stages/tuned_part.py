@@ -59,7 +59,7 @@ def cut_of(frozen: Frozen, taps: Sequence[str], boundary: str | None) -> Cut:
         boundary: the tap up to which it is frozen; None: nothing is.
     """
     from tl_dagster.features.backbones import tail, tapped, unfreeze_above
-    from tl_dagster.features.depthwise import freeze_depthwise
+    from tl_dagster.features.convolutions import freeze_depthwise
 
     info, model = frozen.info, frozen.load()
     all_taps: list[tuple[str, str]] = [(info.module(tap), frozen.backbone.pooling) for tap in taps]
