@@ -205,11 +205,23 @@ def _cpuinfo() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def finish(name: str, figures: dict[str, float | None], targets: dict[str, dict[str, float]]) -> None:
-    """Print the table, write ``results/<name>.json``, and exit with 1 when a target is missed."""
+def finish(
+    name: str, figures: dict[str, float | None], targets: dict[str, dict[str, float]], *, part: bool = False
+) -> None:
+    """Print the table, write ``results/<name>.json``, and exit with 1 when a target is missed.
+
+    Args:
+        name: of the benchmark.
+        figures: None for what could not be measured.
+        targets: of some figures.
+        part: only a part of the benchmark ran: the other figures of this machine stay in the file.
+    """
+    path, here = RESULTS / f"{name}.json", machine()
     RESULTS.mkdir(exist_ok=True)
-    result = {"name": name, "machine": machine(), "figures": figures, "targets": targets}
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    if part and path.exists() and (earlier := json.loads(path.read_text()))["machine"] == here:
+        figures = earlier["figures"] | {key: value for key, value in figures.items() if value is not None}
+    result = {"name": name, "machine": here, "figures": figures, "targets": targets}
+    path.write_text(json.dumps(result, indent=1) + "\n")
     missed = []
     for key, value in figures.items():
         target = targets.get(key, {})

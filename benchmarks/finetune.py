@@ -97,7 +97,8 @@ def main() -> None:
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
     figures: dict[str, float | None] = dict.fromkeys(TARGETS)
     source = photos()
-    for name in parser.parse_args().networks:
+    networks = parser.parse_args().networks
+    for name in networks:
         backbone = dict(NETWORKS[name]["backbone"])
         if file := backbone.get("weights"):
             backbone["weights"] = str(Path(os.environ.get("TL_BENCH_WEIGHTS", ""), file))
@@ -113,7 +114,7 @@ def main() -> None:
             }
             with tempfile.TemporaryDirectory() as temporary:
                 figures |= measure(name, settings, Path(temporary))
-    finish("finetune", figures, TARGETS)
+    finish("finetune", figures, TARGETS, part=networks != list(NETWORKS))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Convolutions as fine-tuning runs them on a CPU in bfloat16: quickly, and with the same bits as torch's own."""
+"""Convolutions as fine-tuning runs them on a CPU in bfloat16: with torch's outputs, and gradients up to rounding."""
 
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ def quicken(graph: Any) -> None:
     """Replace convolutions by ones that do the activation after them too, in place; parameters keep their names.
 
     What a layer writes is read from memory again by an activation, which takes longer than many a convolution. oneDNN
-    can do both at once, and bounds what it has not yet rounded: with the same result.
+    can do both at once, and bounds what it has not yet rounded: with the same result to the last bit.
 
     Args:
         graph: a traced network (:class:`torch.fx.GraphModule`) without hooks.

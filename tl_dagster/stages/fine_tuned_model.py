@@ -32,7 +32,7 @@ class FineTunedModel(Stage):
     """Upper blocks unfrozen, a very small learning rate, batch-norm statistics frozen."""
 
     name = "fine_tuned_model"
-    recipe = 2
+    recipe = 3
     description = (
         "The backbone's upper blocks and the classifier, trained on from the top model with a very small learning "
         "rate; the epoch with the lowest validation log-loss, never worse there than the top model."
