@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tl_dagster import InputError
-from tl_dagster.features.backbones import create, load, pool, tail, tapped
+from tl_dagster.features.backbones import create, load, pool, tail, tapped, trunk
 from tl_dagster.features.catalogue import look_up
 from tl_dagster.features.weights import locate
 from tl_dagster.spec import Backbone
@@ -134,6 +134,15 @@ def test_modules_and_nodes_can_be_tapped_and_exported(taps, store):
     if "layer4" in taps:
         assert torch.equal(outputs["layer4.1.add"].relu(), outputs["layer4"])
         assert info.is_below("layer3.1.relu", "layer4.1.add") and not info.is_below("layer4", "layer4.1.add")
+
+
+def test_a_trunk_gives_what_hooks_give_where_the_next_layer_works_in_place(store):
+    backbone = Backbone(name="torchvision/squeezenet1_1", weights="random:0", image_size=64)
+    model, images = load(info := look_up(backbone), locate(backbone, info)), torch.rand(2, 3, 64, 64)
+    taps = [("features.0", "none"), ("features.3.squeeze", "avg")]  # each before a ReLU in place
+    with torch.no_grad():
+        ends, hooked = trunk(model, taps)(images), tapped(model, taps)(images)
+    assert hooked[0].min() == 0 and all(torch.equal(*pair) for pair in zip(ends, hooked, strict=True))
 
 
 def test_lower_and_higher_name_places_in_any_network(store):

@@ -54,7 +54,9 @@ def test_outputs_and_gradients_are_torchs(kind, activation, frozen, precision):
     if frozen:
         freeze_depthwise(ours)
         freeze_depthwise(theirs)
-    for found, expected in zip(_trained(copy.deepcopy(ours), precision), _trained(theirs, precision), strict=True):
+    (output, *gradients), (wanted, *torchs) = _trained(copy.deepcopy(ours), precision), _trained(theirs, precision)
+    assert torch.equal(output, wanted)
+    for found, expected in zip(gradients, torchs, strict=True):
         torch.testing.assert_close(found, expected)
 
 

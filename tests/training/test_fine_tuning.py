@@ -26,12 +26,12 @@ def tuning(**changes) -> dict:
 
 
 def test_cached_and_recomputed_give_the_same_losses(pipeline):
-    cached = described(pipeline, **FP32, **tuning())
+    changes = {**FP32, **tuning()}
+    cached = described(pipeline, **changes)
     assert cached["activations"]
-    pipeline.store.find("fine_tuned_model", pipeline.held()["fine_tuned_model"].artifact.fingerprint)
     path = pipeline.held()["fine_tuned_model"].artifact.path
     path.rename(path.with_name("moved"))
-    recomputed = described(pipeline, **FP32, **tuning(), compute={"activation_cache_gb": 0})
+    recomputed = described(pipeline, **changes, compute={"activation_cache_gb": 0})
     assert recomputed["activations"] is None
     assert recomputed["history"] == cached["history"]
     assert pipeline.held()["fine_tuned_model"].artifact.path == path  # where the frozen part runs is not what it is

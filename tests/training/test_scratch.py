@@ -11,6 +11,7 @@ from tl_dagster.progress import Progress
 from tl_dagster.spec import ScratchBaseline
 from tl_dagster.training.calibration import validate
 from tl_dagster.training.scratch import Examples, convnet, from_pixels, predict, train
+from tl_dagster.training.standardised import Targets
 
 SIZE, BATCH = 48, 8
 SETTINGS = ScratchBaseline(epochs=4, batch_size=BATCH, learning_rate=3e-3)
@@ -34,8 +35,9 @@ class Cells:
     def examples(self, train: int) -> Examples:
         order = np.random.default_rng(0).permutation(len(self.truth))
         rows, held_out = order[:train], order[train:]
-        targets = np.eye(2, dtype=np.float32)[self.truth[rows]]
-        return Examples(rows, targets, held_out, self.truth[held_out], np.arange(len(held_out)))
+        return Examples(
+            rows, Targets(self.truth[rows], None, 2), held_out, self.truth[held_out], np.arange(len(held_out))
+        )
 
 
 @pytest.fixture

@@ -22,8 +22,12 @@ def features(apart_at: str, count: int = 200, classes: int = 2):
     return made, labels
 
 
+def probed(made, labels) -> list[Probe]:
+    return probe(made, labels, np.arange(len(labels)), "high")
+
+
 def decided(made, labels, size: Size = SMALL, strategy: str = "auto") -> Decision:
-    return decide(strategy, list(made), "high", size, probe(made, labels, "high"), {})
+    return decide(strategy, list(made), "high", size, probed(made, labels), {})
 
 
 @pytest.mark.parametrize(
@@ -65,7 +69,7 @@ def test_one_tap():
 
 def test_one_image_per_class():
     made, labels = features("low", count=12, classes=12)
-    assert probe(made, labels, "high") == []
+    assert probed(made, labels) == []
     assert decided(made, labels, LARGE).cell == "features-high"
 
 

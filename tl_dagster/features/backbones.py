@@ -1,6 +1,7 @@
 """Backbones in torch: made, loaded and frozen, the last fully connected layer dropped, and taps attached."""
 
 import math
+import operator
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -251,11 +252,30 @@ def _traced(model: "torch.nn.Module", paths: Sequence[str]) -> "torch.fx.GraphMo
 
     graph, named = trace(model)
     (output,) = (node for node in graph.nodes if node.op == "output")
-    output.args = ({path: named[path] if path else output.args[0] for path in paths},)
+    modules = {path for path, _ in model.named_modules()}
+    seen = {path: _overwritten(model, named[path]) if path in modules else named[path] for path in paths if path}
+    output.args = ({path: seen[path] if path else output.args[0] for path in paths},)
     traced = torch.fx.GraphModule(model, graph)
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced
+
+
+def _overwritten(model: "torch.nn.Module", node: Any) -> Any:
+    """What a module's output becomes, where the next operation works in place: a hook's tensor is that in the end."""
+
+    def overwrites(user: Any) -> bool:
+        if node not in user.args[:1]:
+            return False
+        if user.op == "call_module":
+            return bool(getattr(model.get_submodule(user.target), "inplace", False))
+        if user.op == "call_method":
+            return str(user.target).endswith("_")
+        return bool(user.kwargs.get("inplace")) or user.target in (operator.iadd, operator.isub, operator.imul)
+
+    while found := [user for user in node.users if user.op != "output" and overwrites(user)]:
+        node = found[-1]
+    return node
 
 
 def _pooled(graph: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -> "torch.nn.Module":

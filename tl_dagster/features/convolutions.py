@@ -27,11 +27,12 @@ def quicken(graph: Any) -> None:
     can do both at once, and bounds what it has not yet rounded: with the same result to the last bit.
 
     Args:
-        graph: a traced network (:class:`torch.fx.GraphModule`) without hooks.
+        graph: a traced network (:class:`torch.fx.GraphModule`) without hooks. Where the processor has no bfloat16, it
+            is let be.
     """
     import torch
 
-    if not hasattr(torch.ops.mkldnn, "_convolution_pointwise") or not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return
     calls = [node.target for node in graph.graph.nodes if node.op == "call_module"]
     for node in list(graph.graph.nodes):
@@ -72,8 +73,8 @@ def _activation(graph: Any, node: Any) -> "tuple[list[Any], tuple[float, float] 
         followers.append(node)
         if isinstance(layer, torch.nn.ReLU):
             return followers, (0.0, float("inf"))
-        if isinstance(layer, torch.nn.Hardtanh):  # ReLU6 is one
-            return followers, (float(layer.min_val), float(layer.max_val))
+        if isinstance(layer, torch.nn.ReLU6):
+            return followers, (0.0, 6.0)
         if not isinstance(layer, torch.nn.Identity):
             break
     return [], None

@@ -37,7 +37,7 @@ COMPILE_SECONDS, GAIN = 20.0, 1.25
 CPU_BATCH, GPU_BATCH = 32, 256
 FEWEST_BATCHES = 8  # less work is not worth the time that an estimate takes
 SPARE = 64  # bytes
-NETWORK_RECIPE = 1  # another number when the network is put together otherwise
+NETWORK_RECIPE = 2  # another number when the network is put together otherwise
 COMPARED = 16  # images whose features are computed in fp32 too, to tell the difference
 
 
@@ -125,22 +125,28 @@ class Network:
                 found.append({"median": float(relative.median()), "largest": float(relative.max())})
         return found
 
-    def consider_compiling(self, pixels: "np.ndarray", work: int, say: Callable[[str], None]) -> None:
+    def consider_compiling(
+        self, pixels: "np.ndarray", work: int, say: Callable[[str], None], *, always: bool = False
+    ) -> None:
         """Load the compiled library if there is one; else make it if that is likely to save time.
 
         Args:
             pixels: a batch to try, uint8 (n, size, size, 3).
             work: views to forward.
             say: told what was decided, and why.
+            always: make it also where that is not likely to save time.
         """
         path = self._path()
         if path.exists():
             self._open(path, say)
             return
-        if work < FEWEST_BATCHES * self.batch_size:
+        if work < FEWEST_BATCHES * self.batch_size and not always:
             return
         if not _can_compile(self.device.type):
             say("no C++ compiler (g++): the network runs uncompiled, which takes about 1.25 times as long")
+            return
+        if always:
+            self._compile(path, pixels.shape[1], say)
             return
         self(pixels)()  # the first pass allocates
         begun = time.monotonic()

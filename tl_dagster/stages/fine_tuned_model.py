@@ -64,7 +64,8 @@ class FineTunedModel(Stage):
 
         def write(folder: Path) -> Outcome:
             if settings.depth == "none":
-                return self._handed_on(work, folder, decision, note or self._untuned(decision))
+                work.progress.say(f"{note or self._untuned(decision)}: the top model is handed on")
+                return self._handed_on(work, folder, decision)
             return self._tuned(work, folder, TunedPart(frozen, work, decision.taps, settings, boundary), fingerprint)
 
         held = self.find_or_build(work, fingerprint, write)
@@ -82,11 +83,10 @@ class FineTunedModel(Stage):
             used["fresh"] = [Views(augmentation).identity("", 1), augmentation.views]
         return used
 
-    def _handed_on(self, work: Work, folder: Path, decision: Decision, note: str) -> Outcome:
+    def _handed_on(self, work: Work, folder: Path, decision: Decision) -> Outcome:
         """The top model itself: nothing is trained."""
         from safetensors.torch import save_file
 
-        work.progress.say(f"{note}: the top model is handed on")
         metrics = copy_predictions(work.inputs["top_model"].path, folder)
         head = read_head(work.inputs["top_model"].path)
         save_file({f"head.{name}": value for name, value in head.items()}, folder / WEIGHTS)
@@ -95,8 +95,8 @@ class FineTunedModel(Stage):
             folder, taps=decision.taps, depth="none", classes=classes, epoch=0, history=[{"epoch": 0.0, **metrics}]
         )
         rows = work.inputs["top_model"].outcome.rows
-        facts = {"depth": "none", "why": note}
-        return Outcome(rows=rows, computed=0, metrics={**metrics, "epoch": 0, "training_seconds": 0.0}, facts=facts)
+        told = {**metrics, "epoch": 0, "training_seconds": 0.0}
+        return Outcome(rows=rows, computed=0, metrics=told, facts={"depth": "none"})
 
     def _tuned(self, work: Work, folder: Path, part: TunedPart, fingerprint: str) -> Outcome:
         from safetensors.torch import save_file

@@ -150,9 +150,9 @@ class ScratchBaseline(Stage):
         """Train what was not trained yet, each network to an artifact of its own, and copy all into this one."""
         told: dict[str, dict[str, Any]] = {}
         metrics: dict[str, float] = {}
+        reused = all(work.store.find(NETWORK, address) for address in addresses.values())
         for network in networks:
-            address = addresses[network.name]
-            found = self._trained(work, network, address)
+            found = self._trained(work, network, addresses[network.name])
             shutil.copytree(found.path, folder / network.name, ignore=shutil.ignore_patterns("artifact.json"))
             told[network.name] = dict(found.outcome.facts)
             metrics |= {f"{network.name}_{name}": value for name, value in found.outcome.metrics.items()}
@@ -161,11 +161,16 @@ class ScratchBaseline(Stage):
         images = int(work.inputs["augmented_splits"].outcome.metrics["train_images"])
         parameters = {name: each["parameters"] for name, each in told.items()}
         facts = {"parameters": parameters, "epoch": {name: each["epoch"] for name, each in told.items()}}
-        return Outcome(rows=images, computed=images, metrics=metrics, facts=facts, pictures={CURVES: "curves.png"})
+        computed = 0 if reused else images
+        return Outcome(rows=images, computed=computed, metrics=metrics, facts=facts, pictures={CURVES: "curves.png"})
 
     def _trained(self, work: Work, network: Network, address: str) -> Artifact:
         found = work.store.find(NETWORK, address) or work.store.build(
-            NETWORK, address, lambda folder: self._train(work, folder, network, address)
+            NETWORK,
+            address,
+            lambda folder: self._train(work, folder, network, address),
+            inputs=self.versions(work),
+            settings=self.settings(),
         )
         work.store.checkpoint(address).unlink(missing_ok=True)
         return found

@@ -1,7 +1,6 @@
 """The part of a backbone that fine-tuning trains, and what it reads: from the feature cache, or computed anew."""
 
 import contextlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -175,11 +174,13 @@ class TunedPart:
             preprocess["std"],
             loader.batch_size,
         )
-        before = checkpoint.facts().get(COMPILED)
-        if self.frozen.declaration.compute.compile == "auto" and before is not False:
+        before, say = checkpoint.facts().get(COMPILED), self._work.progress.say
+        if before if before is not None else self.frozen.declaration.compute.compile == "auto":
             first = next(drawn(loader, views, range(min(loader.batch_size, len(views))), None, 0))
-            network.consider_compiling(first, sys.maxsize if before else self._views_drawn(), self._work.progress.say)
-        checkpoint.circumstances[COMPILED] = network.compiled
+            network.consider_compiling(first, self._views_drawn(), say, always=bool(before))
+        if before and not network.compiled:
+            say("the frozen part ran compiled before, and does not now: the model may differ in its last bits")
+        checkpoint.circumstances = lambda: {COMPILED: network.compiled}
         width = self.frozen.info.width(*lower[-1], self.frozen.resize.size)
         return Recomputed(views, fresh, loader, network, columns[0].dtype, self._shape(width))
 

@@ -24,13 +24,13 @@ class Checkpoint:
         say: told what was found, and when a checkpoint could not be written.
 
     Attributes:
-        circumstances: facts (JSON-serialisable) to be kept with every state: what a training that goes on has to find
-            as it was, to end with the same bits.
+        circumstances: gives facts (JSON-serialisable) to be kept with a state: what a training that goes on has to
+            find as it was, to end with the same bits.
     """
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
         self.path = path
-        self.circumstances: dict[str, Any] = {}
+        self.circumstances: Callable[[], dict[str, Any]] = dict
         self._say = say
 
     def facts(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Checkpoint:
         held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         try:
             with replacing(self.path) as temporary:
-                save_file(held, temporary, metadata={FACTS: json.dumps({**self.circumstances, **facts})})
+                save_file(held, temporary, metadata={FACTS: json.dumps({**self.circumstances(), **facts})})
         except (OSError, SafetensorError) as error:
             self._say(f"no checkpoint of this epoch, the one before stays: cannot write {self.path}: {error}")
 

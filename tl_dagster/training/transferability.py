@@ -89,7 +89,7 @@ def probe(
         highest: the tap that the others are compared with.
 
     Returns:
-        One for each of :func:`candidates`, in their order; none where no class has two groups.
+        One for each of :func:`candidates`, in their order; none where no image can be predicted from other folds.
     """
     import numpy as np
 
