@@ -1,6 +1,7 @@
 """Shared parts of the tests: real solar-cell photographs, a store, and a real Dagster instance to run pipelines on."""
 
 import importlib.util
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 from tl_dagster import ArtifactIOManager, ArtifactStore, Declaration, definitions_of
 from tl_dagster.artifacts import Materialized
 from tl_dagster.stages import STAGES
+
+# Tests run on all processors side by side; threads beside that would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def elpv() -> Path:

@@ -42,7 +42,7 @@ def sweep(
         train: (N, D).
         targets: (N, classes).
         emphasis: (classes,) weight of each class, or None.
-        score: a network on standardised features → log-loss and accuracy on validation.
+        score: a network on standardised features → log-loss, calibrated, and accuracy on validation.
         settings: strengths and iterations.
         progress: told of each strength.
 

@@ -37,7 +37,7 @@ class LinearTopModel(_TopModel):
 
     kind: Literal["linear"] = "linear"
     l2: list[Annotated[float, Field(gt=0)]] = Field(
-        [0.3, 0.1, 0.03, 0.01, 0.003, 0.001],
+        [1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001],
         min_length=1,
         description="Strengths of L2 tried; validation chooses.",
     )

@@ -58,7 +58,7 @@ def fit(
     progress: Progress,
     memory: int = MEMORY_BYTES,
 ) -> Fit:
-    """Standardise, fit, choose by validation, and calibrate there.
+    """Standardise, fit, calibrate on validation, and choose there by the log-loss.
 
     Args:
         train: all training views; their images are not used.
@@ -85,7 +85,9 @@ def fit(
         return found
 
     def score(network: "torch.nn.Module") -> tuple[float, float]:
+        # As it would be handed on, calibrated: else the one that happens to be as sure as it is right would be chosen.
         logits = logits_of(network.eval(), held_out, classes)
+        logits /= temperature(logits, validation.labels, validation.images)
         return validate(probabilities(logits), validation.labels, validation.images)
 
     if isinstance(settings, MlpTopModel):
