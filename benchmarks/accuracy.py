@@ -1,10 +1,9 @@
 """How good the models are: solar cells, ants and bees with their given split, and the blog post's table.
 
 Five seeds, fixed beforehand: of the division for the solar cells; for the ants and bees, whose test images are given,
-of which training images validate, and of everything else that is random. The blog post's table (Chollet 2016: from
-scratch, bottleneck features, last block fine-tuned) is VGG16's convolutional trunk on the ants and bees, which are also
-tried at the backbone's own image size. Means come
-with their 95 % interval over the seeds (Student's t).
+of which training images validate, and of everything else that is random. They are also tried at the backbone's own
+image size. The blog post's table (Chollet 2016: from scratch, bottleneck features, last block fine-tuned) is VGG16's
+convolutional trunk on the ants and bees. Means come with their 95 % interval over the seeds (Student's t).
 """
 
 import argparse

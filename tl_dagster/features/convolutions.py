@@ -98,7 +98,9 @@ def _through_depthwise(
     reach = _reach(layer)
     if max(layer.stride) > 1:
         whole = [size + 2 * p - r for size, p, r in zip(shape[2:], padding, reach, strict=True)]
-        spread = gradient.new_zeros(*shape[:2], *whole).contiguous(memory_format=torch.channels_last)
+        spread = torch.empty(
+            *shape[:2], *whole, dtype=gradient.dtype, memory_format=torch.channels_last, device=gradient.device
+        ).zero_()
         spread[..., :: layer.stride[0], :: layer.stride[1]] = gradient
         gradient = spread
     around = [r - p for r, p in zip(reach, padding, strict=True)]
