@@ -3,7 +3,21 @@
 import subprocess
 import sys
 
-NAMES = ("demo", "extraction", "precision", "incremental", "reuse", "crash", "gpu", "ingest", "manifest")
+NAMES = (
+    "demo",
+    "ingest",
+    "manifest",
+    "extraction",
+    "precision",
+    "incremental",
+    "reuse",
+    "crash",
+    "accuracy",
+    "finetune",
+    "time_to_accuracy",
+    "strategy",
+    "gpu",
+)
 
 
 def main() -> None:
