@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.conftest import Pipeline
 from tl_dagster.stages.top_model import read_features
+from tl_dagster.training.checkpoints import Checkpoint
 
 CODE = """
 import sys, dagster as dg
@@ -80,3 +81,20 @@ def test_killed_while_extracting(pipeline: Pipeline, tmp_path):
     other = undisturbed.held()["bottleneck_features"]
     same = read_features(resumed.artifact, pipeline.store) == read_features(other.artifact, undisturbed.store)
     assert same.all()
+
+
+def test_killed_while_fine_tuning(pipeline: Pipeline, tmp_path):
+    pipeline.settings["fine_tuning"] = {"depth": "top", "epochs": 12, "learning_rate": 1e-3, "patience": None}
+    kill_when(pipeline, "checkpoints/*.safetensors", 1)
+    assert "top_model" in pipeline.held() and "fine_tuned_model" not in pipeline.held()
+    said: list[str] = []
+    (checkpoint,) = (pipeline.store.root / "checkpoints").iterdir()
+    assert len(Checkpoint(checkpoint, said.append).facts()["history"]) > 1 and not said
+    undisturbed = Pipeline(type(pipeline.store)(tmp_path / "other"), pipeline.instance, tmp_path / "photos")
+    undisturbed.settings["fine_tuning"] = pipeline.settings["fine_tuning"]
+    models = []
+    for each in (pipeline, undisturbed):
+        assert each.run(upto="fine_tuned_model").success
+        models.append(each.held()["fine_tuned_model"].artifact.path)
+    for file in ("model.safetensors", "predictions.parquet"):
+        assert (models[0] / file).read_bytes() == (models[1] / file).read_bytes()
