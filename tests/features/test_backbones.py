@@ -53,7 +53,7 @@ def test_tail_continues_where_the_boundary_ends(name, store):
     with torch.no_grad():
         whole = tapped(load(info, locate(backbone, info)), [(boundary, "none"), *taps])
         below, expected = whole(torch.rand(2, 3, size, size))
-        upper = tail(load(info, locate(backbone, info)), boundary, taps)
+        upper = tail(load(info, locate(backbone, info)), boundary, taps, 64)
         shape = info.map_shape(info.frozen_through(backbone.taps, "top"), below.shape[1])
         (found,) = upper(below.reshape(2, *shape))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
@@ -136,13 +136,32 @@ def test_modules_and_nodes_can_be_tapped_and_exported(taps, store):
         assert info.is_below("layer3.1.relu", "layer4.1.add") and not info.is_below("layer4", "layer4.1.add")
 
 
-def test_a_trunk_gives_what_hooks_give_where_the_next_layer_works_in_place(store):
-    backbone = Backbone(name="torchvision/squeezenet1_1", weights="random:0", image_size=64)
-    model, images = load(info := look_up(backbone), locate(backbone, info)), torch.rand(2, 3, 64, 64)
-    taps = [("features.0", "none"), ("features.3.squeeze", "avg")]  # each before a ReLU in place
+@pytest.mark.parametrize(
+    ("name", "path", "overwritten"),
+    [
+        ("squeezenet1_1", "features.0", True),  # by a ReLU
+        ("resnet18", "layer2.1.bn2", True),  # by an addition
+        ("efficientnet_b0", "features.3.1.block", True),  # by an addition, behind layers that give what they are given
+        ("resnet18", "layer2", False),
+    ],
+)
+def test_a_network_in_parts_gives_what_hooks_give(store, name, path, overwritten):
+    backbone = Backbone(name=f"torchvision/{name}", weights="random:0", image_size=64)
+    info, images = look_up(backbone), torch.rand(2, 3, 64, 64)
+    model, taps = load(info, locate(backbone, info)), [(path, "none"), (info.module("lower"), "avg")]
     with torch.no_grad():
-        ends, hooked = trunk(model, taps)(images), tapped(model, taps)(images)
-    assert hooked[0].min() == 0 and all(torch.equal(*pair) for pair in zip(ends, hooked, strict=True))
+        ends, hooked = trunk(model, taps, 64)(images), tapped(load(info, locate(backbone, info)), taps)(images)
+    assert all(torch.equal(*pair) for pair in zip(ends, hooked, strict=True))
+    assert (tail(model, path, [(info.classifier, "avg")], 64) is None) == overwritten
+
+
+def test_a_node_is_the_same_whatever_is_tapped_beside_it(store):
+    backbone = Backbone(name="torchvision/resnet18", weights="random:0", image_size=64)
+    info, images = look_up(backbone), torch.rand(2, 3, 64, 64)
+    taps = [("layer2.1.add", "avg"), (info.classifier, "avg")]
+    with torch.no_grad():
+        alone, beside = (tapped(load(info, locate(backbone, info)), some)(images)[0] for some in (taps[:1], taps))
+    assert torch.equal(alone, beside) and alone.min() < 0
 
 
 def test_lower_and_higher_name_places_in_any_network(store):

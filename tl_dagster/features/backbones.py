@@ -1,7 +1,7 @@
 """Backbones in torch: made, loaded and frozen, the last fully connected layer dropped, and taps attached."""
 
+import copy
 import math
-import operator
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -190,7 +190,7 @@ def tapped(model: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -> "torch.
 
     modules = {path for path, _ in model.named_modules()}
     if not all(path in modules for path, _ in taps):
-        return trunk(model, taps)
+        return _pooled(_traced(model, [path for path, _ in taps]), taps)
 
     class Tapped(torch.nn.Module):
         def __init__(self) -> None:
@@ -213,18 +213,28 @@ def tapped(model: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -> "torch.
     return Tapped()
 
 
-def trunk(model: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -> "torch.nn.Module":
-    """The same of a network that can be traced, without what runs after the taps."""
-    return _pooled(_traced(model, [path for path, _ in taps]), taps)
+def trunk(model: "torch.nn.Module", taps: Sequence[tuple[str, str]], size: int) -> "torch.nn.Module":
+    """As :func:`tapped`, without what runs after the taps, where that can be left out.
+
+    Args:
+        model: see :func:`load`.
+        taps: (module path or node, pooling) of each.
+        size: pixels of the square input, to try it.
+    """
+    traced = _as_hooked(model, [path for path, _ in taps], size)
+    return _pooled(traced, taps) if traced is not None else tapped(model, taps)
 
 
-def tail(model: "torch.nn.Module", boundary: str | None, taps: Sequence[tuple[str, str]]) -> "torch.nn.Module | None":
+def tail(
+    model: "torch.nn.Module", boundary: str | None, taps: Sequence[tuple[str, str]], size: int
+) -> "torch.nn.Module | None":
     """The part of a backbone above a layer, as a module of its own, with batch norm folded into convolutions.
 
     Args:
         model: see :func:`load`.
         boundary: module path of the last layer below; None: the whole backbone.
         taps: (module path, pooling) of the taps above it.
+        size: pixels of the square input, to try it.
 
     Returns:
         A module: the boundary's output (or images) → a list of (N, D_tap), as from :func:`tapped`; None when the upper
@@ -232,12 +242,11 @@ def tail(model: "torch.nn.Module", boundary: str | None, taps: Sequence[tuple[st
     """
     import torch
 
-    try:
-        traced = _traced(model, [path for path in (boundary, *(path for path, _ in taps)) if path is not None])
-        graph = traced.graph if boundary is None else _cut(traced.graph, boundary)
-    except Exception:
-        # Tracing fails in as many ways as there are dynamic networks; the caller then runs the whole network.
+    paths = [path for path in (boundary, *(path for path, _ in taps)) if path is not None]
+    traced = _as_hooked(model, paths, size)
+    if traced is None:
         return None
+    graph = traced.graph if boundary is None else _cut(traced.graph, boundary)
     if graph is None:
         return None
     upper = torch.fx.GraphModule(traced, graph)
@@ -246,36 +255,60 @@ def tail(model: "torch.nn.Module", boundary: str | None, taps: Sequence[tuple[st
     return _pooled(upper, taps)
 
 
+def _as_hooked(model: "torch.nn.Module", paths: Sequence[str], size: int) -> "torch.fx.GraphModule | None":
+    """The network up to some modules and nodes as a graph, where that gives what hooks see at the modules.
+
+    It does not where the network cannot be traced, or what a module returned is overwritten by what follows it, as by
+    the addition that ends a block: hooks see what is left there in the end.
+    """
+    import torch
+
+    images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    seen: dict[str, torch.Tensor] = {}
+    modules = {path for path, _ in model.named_modules()} & set(paths)
+    handles = [model.get_submodule(path).register_forward_hook(partial(_note, seen, path)) for path in modules]
+    try:
+        with torch.no_grad():
+            model(images)
+            traced = _traced(model, paths)
+            found = traced(images)
+    except Exception:
+        # Tracing fails in as many ways as there are dynamic networks; the caller then runs the whole network.
+        return None
+    finally:
+        for handle in handles:
+            handle.remove()
+    close = partial(torch.allclose, rtol=1e-3, atol=1e-5, equal_nan=True)
+    return traced if all(close(found[path], seen[path]) for path in modules) else None
+
+
+def _note(seen: "dict[str, torch.Tensor]", path: str, _: Any, __: Any, output: "torch.Tensor") -> None:
+    seen[path] = output
+
+
 def _traced(model: "torch.nn.Module", paths: Sequence[str]) -> "torch.fx.GraphModule":
     """The network up to some modules and nodes, as a graph: images → {path: output}."""
     import torch
 
     graph, named = trace(model)
     (output,) = (node for node in graph.nodes if node.op == "output")
-    modules = {path for path, _ in model.named_modules()}
-    seen = {path: _overwritten(model, named[path]) if path in modules else named[path] for path in paths if path}
-    output.args = ({path: seen[path] if path else output.args[0] for path in paths},)
+    output.args = ({path: named[path] if path else output.args[0] for path in paths},)
     traced = torch.fx.GraphModule(model, graph)
+    _protect(traced, list(output.args[0].values()))
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced
 
 
-def _overwritten(model: "torch.nn.Module", node: Any) -> Any:
-    """What a module's output becomes, where the next operation works in place: a hook's tensor is that in the end."""
-
-    def overwrites(user: Any) -> bool:
-        if node not in user.args[:1]:
-            return False
-        if user.op == "call_module":
-            return bool(getattr(model.get_submodule(user.target), "inplace", False))
-        if user.op == "call_method":
-            return str(user.target).endswith("_")
-        return bool(user.kwargs.get("inplace")) or user.target in (operator.iadd, operator.isub, operator.imul)
-
-    while found := [user for user in node.users if user.op != "output" and overwrites(user)]:
-        node = found[-1]
-    return node
+def _protect(traced: "torch.fx.GraphModule", nodes: Sequence[Any]) -> None:
+    """Layers that would overwrite what some nodes give write elsewhere: whether they are left out must not matter."""
+    for user in {user for node in nodes for user in node.users if node in user.args[:1]}:
+        if user.op == "call_module" and getattr(layer := traced.get_submodule(user.target), "inplace", False):
+            user.target = f"{user.target}_apart"
+            traced.add_submodule(user.target, copy.copy(layer))
+            traced.get_submodule(user.target).inplace = False  # type: ignore[assignment]
+        elif user.kwargs.get("inplace"):
+            user.kwargs = {**user.kwargs, "inplace": False}
 
 
 def _pooled(graph: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -> "torch.nn.Module":

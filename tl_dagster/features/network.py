@@ -139,7 +139,8 @@ class Network:
         path = self._path()
         if path.exists():
             self._open(path, say)
-            return
+            if self.compiled or not always:
+                return
         if work < FEWEST_BATCHES * self.batch_size and not always:
             return
         if not _can_compile(self.device.type):

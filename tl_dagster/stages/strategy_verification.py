@@ -43,7 +43,8 @@ class StrategyVerification(Stage):
         top_model, fine_tuning = (
             getattr(self.declaration, name).model_dump(mode="json") for name in ("top_model", "fine_tuning")
         )
-        return {"top_model": top_model, "fine_tuning": {**fine_tuning, "depth": "auto"}}
+        recipes = {kind.name: kind.recipe for kind in CHAIN}
+        return {"top_model": top_model, "fine_tuning": {**fine_tuning, "depth": "auto"}, "recipes": recipes}
 
     def versions(self, work: Work) -> dict[str, str]:
         """Where the images lie does not count."""

@@ -65,7 +65,7 @@ def cut_of(frozen: Frozen, taps: Sequence[str], boundary: str | None) -> Cut:
     below = [boundary is not None and info.is_below(path, boundary) for path, _ in all_taps]
     above = [tap for tap, under in zip(all_taps, below, strict=True) if not under]
     path = None if boundary is None else info.module(boundary)
-    upper = tail(model, path, above)
+    upper = tail(model, path, above, frozen.resize.size)
     whole = upper is None
     if upper is None:
         upper, below = tapped(model, all_taps), [False] * len(all_taps)
@@ -167,7 +167,7 @@ class TunedPart:
         views, fresh, loader = self._drawing()
         preprocess = self.frozen.info.preprocess
         network = Network(
-            lambda: trunk(self.frozen.load(), lower),
+            lambda: trunk(self.frozen.load(), lower, self.frozen.resize.size),
             [column.recipe for column in columns],
             self.frozen.precision,
             preprocess["mean"],
@@ -175,7 +175,7 @@ class TunedPart:
             loader.batch_size,
         )
         before, say = checkpoint.facts().get(COMPILED), self._work.progress.say
-        if before if before is not None else self.frozen.declaration.compute.compile == "auto":
+        if self.frozen.declaration.compute.compile == "auto" and before is not False:
             first = next(drawn(loader, views, range(min(loader.batch_size, len(views))), None, 0))
             network.consider_compiling(first, self._views_drawn(), say, always=bool(before))
         if before and not network.compiled:
