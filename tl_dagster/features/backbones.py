@@ -267,17 +267,17 @@ def _as_hooked(model: "torch.nn.Module", paths: Sequence[str], size: int) -> "to
     seen: dict[str, torch.Tensor] = {}
     modules = {path for path, _ in model.named_modules()} & set(paths)
     handles = [model.get_submodule(path).register_forward_hook(partial(_note, seen, path)) for path in modules]
+    with torch.no_grad():
+        model(images)
+    for handle in handles:  # tracing would call them too
+        handle.remove()
     try:
+        traced = _traced(model, paths)
         with torch.no_grad():
-            model(images)
-            traced = _traced(model, paths)
             found = traced(images)
     except Exception:
         # Tracing fails in as many ways as there are dynamic networks; the caller then runs the whole network.
         return None
-    finally:
-        for handle in handles:
-            handle.remove()
     close = partial(torch.allclose, rtol=1e-3, atol=1e-5, equal_nan=True)
     return traced if all(close(found[path], seen[path]) for path in modules) else None
 
