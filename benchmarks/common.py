@@ -177,8 +177,8 @@ def compiled(settings: dict[str, Any], store: str) -> dict[str, Any]:
 
 def whole(frozen: "Frozen") -> "Network":
     """The network that gives the declared taps."""
-    from tl_dagster.features.backbones import tapped
     from tl_dagster.features.network import Network
+    from tl_dagster.features.taps import tapped
 
     recipes = [column.recipe for column in frozen.columns()]
     taps = [(recipe["tap"], recipe["pooling"]) for recipe in recipes]

@@ -42,9 +42,8 @@ def fastai(source: str) -> dict[str, Any]:
         vision_learner,
     )
 
-    from tl_dagster.features.backbones import fill
     from tl_dagster.features.catalogue import look_up
-    from tl_dagster.features.weights import locate
+    from tl_dagster.features.weights import fill, locate
     from tl_dagster.spec import Backbone
 
     set_seed(0)

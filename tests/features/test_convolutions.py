@@ -3,8 +3,8 @@ import copy
 import pytest
 import torch
 
-from tl_dagster.features.backbones import trace
 from tl_dagster.features.convolutions import freeze_depthwise, quicken
+from tl_dagster.features.taps import trace
 from tl_dagster.libraries import import_timm
 
 LAYERS = {

@@ -51,7 +51,7 @@ def wanted(photos: Path, views: int = 1) -> list[View]:
 
 
 def rows(frozen: Frozen, views: list[View], root: Path, say=lambda line: None, reused=0):
-    from tl_dagster.features.backbones import tapped
+    from tl_dagster.features.taps import tapped
 
     column = Column(root, frozen.columns()[0].recipe)
     done = extract(
@@ -72,7 +72,7 @@ def test_cached_and_live_features_are_equal_in_any_order(frozen, photos, tmp_pat
     import torch
 
     from tl_dagster.data.augmentation import Views
-    from tl_dagster.features.backbones import tapped
+    from tl_dagster.features.taps import tapped
 
     views = wanted(photos, views=2)
     cached, done = rows(frozen, views, tmp_path / "a")

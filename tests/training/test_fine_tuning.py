@@ -134,7 +134,7 @@ def test_lower_stages_learn_more_slowly(pipeline):
 
 
 def test_a_network_that_cannot_be_cut(pipeline, monkeypatch):
-    monkeypatch.setattr("tl_dagster.features.backbones.tail", lambda *_: None)
+    monkeypatch.setattr("tl_dagster.features.taps.tail", lambda *_: None)
     found = described(pipeline, **FP32, **tuning(epochs=1))
     top = pipeline.held()["top_model"].artifact.outcome.metrics
     assert found["history"][0]["validation_log_loss"] == pytest.approx(top["validation_log_loss"], rel=2e-3)

@@ -136,7 +136,7 @@ class BackboneInfo:
         return all(self.is_below(self.module(tap), boundary) for tap in taps)
 
     def width(self, tap: str, pooling: str, size: int) -> int:
-        """How many values one pooled row of a tap holds at an image size; see :func:`.backbones.pool`.
+        """How many values one pooled row of a tap holds at an image size; see :func:`.taps.pool`.
 
         Args:
             tap: as declared, or a module path.

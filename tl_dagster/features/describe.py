@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tl_dagster.errors import InputError, nearest
-from tl_dagster.features.backbones import check_torchvision, create, drop, trace
+from tl_dagster.features.backbones import check_torchvision, create, drop
+from tl_dagster.features.taps import trace
 from tl_dagster.libraries import import_timm, import_torchvision
 
 if TYPE_CHECKING:

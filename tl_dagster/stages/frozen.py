@@ -176,7 +176,7 @@ class Frozen:
 
     def _extract(self, wanted: list[View], stored: "list[Also]", work: Work, reused: int, required: int) -> Extraction:
         def network() -> "torch.nn.Module":
-            from tl_dagster.features.backbones import tapped
+            from tl_dagster.features.taps import tapped
 
             return tapped(self.load(), [(column.recipe["tap"], column.recipe["pooling"]) for column, _ in stored])
 

@@ -31,7 +31,7 @@ def network_of(declaration: Declaration, store: ArtifactStore, tuned: Artifact) 
     import torch
     from safetensors.torch import load_file
 
-    from tl_dagster.features.backbones import tapped
+    from tl_dagster.features.taps import tapped
     from tl_dagster.training.checkpoints import grouped
     from tl_dagster.training.fine_tuning import network
 

@@ -243,7 +243,8 @@ def _untrained(info: BackboneInfo, size: int, classes: int) -> "torch.nn.Module"
     """A backbone with random weights and a classifier: images (N, 3, size, size) → logits (N, classes)."""
     import torch
 
-    from tl_dagster.features.backbones import create, drop, pool
+    from tl_dagster.features.backbones import create, drop
+    from tl_dagster.features.taps import pool
 
     class Untrained(torch.nn.Module):
         def __init__(self) -> None:

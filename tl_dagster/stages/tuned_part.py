@@ -57,8 +57,8 @@ def cut_of(frozen: Frozen, taps: Sequence[str], boundary: str | None) -> Cut:
         taps: those that the top model reads.
         boundary: the tap up to which it is frozen; None: nothing is.
     """
-    from tl_dagster.features.backbones import tail, tapped, unfreeze_above
     from tl_dagster.features.convolutions import freeze_depthwise
+    from tl_dagster.features.taps import tail, tapped, unfreeze_above
 
     info, model = frozen.info, frozen.load()
     all_taps: list[tuple[str, str]] = [(info.module(tap), frozen.backbone.pooling) for tap in taps]
@@ -158,8 +158,8 @@ class TunedPart:
         return Activations(maps, self._shape(maps.width), self._below())
 
     def _recomputed(self, checkpoint: "Checkpoint") -> Recomputed:
-        from tl_dagster.features.backbones import trunk
         from tl_dagster.features.network import Network
+        from tl_dagster.features.taps import trunk
 
         assert self._cut.boundary is not None  # noqa: S101  (for the type checker)
         lower = [*self._cut.frozen_taps, (self._cut.boundary, "none")]
