@@ -139,7 +139,7 @@ def main() -> None:
             if settings is not None:
                 found = apart(measure, settings, folder / "store", given.epochs, environment=fresh(folder))
                 figures |= figures_of(name, found)
-    finish("strategy", figures, targets)
+    finish("strategy", figures, targets, part=tuple(given.sets) != SETS)
 
 
 if __name__ == "__main__":
