@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tl_dagster.artifacts import Materialized
-    from tl_dagster.features.network import Network
-    from tl_dagster.stages.base import Stage, Work
-    from tl_dagster.stages.frozen import Frozen
+    from tl_dagster.artifacts import Materialization
+    from tl_dagster.features.network import InferenceRunner
+    from tl_dagster.stages.base import Stage, StageContext
+    from tl_dagster.stages.frozen import BackboneFeatures
 
 __all__ = [
     "apart",
@@ -107,20 +107,22 @@ def _call(module: str, name: str, given: str) -> None:
     print(json.dumps({**found, "peak_mb": peak}))
 
 
-def prepared(settings: Mapping[str, Any], store: str | Path, kind: "type[Stage]") -> "tuple[Stage, Work]":
+def prepared(settings: Mapping[str, Any], store: str | Path, kind: "type[Stage]") -> "tuple[Stage, StageContext]":
     """A stage of a declared pipeline, and what it would have in hand in Dagster."""
     from tl_dagster import ArtifactStore, Declaration
     from tl_dagster.progress import Progress
-    from tl_dagster.stages.base import Work
+    from tl_dagster.stages.base import StageContext
 
     declaration, artifacts = Declaration.model_validate(settings), ArtifactStore(Path(store))
     held = {name: artifacts.read_ref(declaration.name, name) for name in (*kind.reads, kind.name)}
     inputs = {name: each.artifact for name, each in held.items() if each and name != kind.name}
-    work = Work(artifacts, inputs, Progress(lambda line: None), held[kind.name])
+    work = StageContext(artifacts, inputs, Progress(lambda line: None), held[kind.name])
     return kind(declaration, Path(store)), work
 
 
-def run_stages(settings: Mapping[str, Any], store: str | Path, kinds: "Sequence[type[Stage]]") -> "list[Materialized]":
+def run_stages(
+    settings: Mapping[str, Any], store: str | Path, kinds: "Sequence[type[Stage]]"
+) -> "list[Materialization]":
     """Run stages of a declared pipeline without Dagster, in order, with their checks; what each then holds."""
     found = []
     for kind in kinds:
@@ -139,14 +141,14 @@ def ingest(settings: dict[str, Any], store: str) -> dict[str, Any]:
     return {"rows": run_stages(settings, store, [Dataset, AugmentedSplits])[-1].artifact.outcome.rows}
 
 
-def opened(settings: dict[str, Any], store: str) -> "tuple[Frozen, pd.DataFrame, Work]":
+def opened(settings: dict[str, Any], store: str) -> "tuple[BackboneFeatures, pd.DataFrame, StageContext]":
     """The declared backbone, the table of views, and what the stage has in hand."""
     from tl_dagster.stages.augmented_splits import read_views
     from tl_dagster.stages.bottleneck_features import BottleneckFeatures
-    from tl_dagster.stages.frozen import Frozen
+    from tl_dagster.stages.frozen import BackboneFeatures
 
     stage, work = prepared(settings, store, BottleneckFeatures)
-    return Frozen(stage.declaration, work.store), read_views(work.inputs["augmented_splits"].path), work
+    return BackboneFeatures(stage.declaration, work.store), read_views(work.inputs["augmented_splits"].path), work
 
 
 def extract(settings: dict[str, Any], store: str) -> dict[str, Any]:
@@ -175,16 +177,18 @@ def compiled(settings: dict[str, Any], store: str) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - begun, "compiled": model.compiled}
 
 
-def whole(frozen: "Frozen") -> "Network":
+def whole(frozen: "BackboneFeatures") -> "InferenceRunner":
     """The network that gives the declared taps."""
-    from tl_dagster.features.network import Network
-    from tl_dagster.features.taps import tapped
+    from tl_dagster.features.network import InferenceRunner
+    from tl_dagster.features.taps import build_extractor
 
     recipes = [column.recipe for column in frozen.columns()]
     taps = [(recipe["tap"], recipe["pooling"]) for recipe in recipes]
     known = frozen.info.preprocess
     size = frozen.loader().batch_size
-    return Network(lambda: tapped(frozen.load(), taps), recipes, frozen.precision, known["mean"], known["std"], size)
+    return InferenceRunner(
+        lambda: build_extractor(frozen.load(), taps), recipes, frozen.precision, known["mean"], known["std"], size
+    )
 
 
 def machine() -> dict[str, Any]:

@@ -79,10 +79,10 @@ def killed(
 
 def compare(store: str, other: str) -> dict[str, Any]:
     """Whether two caches hold the same rows, bit for bit, and how many rows are there twice or damaged."""
-    from tl_dagster.features.cache import columns_of
+    from tl_dagster.features.cache import list_columns
     from tl_dagster.features.shards import KEY_BYTES
 
-    caches = [{column.name: column for column in columns_of(Path(root, "features"))} for root in (store, other)]
+    caches = [{column.name: column for column in list_columns(Path(root, "features"))} for root in (store, other)]
     different = 0 if caches[0].keys() == caches[1].keys() else 1
     repeated = damaged = 0
     for name, column in caches[0].items():

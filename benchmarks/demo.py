@@ -15,8 +15,8 @@ import dagster as dg
 import yaml
 
 from benchmarks.common import apart, finish, fresh
-from tl_dagster import ArtifactIOManager, Declaration, definitions_of
-from tl_dagster.console import progress_logger
+from tl_dagster import ArtifactIOManager, Declaration, build_definitions
+from tl_dagster.console import run_logger
 
 ROOT = Path(__file__).parent.parent
 TARGETS = {
@@ -31,8 +31,8 @@ def pipeline() -> dict[str, float]:
     declared = yaml.safe_load((ROOT / "assets/solar_cells/defs.yaml").read_text())["attributes"]
     with tempfile.TemporaryDirectory() as folder, dg.instance_for_test() as instance:
         store = ArtifactIOManager(root=str(Path(folder, "store")))
-        shared = dg.Definitions(resources={"artifacts": store}, loggers={"progress": progress_logger})
-        defs = dg.Definitions.merge(definitions_of(Declaration.model_validate(declared), ROOT), shared)
+        shared = dg.Definitions(resources={"artifacts": store}, loggers={"progress": run_logger})
+        defs = dg.Definitions.merge(build_definitions(Declaration.model_validate(declared), ROOT), shared)
         job = defs.resolve_job_def(declared["name"])
         begun = time.monotonic()
         job.execute_in_process(instance=instance, run_config={"loggers": {"progress": {}}})

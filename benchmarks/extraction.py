@@ -55,7 +55,7 @@ def plain(settings: dict[str, Any], store: str, saved: str) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from tl_dagster.features.backbones import load
+    from tl_dagster.features.backbones import load_backbone
     from tl_dagster.libraries import import_torchvision
     from tl_dagster.stages.dataset import read_manifest
     from tl_dagster.stages.frozen import views_to_draw
@@ -73,7 +73,7 @@ def plain(settings: dict[str, Any], store: str, saved: str) -> dict[str, Any]:
         transforms.Normalize(known["mean"], known["std"]),
     ]
     photographs: Any = Photographs(files, transforms.Compose(steps))
-    model, rows = load(frozen.info, frozen.weights).eval(), []
+    model, rows = load_backbone(frozen.info, frozen.weights).eval(), []
     with torch.no_grad():
         for images in torch.utils.data.DataLoader(photographs, batch_size=32, num_workers=2):
             rows.append(model(images).numpy())

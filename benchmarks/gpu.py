@@ -38,10 +38,12 @@ def network_alone(settings: dict[str, Any], store: str) -> dict[str, Any]:
     """Images per second of the compiled network."""
     import torch
 
-    from tl_dagster.features.backbones import load
+    from tl_dagster.features.backbones import load_backbone
 
     frozen, _, _ = opened(settings, store)
-    model = load(frozen.info, frozen.weights).to("cuda", torch.bfloat16, memory_format=torch.channels_last).eval()
+    model = (
+        load_backbone(frozen.info, frozen.weights).to("cuda", torch.bfloat16, memory_format=torch.channels_last).eval()
+    )
     compiled, side = torch.compile(model), frozen.resize.size
     images = torch.rand(frozen.loader().batch_size, 3, side, side, device="cuda").to(
         torch.bfloat16, memory_format=torch.channels_last

@@ -50,25 +50,25 @@ def make_up(settings: dict[str, Any], store: str, count: int) -> dict[str, Any]:
     import pandas as pd
 
     from tl_dagster import ArtifactStore, Declaration
-    from tl_dagster.artifacts import Materialized, Outcome
+    from tl_dagster.artifacts import ArtifactSummary, Materialization
     from tl_dagster.features import copies
     from tl_dagster.stages.augmented_splits import AugmentedSplits, read_views
     from tl_dagster.stages.dataset import MANIFEST, PAIRS, Dataset
-    from tl_dagster.stages.frozen import Frozen
+    from tl_dagster.stages.frozen import BackboneFeatures
 
     artifacts = ArtifactStore(Path(store))
 
-    def write(folder: Path) -> Outcome:
+    def write(folder: Path) -> ArtifactSummary:
         images = manifest_rows(count).assign(format="JPEG", perceptual="")
         images[list(Dataset.columns)].to_parquet(folder / MANIFEST)
         pd.DataFrame({"a": [], "b": [], "distance": []}).to_parquet(folder / PAIRS)
-        return Outcome(rows=count, computed=count)
+        return ArtifactSummary(rows=count, computed=count)
 
     dataset = artifacts.build(Dataset.name, f"{count:064d}", write)
-    artifacts.write_ref(settings["name"], Dataset.name, Materialized(dataset, False, count, 0))
+    artifacts.write_ref(settings["name"], Dataset.name, Materialization(dataset, False, count, 0))
     views = run_stages(settings, store, [AugmentedSplits])[-1].artifact
     keys = read_views(views.path)["key"].tolist()
-    frozen = Frozen(Declaration.model_validate(settings), artifacts)
+    frozen = BackboneFeatures(Declaration.model_validate(settings), artifacts)
     (column,) = frozen.columns()
     width = frozen.info.width("penultimate", "avg", frozen.resize.size)
     block = np.random.default_rng(0).standard_normal((SHARD_ROWS, width or 0)).astype(column.dtype)
@@ -76,7 +76,7 @@ def make_up(settings: dict[str, Any], store: str, count: int) -> dict[str, Any]:
         part = keys[start : start + SHARD_ROWS]
         column.write(part, np.roll(block, start // SHARD_ROWS, axis=1)[: len(part)])
     none = np.array([], dtype=np.int64)
-    copies.nearest = lambda others, held_out: (none, none, none.astype(np.float64))
+    copies.find_near_identical = lambda others, held_out: (none, none, none.astype(np.float64))
     return features(settings, store)
 
 

@@ -37,13 +37,13 @@ def ours(folder: Path, store: Path) -> int:
     """Materialize the dataset stage once; the rows it holds."""
     from tl_dagster import ArtifactStore, Declaration
     from tl_dagster.progress import Progress
-    from tl_dagster.stages.base import Work
+    from tl_dagster.stages.base import StageContext
     from tl_dagster.stages.dataset import Dataset
 
     declaration = Declaration.model_validate({"name": "files", "source": {"kind": "folder", "path": str(folder)}})
     stage, artifacts = Dataset(declaration, folder), ArtifactStore(store)
-    held = stage.run(Work(artifacts, {}, Progress(lambda line: None), None))
-    stage.verdicts(Work(artifacts, {}, Progress(lambda line: None), None), held)
+    held = stage.run(StageContext(artifacts, {}, Progress(lambda line: None), None))
+    stage.verdicts(StageContext(artifacts, {}, Progress(lambda line: None), None), held)
     return held.artifact.outcome.rows
 
 

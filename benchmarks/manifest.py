@@ -41,9 +41,9 @@ def rows(count: int, changed: int = 0) -> "pd.DataFrame":
 
 def measure(count: int) -> dict[str, float]:
     """Seconds of one split and one diff, and the process's peak memory in MB."""
-    from tl_dagster.data.augmentation import Views
+    from tl_dagster.data.augmentation import Augmenter
     from tl_dagster.data.manifest import usable
-    from tl_dagster.data.splits import assign, views
+    from tl_dagster.data.splits import assign_splits, list_views
     from tl_dagster.identity import digest_columns
     from tl_dagster.spec import Augmentation, Checks, Splits
     from tl_dagster.stages.checks import drift
@@ -52,8 +52,8 @@ def measure(count: int) -> dict[str, float]:
     plain = Augmentation(preset="none")
     begun = time.perf_counter()
     images = usable(now).sort_values("id", ignore_index=True)
-    table = views(images, assign(images, Splits()), plain)
-    table["key"] = Views(plain).identities(table["id"], table["view"])
+    table = list_views(images, assign_splits(images, Splits()), plain)
+    table["key"] = Augmenter(plain).identities(table["id"], table["view"])
     digest_columns(table[["key", "split", "label", "confidence"]])
     split = time.perf_counter()
     del images, table

@@ -42,13 +42,13 @@ def fastai(source: str) -> dict[str, Any]:
         vision_learner,
     )
 
-    from tl_dagster.features.catalogue import look_up
-    from tl_dagster.features.weights import fill, locate
+    from tl_dagster.features.catalogue import describe_backbone
+    from tl_dagster.features.weights import load_weights, locate_weights
     from tl_dagster.spec import Backbone
 
     set_seed(0)
     declared = Backbone(taps=["penultimate"])
-    info = look_up(declared)
+    info = describe_backbone(declared)
     size = info.preprocess["size"]
     loaders = ImageDataLoaders.from_folder(
         source,
@@ -62,7 +62,7 @@ def fastai(source: str) -> dict[str, Any]:
     )
     # Its own download is not used: the same weights go in by name.
     reference = timm.create_model("tf_efficientnet_lite0")
-    fill(reference, info, locate(declared, info), declared.taps)
+    load_weights(reference, info, locate_weights(declared, info), declared.taps)
     body = learner.model[0].model
     body.load_state_dict({name: value for name, value in reference.state_dict().items() if name in body.state_dict()})
     learner.freeze()

@@ -9,8 +9,8 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from tl_dagster import ArtifactIOManager, ArtifactStore, Declaration, definitions_of
-from tl_dagster.artifacts import Materialized
+from tl_dagster import ArtifactIOManager, ArtifactStore, Declaration, build_definitions
+from tl_dagster.artifacts import Materialization
 from tl_dagster.stages import STAGES
 
 # Tests run on all processors side by side; threads beside that would wait for each other.
@@ -80,7 +80,7 @@ class Pipeline:
 
     def definitions(self, **changes) -> dg.Definitions:
         shared = dg.Definitions(resources={"artifacts": ArtifactIOManager(root=str(self.store.root))})
-        return dg.Definitions.merge(definitions_of(self.declaration(**changes), self.store.root.parent), shared)
+        return dg.Definitions.merge(build_definitions(self.declaration(**changes), self.store.root.parent), shared)
 
     def run(self, *, raise_on_error: bool = True, upto: str | None = None, **changes) -> dg.ExecuteInProcessResult:
         """Run the pipeline, or only an asset with all that it is made from."""
@@ -93,7 +93,7 @@ class Pipeline:
             instance=self.instance, raise_on_error=raise_on_error, run_config=quiet, asset_selection=wanted
         )
 
-    def held(self, name: str = "cells") -> dict[str, Materialized]:
+    def held(self, name: str = "cells") -> dict[str, Materialization]:
         return {each.name: held for each in STAGES if (held := self.store.read_ref(name, each.name))}
 
 

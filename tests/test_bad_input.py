@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from tests.conftest import Pipeline
-from tl_dagster.data.decoding import look
+from tl_dagster.data.decoding import inspect_image
 
 
 def failure(pipeline: Pipeline, **changes) -> tuple[str, str]:
@@ -83,9 +83,9 @@ def test_a_folder_that_vanishes_midway_keeps_what_was_read(pipeline, photos, mon
         looked.append(content)
         if len(looked) == 20:
             photos.rename(away)
-        return look(content)
+        return inspect_image(content)
 
-    monkeypatch.setattr("tl_dagster.data.manifest.look", look_once)
+    monkeypatch.setattr("tl_dagster.data.manifest.inspect_image", look_once)
     monkeypatch.setattr("tl_dagster.data.files.SETTLED_SECONDS", -1.0)
     pipeline.settings["compute"] = {"workers": 1}
     step, said = failure(pipeline)

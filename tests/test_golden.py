@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import Pipeline
 from tl_dagster import ArtifactStore
 from tl_dagster.artifacts import Artifact
-from tl_dagster.data.decoding import DECODE_RECIPE
+from tl_dagster.data.decoding import DECODER_VERSION
 from tl_dagster.stages import STAGES
 from tl_dagster.stages.predictions import read_predictions
 from tl_dagster.stages.top_model import read_features
@@ -38,7 +38,7 @@ def outputs(pipeline: Pipeline) -> dict[str, dict]:
         "dataset": [int(held["dataset"].data_version[:8], 16)],
         "augmented_splits": [int(held["augmented_splits"].data_version[:8], 16)],
         "bottleneck_features": [
-            DECODE_RECIPE,
+            DECODER_VERSION,
             float(features.mean()),
             float(features.std()),
             *map(float, features[0, :5]),

@@ -8,13 +8,13 @@ import pytest
 
 from tl_dagster import ArtifactStore
 from tl_dagster.cli import main
-from tl_dagster.features.cache import columns_of
+from tl_dagster.features.cache import list_columns
 from tl_dagster.housekeeping import prune, stats
 
 
 def cached(pipeline) -> int:
     """Recipes in the cache: features, the five stages' maxima, the activations that fine-tuning starts from."""
-    return len(columns_of(pipeline.store.root / "features"))
+    return len(list_columns(pipeline.store.root / "features"))
 
 
 def test_only_features_of_removed_images_are_pruned(pipeline, photos, capsys):
@@ -48,8 +48,8 @@ def test_unused_recipes_are_pruned_and_used_ones_stay(pipeline, capsys):
     assert "tf_efficientnet_lite0" in capsys.readouterr().out
     assert [bool(held.pipelines) for held in stats(pipeline.store)].count(True) == before
     assert prune(pipeline.store, unused=True, older_than=1).rows == 0
-    in_use, old = columns_of(pipeline.store.root / "features")[0], time.time() - 3 * 86_400
-    for column in columns_of(pipeline.store.root / "features"):
+    in_use, old = list_columns(pipeline.store.root / "features")[0], time.time() - 3 * 86_400
+    for column in list_columns(pipeline.store.root / "features"):
         os.utime(column.folder / "recipe.json", (old, old))
     with in_use.lock, ThreadPoolExecutor(1) as another:
         busy = another.submit(prune, pipeline.store, older_than=2, dry_run=True).result()
@@ -63,7 +63,7 @@ def test_unused_recipes_are_pruned_and_used_ones_stay(pipeline, capsys):
 
 def test_damage_is_found_and_computed_anew(pipeline, capsys):
     assert pipeline.run().success
-    (column,) = (each for each in columns_of(pipeline.store.root / "features") if each.recipe["pooling"] == "avg")
+    (column,) = (each for each in list_columns(pipeline.store.root / "features") if each.recipe["pooling"] == "avg")
     damaged = column.shards()[0]
     content = bytearray(damaged.path.read_bytes())
     content[len(content) // 2] ^= 1

@@ -27,10 +27,10 @@ import dagster as dg
 from tl_dagster.disk import sync, write_atomically
 from tl_dagster.errors import InputError
 
-__all__ = ["Artifact", "ArtifactIOManager", "ArtifactStore", "Materialized", "Outcome", "Rows"]
+__all__ = ["Artifact", "ArtifactIOManager", "ArtifactStore", "ArtifactSummary", "Materialization", "TableRows"]
 
 # Rows of a small table, each with the same keys: texts, whole numbers and floats.
-Rows = Sequence[Mapping[str, Any]]
+TableRows = Sequence[Mapping[str, Any]]
 
 # Work in progress that was not touched for so long belongs to nobody any more.
 ABANDONED_SECONDS = 7 * 24 * 3600
@@ -45,7 +45,7 @@ def default_root() -> Path:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ArtifactSummary:
     """What a stage says of the work it did.
 
     Attributes:
@@ -63,7 +63,7 @@ class Outcome:
     metrics: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     pictures: Mapping[str, str] = field(default_factory=dict)
-    tables: Mapping[str, Rows] = field(default_factory=dict)
+    tables: Mapping[str, TableRows] = field(default_factory=dict)
     data_version: str | None = None
 
 
@@ -85,13 +85,13 @@ class Artifact:
     fingerprint: str
     data_version: str
     path: Path
-    outcome: Outcome
+    outcome: ArtifactSummary
     inputs: Mapping[str, str]
     settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Materialized:
+class Materialization:
     """An artifact as one asset of a pipeline holds it now, with what this materialization had to do."""
 
     artifact: Artifact
@@ -134,7 +134,7 @@ class ArtifactStore:
             saved = json.loads((path / "artifact.json").read_text())
         except FileNotFoundError:
             return None
-        outcome = Outcome(**saved["outcome"])
+        outcome = ArtifactSummary(**saved["outcome"])
         version = outcome.data_version or fingerprint
         return Artifact(stage, fingerprint, version, path, outcome, saved["inputs"], saved["settings"])
 
@@ -146,7 +146,7 @@ class ArtifactStore:
         self,
         stage: str,
         fingerprint: str,
-        compute: Callable[[Path], Outcome],
+        compute: Callable[[Path], ArtifactSummary],
         *,
         inputs: Mapping[str, str] | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -190,7 +190,7 @@ class ArtifactStore:
             raise InputError(f"could not commit {stage} to {self.root}: is the disk full or read-only?")
         return artifact
 
-    def write_ref(self, pipeline: str, asset: str, held: Materialized) -> None:
+    def write_ref(self, pipeline: str, asset: str, held: Materialization) -> None:
         """Point an asset at the artifact it now holds (atomically)."""
         before = self.read_before(pipeline, asset, held.artifact.data_version)
         record = {
@@ -203,12 +203,12 @@ class ArtifactStore:
         }
         write_atomically(self.root / "refs" / pipeline / f"{asset}.json", json.dumps(record).encode())
 
-    def read_ref(self, pipeline: str, asset: str) -> Materialized | None:
+    def read_ref(self, pipeline: str, asset: str) -> Materialization | None:
         """What an asset holds now, or None when it was never materialized."""
         record = self._record(pipeline, asset)
         artifact = self.find(asset, record.pop("fingerprint", ""))
         record.pop("before", None)
-        return Materialized(artifact, **record) if artifact else None
+        return Materialization(artifact, **record) if artifact else None
 
     def read_before(self, pipeline: str, asset: str, data_version: str) -> Artifact | None:
         """What an asset held before it held this data version, or None."""
@@ -241,7 +241,7 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
         """The store that this manager reads and writes."""
         return ArtifactStore(Path(self.root) if self.root else None)
 
-    def handle_output(self, context: dg.OutputContext, obj: Materialized) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: Materialization) -> None:
         """Point the asset at its artifact."""
         pipeline, asset = context.asset_key.path
         self.store.write_ref(pipeline, asset, obj)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.artifacts import ArtifactStore, Materialized
-from tl_dagster.errors import InputError, nearest
+from tl_dagster.artifacts import ArtifactStore, Materialization
+from tl_dagster.errors import InputError, suggest
 from tl_dagster.housekeeping import prune, stats, title, verify
 from tl_dagster.stages import STAGES
 
@@ -41,12 +41,12 @@ def summary(pipeline: str, store: ArtifactStore) -> dict[str, Any]:
     assets = {asset: _described(each) for asset, each in held.items() if each}
     if not assets:
         known = sorted(path.name for path in (store.root / "refs").glob("*"))
-        hint = nearest(pipeline, known) if known else f"run it first: tl-dagster run {pipeline}"
+        hint = suggest(pipeline, known) if known else f"run it first: tl-dagster run {pipeline}"
         raise InputError(f"nothing of '{pipeline}' is in the store {store.root}: {hint}")
     return {"pipeline": pipeline, "assets": assets}
 
 
-def _described(held: Materialized) -> dict[str, Any]:
+def _described(held: Materialization) -> dict[str, Any]:
     return {
         "data_version": held.artifact.data_version,
         "reused": held.reused,
@@ -143,7 +143,7 @@ def _run(pipeline: str) -> None:
     if not declared:
         raise InputError("no assets/<pipeline>/defs.yaml here: run this in the project's folder")
     if pipeline not in declared:
-        raise InputError(f"no pipeline '{pipeline}' is declared under assets/: {nearest(pipeline, declared)}")
+        raise InputError(f"no pipeline '{pipeline}' is declared under assets/: {suggest(pipeline, declared)}")
     # One process: the steps follow each other anyway, and each process of its own would load the code again.
     config = {"execution": {"config": {"in_process": {}}}, "loggers": {"progress": {}}}
     # `dg launch` does the same, but belongs to another package.

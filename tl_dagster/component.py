@@ -8,12 +8,12 @@ from pydantic import BaseModel, Field
 
 from tl_dagster import automation
 from tl_dagster.errors import InputError
-from tl_dagster.features.catalogue import BackboneInfo, check_transforms, look_up
+from tl_dagster.features.catalogue import BackboneInfo, check_transforms, describe_backbone
 from tl_dagster.spec import Backbone, Declaration
 from tl_dagster.stages import STAGES
-from tl_dagster.stages.base import asset_of
+from tl_dagster.stages.base import build_asset
 
-__all__ = ["TransferLearning", "definitions_of"]
+__all__ = ["TransferLearning", "build_definitions"]
 
 
 class CheckedBackbone(Backbone):
@@ -22,7 +22,7 @@ class CheckedBackbone(Backbone):
     def model_post_init(self, context: Any, /) -> None:
         """Refuse what the library or the backbone lacks."""
         try:
-            info = look_up(self)
+            info = describe_backbone(self)
             for tap in self.taps:
                 info.module(tap)
         except InputError as error:
@@ -37,7 +37,7 @@ class CheckedDeclaration(Declaration):
     def model_post_init(self, context: Any, /) -> None:
         """Refuse a depth that leaves nothing to tune, and transforms that cannot be drawn."""
         try:
-            info = look_up(self.backbone)
+            info = describe_backbone(self.backbone)
             self._check_strategy(info)
             check_transforms(self.augmentation, info.resize(self.backbone).size)
         except InputError as error:
@@ -77,10 +77,10 @@ class TransferLearning(dg.Component):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The pipeline's definitions; paths in the declaration start from the project's root."""
-        return definitions_of(self.declaration, Path(context.project_root))
+        return build_definitions(self.declaration, Path(context.project_root))
 
 
-def definitions_of(declaration: Declaration, root: Path) -> dg.Definitions:
+def build_definitions(declaration: Declaration, root: Path) -> dg.Definitions:
     """Assets, job, schedule and sensor of a pipeline.
 
     Args:
@@ -90,7 +90,7 @@ def definitions_of(declaration: Declaration, root: Path) -> dg.Definitions:
     follows_source = [automation.source_asset(declaration, root)] if declaration.on_change else []
     condition = automation.on_change() if declaration.on_change else None
     assets = [
-        asset_of(
+        build_asset(
             stage(declaration, root), condition, [source.key for source in follows_source] if not stage.reads else []
         )
         for stage in STAGES

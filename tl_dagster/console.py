@@ -5,11 +5,11 @@ import sys
 
 import dagster as dg
 
-__all__ = ["progress_logger"]
+__all__ = ["run_logger"]
 
 
 @dg.logger(None, description="One line per step of progress; errors in full; nothing of Dagster's own events.")
-def progress_logger(_: dg.InitLoggerContext) -> logging.Logger:
+def run_logger(_: dg.InitLoggerContext) -> logging.Logger:
     """A Dagster logger that writes what the stages say to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))

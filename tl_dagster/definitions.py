@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from tl_dagster.artifacts import ArtifactIOManager
-from tl_dagster.console import progress_logger
+from tl_dagster.console import run_logger
 
 __all__ = ["defs"]
 
@@ -14,5 +14,5 @@ __all__ = ["defs"]
 def defs() -> dg.Definitions:
     """The declared pipelines of the project in the working folder, with the artifact store they share."""
     declared = dg.load_from_defs_folder(path_within_project=Path.cwd())
-    shared = dg.Definitions(resources={"artifacts": ArtifactIOManager()}, loggers={"progress": progress_logger})
+    shared = dg.Definitions(resources={"artifacts": ArtifactIOManager()}, loggers={"progress": run_logger})
     return dg.Definitions.merge(declared, shared)

@@ -7,11 +7,11 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["free", "replacing", "sync", "used", "write_atomically"]
+__all__ = ["free_bytes", "replace_atomically", "sync", "used_bytes", "write_atomically"]
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replace_atomically(path: Path) -> Iterator[Path]:
     """A path to write to, that takes the place of ``path`` when all went well: flushed to the disk, then renamed.
 
     Raises:
@@ -35,18 +35,18 @@ def sync(path: Path) -> None:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part."""
-    with replacing(path) as temporary:
+    with replace_atomically(path) as temporary:
         temporary.write_bytes(content)
 
 
-def free(path: Path) -> int:
+def free_bytes(path: Path) -> int:
     """Bytes free on the disk of a folder that need not be there yet."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
 
 
-def used(path: Path) -> int:
+def used_bytes(path: Path) -> int:
     """Bytes of all files under a folder."""
     size = 0
     for each in path.rglob("*"):

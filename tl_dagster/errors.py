@@ -3,14 +3,14 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "nearest", "shown"]
+__all__ = ["InputError", "printable", "suggest"]
 
 
 class InputError(Exception):
     """Something the user gave (a file, a field, a folder) cannot be used; the message names it and the mend."""
 
 
-def nearest(word: str, allowed: Iterable[str]) -> str:
+def suggest(word: str, allowed: Iterable[str]) -> str:
     """A "did you mean" sentence for ``word``, and the allowed values (at most 12 of them).
 
     Args:
@@ -20,10 +20,10 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     names = [str(name) for name in allowed]
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     guess = f"did you mean '{close[0]}'? " if close else ""
-    shown = ", ".join(names[:12]) + (f", … ({len(names)} in all)" if len(names) > 12 else "")
-    return f"{guess}allowed: {shown}"
+    named = ", ".join(names[:12]) + (f", … ({len(names)} in all)" if len(names) > 12 else "")
+    return f"{guess}allowed: {named}"
 
 
-def shown(uri: str) -> str:
+def printable(uri: str) -> str:
     """An address on one line of a message or log: control characters escaped."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in uri)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from tl_dagster.artifacts import ArtifactStore
-from tl_dagster.disk import used
-from tl_dagster.features.cache import Column, columns_of
+from tl_dagster.disk import used_bytes
+from tl_dagster.features.cache import FeatureColumn, list_columns
 from tl_dagster.stages.augmented_splits import AugmentedSplits, read_views
 from tl_dagster.stages.bottleneck_features import BottleneckFeatures, columns_used
 from tl_dagster.stages.dataset import Dataset, read_manifest
 from tl_dagster.stages.fine_tuned_model import FineTunedModel, activations_used
 
-__all__ = ["Freed", "Held", "prune", "stats", "title", "verify"]
+__all__ = ["ColumnUsage", "FreedSpace", "prune", "stats", "title", "verify"]
 
 DAY = 86_400.0
 IN_USE_DAYS = 1 / 24
@@ -23,7 +23,7 @@ GIVEN_UP_DAYS = 7.0
 
 
 @dataclass(frozen=True)
-class Held:
+class ColumnUsage:
     """One recipe of the cache: backbone, layer, pooling, precision.
 
     Attributes:
@@ -35,7 +35,7 @@ class Held:
         pipelines: whose present features or models use it.
     """
 
-    column: Column
+    column: FeatureColumn
     rows: int
     size: int
     shards: int
@@ -44,7 +44,7 @@ class Held:
 
 
 @dataclass
-class Freed:
+class FreedSpace:
     """What was (or would be) deleted: rows and bytes, and the recipes that a running extraction kept from it."""
 
     rows: int = 0
@@ -52,15 +52,15 @@ class Freed:
     busy: int = 0
 
 
-def stats(store: ArtifactStore) -> list[Held]:
+def stats(store: ArtifactStore) -> list[ColumnUsage]:
     """Every recipe of the feature cache, the largest first."""
     users = _users(store)
     held = []
-    for column in columns_of(store.root / "features"):
+    for column in list_columns(store.root / "features"):
         shards = column.shards()
         days = (time.time() - column.last_used()) / DAY
         pipelines = tuple(sorted(users.get(column.name, ())))
-        held.append(Held(column, sum(map(len, shards)), used(column.folder), len(shards), days, pipelines))
+        held.append(ColumnUsage(column, sum(map(len, shards)), used_bytes(column.folder), len(shards), days, pipelines))
     return sorted(held, key=lambda each: -each.size)
 
 
@@ -75,13 +75,13 @@ def verify(store: ArtifactStore, tell: Callable[[str], None] = lambda line: None
         What is wrong with each damaged shard.
     """
     damaged = []
-    for column in columns_of(store.root / "features"):
+    for column in list_columns(store.root / "features"):
         tell(title(column))
         damaged += [f"{column.folder.name}/{problem}" for problem in column.verify()]
     return damaged
 
 
-def title(column: Column) -> str:
+def title(column: FeatureColumn) -> str:
     """A recipe in one line."""
     recipe = column.recipe
     return (
@@ -91,7 +91,7 @@ def title(column: Column) -> str:
 
 def prune(
     store: ArtifactStore, *, unused: bool = False, older_than: float | None = None, dry_run: bool = False
-) -> Freed:
+) -> FreedSpace:
     """Delete cached features: of images that no pipeline's dataset holds any more, or of whole recipes.
 
     What comes back is computed anew. Recipes that a running extraction adds to are passed over.
@@ -103,7 +103,7 @@ def prune(
             both must hold.
         dry_run: only count.
     """
-    freed = Freed()
+    freed = FreedSpace()
     _prune_checkpoints(store, freed, dry_run)
     if unused or older_than is not None:
         for held in stats(store):
@@ -113,12 +113,12 @@ def prune(
             _locked(held.column, freed, partial(_delete, held.column, dry_run))
         return freed
     gone = _views_of_gone_images(store)
-    for column in columns_of(store.root / "features") if gone else []:
+    for column in list_columns(store.root / "features") if gone else []:
         _locked(column, freed, partial(column.drop, gone, dry_run=dry_run))
     return freed
 
 
-def _prune_checkpoints(store: ArtifactStore, freed: Freed, dry_run: bool) -> None:
+def _prune_checkpoints(store: ArtifactStore, freed: FreedSpace, dry_run: bool) -> None:
     """Delete checkpoints that no run has written to for a week: their training was given up."""
     for path in (store.root / "checkpoints").glob("*"):
         with contextlib.suppress(FileNotFoundError):  # its training has just ended
@@ -129,7 +129,7 @@ def _prune_checkpoints(store: ArtifactStore, freed: Freed, dry_run: bool) -> Non
                     path.unlink()
 
 
-def _locked(column: Column, freed: Freed, delete: Callable[[], tuple[int, int]]) -> None:
+def _locked(column: FeatureColumn, freed: FreedSpace, delete: Callable[[], tuple[int, int]]) -> None:
     from filelock import Timeout
 
     try:
@@ -141,8 +141,8 @@ def _locked(column: Column, freed: Freed, delete: Callable[[], tuple[int, int]])
     freed.rows, freed.size = freed.rows + rows, freed.size + size
 
 
-def _delete(column: Column, dry_run: bool) -> tuple[int, int]:
-    rows, size = sum(map(len, column.shards())), used(column.folder)
+def _delete(column: FeatureColumn, dry_run: bool) -> tuple[int, int]:
+    rows, size = sum(map(len, column.shards())), used_bytes(column.folder)
     if not dry_run:
         shutil.rmtree(column.folder)
     return rows, size

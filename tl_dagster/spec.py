@@ -10,7 +10,7 @@ from zoneinfo import available_timezones
 from pydantic import Field, field_validator, model_validator
 
 from tl_dagster.data.sources import Source
-from tl_dagster.errors import nearest
+from tl_dagster.errors import suggest
 from tl_dagster.settings import Settings
 from tl_dagster.training.settings import (
     FineTuning,
@@ -226,7 +226,7 @@ class Schedule(Settings):
     @classmethod
     def _known_timezone(cls, timezone: str) -> str:
         if timezone not in available_timezones():
-            raise ValueError(f"no time zone '{timezone}': {nearest(timezone, sorted(available_timezones()))}")
+            raise ValueError(f"no time zone '{timezone}': {suggest(timezone, sorted(available_timezones()))}")
         return timezone
 
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from tl_dagster import InputError
-from tl_dagster.data.augmentation import MIRRORED, Views
+from tl_dagster.data.augmentation import MIRRORED, Augmenter
 from tl_dagster.spec import Augmentation
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8)
 
 
 def test_same_on_any_worker_and_order():
-    drawn = Views(Augmentation(views=8))
+    drawn = Augmenter(Augmentation(views=8))
     tasks = [(f"image{n}", view) for n in range(6) for view in range(8)]
-    serial = {task: Views(Augmentation(views=8)).draw(PIXELS, *task).tobytes() for task in reversed(tasks)}
+    serial = {task: Augmenter(Augmentation(views=8)).draw(PIXELS, *task).tobytes() for task in reversed(tasks)}
     with ThreadPoolExecutor(4) as pool:
         parallel = dict(zip(tasks, pool.map(lambda task: drawn.draw(PIXELS, *task).tobytes(), tasks), strict=True))
     assert serial == parallel
@@ -23,16 +23,16 @@ def test_same_on_any_worker_and_order():
 
 
 def test_dihedral_views_are_the_eight_symmetries():
-    drawn = Views(Augmentation(preset="dihedral", views=8))
+    drawn = Augmenter(Augmentation(preset="dihedral", views=8))
     assert len({drawn.draw(PIXELS, "a", view).tobytes() for view in range(8)}) == 8
-    assert drawn.identity("a", 3) == Views(Augmentation(preset="dihedral", views=8, seed=9)).identity("a", 3)
+    assert drawn.identity("a", 3) == Augmenter(Augmentation(preset="dihedral", views=8, seed=9)).identity("a", 3)
 
 
 def test_each_ingredient_changes_the_identity_and_view_0_never():
     base, changes = Augmentation(), [Augmentation(seed=1), Augmentation(transforms=[{"VerticalFlip": {}}])]
     for other in changes:
-        assert Views(other).identity("a", 1) != Views(base).identity("a", 1)
-        assert Views(other).identity("a", 0) == Views(base).identity("a", 0)
+        assert Augmenter(other).identity("a", 1) != Augmenter(base).identity("a", 1)
+        assert Augmenter(other).identity("a", 0) == Augmenter(base).identity("a", 0)
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,11 @@ def test_each_ingredient_changes_the_identity_and_view_0_never():
 )
 def test_bad_transforms(step, words):
     with pytest.raises(InputError, match=words):
-        Views(Augmentation(transforms=[step])).draw(PIXELS, "a", 1)
+        Augmenter(Augmentation(transforms=[step])).draw(PIXELS, "a", 1)
 
 
 def test_the_mirror_image_is_the_same_view_whatever_the_augmentation():
-    lecture, dihedral = Views(Augmentation(test_views="mirrored")), Views(Augmentation(preset="dihedral"))
+    lecture, dihedral = Augmenter(Augmentation(test_views="mirrored")), Augmenter(Augmentation(preset="dihedral"))
     assert (lecture.draw(PIXELS, "a", MIRRORED) == PIXELS[:, ::-1]).all()
     assert (dihedral.draw(PIXELS, "a", MIRRORED) == PIXELS[:, ::-1]).all()
     assert lecture.identity("a", MIRRORED) == dihedral.identity("a", MIRRORED) == dihedral.identity("a", 4)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.data import corpus
-from tl_dagster.data.decoding import Resize, look, thumbnail
+from tl_dagster.data.decoding import Resize, inspect_image, thumbnail
 from tl_dagster.data.files import local_uri
 from tl_dagster.stages.dataset import read_manifest
 
@@ -30,7 +30,7 @@ def silence(capfd, caplog, recwarn):
 @pytest.mark.parametrize("name", USED, ids=ascii)
 def test_used(name, silence):
     content, reference = corpus.content(name), corpus.pixels(name)
-    seen = look(content)
+    seen = inspect_image(content)
     assert (seen.problem, seen.width, seen.height) == (None, reference.shape[1], reference.shape[0])
     expected = np.asarray(Image.fromarray(reference).resize((32, 32), Image.Resampling.BICUBIC)).astype(int)
     assert np.abs(SQUASH(content) - expected).max() <= corpus.CASES[name].tolerance
@@ -42,7 +42,7 @@ def test_used(name, silence):
 def test_set_aside(name, silence):
     content = corpus.content(name)
     began = time.monotonic()
-    problem = look(content).problem
+    problem = inspect_image(content).problem
     assert problem and corpus.CASES[name].aside in problem and problem.isprintable()
     with pytest.raises(OSError, match=re.escape(problem.removeprefix("the file is empty"))):
         thumbnail(content, 32)

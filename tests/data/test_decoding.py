@@ -9,7 +9,7 @@ from PIL import Image
 from tests.data import corpus
 from tl_dagster import InputError
 from tl_dagster.data import decoding
-from tl_dagster.data.decoding import Resize, image_id, look, read_verified, thumbnail
+from tl_dagster.data.decoding import Resize, image_id, inspect_image, read_verified, thumbnail
 
 SQUASH = Resize(16, "squash", 1.0, "bicubic")
 
@@ -34,7 +34,7 @@ def test_modes_become_rgb():
 def test_look_tells_size_format_and_statistics():
     image = Image.new("L", (64, 64))
     image.paste(200, (32, 0, 64, 64))
-    seen = look(encoded(image.resize((300, 200), Image.Resampling.NEAREST)))
+    seen = inspect_image(encoded(image.resize((300, 200), Image.Resampling.NEAREST)))
     assert (seen.width, seen.height, seen.format, seen.problem) == (300, 200, "PNG", None)
     assert seen.brightness == pytest.approx(100, abs=1)
     assert seen.contrast == pytest.approx(100, abs=3)
@@ -43,7 +43,7 @@ def test_look_tells_size_format_and_statistics():
 
 def test_the_perceptual_hash_outlives_encoding_and_tells_pictures_apart():
     def bits(image: Image.Image, kind: str, **options) -> np.ndarray:
-        perceptual = look(encoded(image, kind, **options)).perceptual
+        perceptual = inspect_image(encoded(image, kind, **options)).perceptual
         return np.unpackbits(np.frombuffer(bytes.fromhex(perceptual), dtype=np.uint8))
 
     one, other = (Image.fromarray(corpus.picture(name, (280, 200))) for name in ("one", "other"))
@@ -57,7 +57,7 @@ def test_exif_orientation_is_applied():
     turned = upright.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert look(encoded(turned, "JPEG", exif=exif)).width == 20
+    assert inspect_image(encoded(turned, "JPEG", exif=exif)).width == 20
 
 
 def test_crop_takes_the_centre():
@@ -84,7 +84,7 @@ def test_a_large_jpeg_is_decoded_at_a_reduced_scale_and_looks_the_same(monkeypat
     whole = Resize(64, "crop", 1.0, "bicubic")(encoded(image))
     assert decoded[1:] == [(2000, 1500)]
     assert np.abs(reduced.astype(int) - whole).max() <= 4
-    assert (look(content).width, look(content).height) == (2000, 1500)
+    assert (inspect_image(content).width, inspect_image(content).height) == (2000, 1500)
 
 
 def test_the_scale_stays_at_twice_what_is_needed(monkeypatch):
@@ -124,7 +124,7 @@ def test_reasons_are_one_short_line(monkeypatch):
         raise RuntimeError("one\ntwo " * 99)
 
     monkeypatch.setattr(decoding, "_open", fails)
-    problem = look(b"x").problem
+    problem = inspect_image(b"x").problem
     assert problem.startswith("cannot be decoded: one two") and len(problem) <= 200 and "\n" not in problem
 
 

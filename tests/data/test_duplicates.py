@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tl_dagster.data.decoding import look
-from tl_dagster.data.duplicates import Memory, group, near_pairs
+from tl_dagster.data.decoding import inspect_image
+from tl_dagster.data.duplicates import GroupRegistry, group_near_copies, near_pairs
 from tl_dagster.data.splits import unit_hash
 
 RANDOM = np.random.default_rng(0)
@@ -47,7 +47,7 @@ def test_all_pairs_within_the_distance_are_found(chosen, distance):
 
 def test_equal_hashes_are_joined_through_one_of_them(tmp_path):
     equal = pd.concat([images([(0, 0)]).assign(id=f"{number:04d}") for number in range(1000)], ignore_index=True)
-    found, pairs = group(equal, Memory(tmp_path), 8)
+    found, pairs = group_near_copies(equal, GroupRegistry(tmp_path), 8)
     assert len(pairs) == 999 and set(pairs["a"]) == {"0000"}
     assert set(found["group"].dropna()) == {"0000"}
 
@@ -64,7 +64,7 @@ def test_whatever_comes_and_goes_no_image_moves_and_no_group_is_cut(versions, di
     groups: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         for chosen in versions:
-            found, pairs = group(images(chosen), Memory(Path(folder)), distance)
+            found, pairs = group_near_copies(images(chosen), GroupRegistry(Path(folder)), distance)
             used = found[found["problem"].isna()]
             now = dict(zip(used["id"], used["group"].where(used["group"].notna(), used["id"]), strict=True))
             assert {key: now[key] for key in now.keys() & groups.keys()} == {
@@ -77,8 +77,8 @@ def test_whatever_comes_and_goes_no_image_moves_and_no_group_is_cut(versions, di
 
 def test_a_fresh_ingest_does_not_depend_on_the_order(tmp_path):
     chosen = [(family, number) for family in range(4) for number in range(5)]
-    forward, pairs = group(images(chosen), Memory(tmp_path / "a"), 8)
-    backward, same = group(images(chosen[::-1]), Memory(tmp_path / "b"), 8)
+    forward, pairs = group_near_copies(images(chosen), GroupRegistry(tmp_path / "a"), 8)
+    backward, same = group_near_copies(images(chosen[::-1]), GroupRegistry(tmp_path / "b"), 8)
     pd.testing.assert_frame_equal(pairs, same)
     pd.testing.assert_frame_equal(
         forward.sort_values("id", ignore_index=True), backward.sort_values("id", ignore_index=True)
@@ -86,18 +86,20 @@ def test_a_fresh_ingest_does_not_depend_on_the_order(tmp_path):
 
 
 def test_an_image_that_would_join_two_groups_is_set_aside(tmp_path):
-    memory = Memory(tmp_path)
-    group(images([(0, 1), (0, 2)]), memory, 4)  # six bits apart: two groups
-    found, _ = group(images([(0, 1), (0, 2), (0, 0)]), memory, 4)
+    memory = GroupRegistry(tmp_path)
+    group_near_copies(images([(0, 1), (0, 2)]), memory, 4)  # six bits apart: two groups
+    found, _ = group_near_copies(images([(0, 1), (0, 2), (0, 0)]), memory, 4)
     assert found["problem"].tolist()[2] == "near copies of images in different groups: /(0, 1) and /(0, 2)"
     assert "a removed" not in found["problem"][2]
-    alone, _ = group(images([(0, 1), (0, 0)]), memory, 4)
+    alone, _ = group_near_copies(images([(0, 1), (0, 0)]), memory, 4)
     assert alone["problem"][1].endswith("an image that was removed")  # it may come back
 
 
 def test_given_groups_stay_and_lend_their_name(tmp_path):
     given_groups = images([(0, 1), (1, 0)]).assign(group=["module 1", None])
-    found, _ = group(pd.concat([given_groups, images([(0, 0)])], ignore_index=True), Memory(tmp_path), 8)
+    found, _ = group_near_copies(
+        pd.concat([given_groups, images([(0, 0)])], ignore_index=True), GroupRegistry(tmp_path), 8
+    )
     assert found["group"].tolist()[0] == found["group"].tolist()[2] == "module 1"
     assert pd.isna(found["group"].tolist()[1])
 
@@ -107,7 +109,9 @@ def test_real_copies_and_no_others(photos, tmp_path):
     first = Image.open(paths[0]).convert("RGB")
     first.save(tmp_path / "other_format.jpg", quality=80)
     first.resize((220, 220)).save(tmp_path / "smaller.png")
-    looks = [look(path.read_bytes()) for path in [*paths, tmp_path / "other_format.jpg", tmp_path / "smaller.png"]]
+    looks = [
+        inspect_image(path.read_bytes()) for path in [*paths, tmp_path / "other_format.jpg", tmp_path / "smaller.png"]
+    ]
     hashes = np.array([list(bytes.fromhex(each.perceptual)) for each in looks], dtype=np.uint8)
     found = near_pairs(hashes, np.ones(len(hashes), dtype=bool), 8)
     assert {(0, 60), (0, 61)} <= {(int(a), int(b)) for a, b, _ in found}
@@ -116,4 +120,4 @@ def test_real_copies_and_no_others(photos, tmp_path):
 
 def test_flat_images_have_no_near_copies(tmp_path):
     flat = images([(0, 0), (0, 1)]).assign(contrast=0.5)
-    assert group(flat, Memory(tmp_path), 8)[1].empty
+    assert group_near_copies(flat, GroupRegistry(tmp_path), 8)[1].empty

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from tl_dagster.data import files
-from tl_dagster.data.index import Index
-from tl_dagster.data.kept import Kept, Place
-from tl_dagster.data.manifest import content_digest, difference, identify, set_copies_aside, usable
+from tl_dagster.data.index import FileIndex
+from tl_dagster.data.kept import SourceCache, SourceContext
+from tl_dagster.data.manifest import content_digest, diff_manifests, identify, reject_copies, usable
 from tl_dagster.data.sources import FolderSource, list_images
 
 NO_PAIRS = pd.DataFrame({"a": [], "b": [], "distance": []})
@@ -24,13 +24,13 @@ def settled(monkeypatch):
 
 
 def listed(photos):
-    place = Place(photos, Kept(photos.parent / "kept"))
+    place = SourceContext(photos, SourceCache(photos.parent / "kept"))
     return list_images(FolderSource(kind="folder", path=str(photos)), place)
 
 
 def ingested(photos, workers=2):
-    identified, read, decoded = identify(listed(photos), Index(photos.parent / "index"), workers)
-    return set_copies_aside(identified), read, decoded
+    identified, read, decoded = identify(listed(photos), FileIndex(photos.parent / "index"), workers)
+    return reject_copies(identified), read, decoded
 
 
 def test_an_unchanged_file_is_not_read_again(photos, monkeypatch):
@@ -94,7 +94,7 @@ def test_of_copies_in_given_splits_the_held_out_one_is_kept():
         "split": ["train", "validation", "test"],
         "problem": None,
     }
-    kept = set_copies_aside(pd.DataFrame(rows).astype({"problem": "str"}))
+    kept = reject_copies(pd.DataFrame(rows).astype({"problem": "str"}))
     assert usable(kept)["split"].tolist() == ["test"]
 
 
@@ -131,7 +131,7 @@ def test_two_runs_share_an_index(photos, monkeypatch):
     monkeypatch.setattr("tl_dagster.data.index.MOST_SHARDS", 1)
     monkeypatch.setattr("tl_dagster.data.manifest.FLUSH_SECONDS", 0.0)
     monkeypatch.setattr("tl_dagster.data.manifest.PART", 2)
-    listing, index = listed(photos), Index(photos.parent / "index")
+    listing, index = listed(photos), FileIndex(photos.parent / "index")
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda number: identify(listing, index, 1)[0], range(9)))
     assert all(len(each) == 60 and each["problem"].isna().all() for each in found)
@@ -143,8 +143,8 @@ def test_order_and_workers_change_nothing(photos, monkeypatch):
     for seed, workers, processes_from in ((0, 1, 1000), (1, 4, 1000), (2, 2, 1)):  # the last in processes
         monkeypatch.setattr("tl_dagster.data.manifest.PROCESSES_FROM", processes_from)
         shuffled = listing.sample(frac=1, random_state=seed, ignore_index=True)
-        identified, _, _ = identify(shuffled, Index(photos.parent / str(seed)), workers)
-        found.add(content_digest(set_copies_aside(identified), NO_PAIRS))
+        identified, _, _ = identify(shuffled, FileIndex(photos.parent / str(seed)), workers)
+        found.add(content_digest(reject_copies(identified), NO_PAIRS))
     assert len(found) == 1
 
 
@@ -161,11 +161,11 @@ def test_difference_and_data_version(photos):
     first, second, third = sorted((photos / "functional").iterdir())[:3]
     first.rename(photos / "functional" / "renamed.png")
     renamed, _, _ = ingested(photos)
-    assert difference(before, renamed) == {"added": 0, "removed": 0, "relabelled": 0, "renamed": 1}
+    assert diff_manifests(before, renamed) == {"added": 0, "removed": 0, "relabelled": 0, "renamed": 1}
     assert content_digest(before, NO_PAIRS) == content_digest(renamed, NO_PAIRS)
     second.rename(photos / "defective" / "moved.png")
     third.unlink()
     Image.new("RGB", (9, 9), "red").save(photos / "functional" / "new.png")
     after, _, _ = ingested(photos)
-    assert difference(renamed, after) == {"added": 1, "removed": 1, "relabelled": 1, "renamed": 1}
+    assert diff_manifests(renamed, after) == {"added": 1, "removed": 1, "relabelled": 1, "renamed": 1}
     assert content_digest(after, NO_PAIRS) != content_digest(renamed, NO_PAIRS)

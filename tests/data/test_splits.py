@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tl_dagster import InputError
-from tl_dagster.data.splits import assign, unit_hash, views
+from tl_dagster.data.splits import assign_splits, list_views, unit_hash
 from tl_dagster.spec import Augmentation, Splits
 
 IMAGES = pd.DataFrame(
@@ -25,10 +25,10 @@ HALVES = Splits(test=0.3, validation=0.3)
 
 
 def test_fractions():
-    assigned = assign(IMAGES, Splits(test=0.25, validation=0.1))
+    assigned = assign_splits(IMAGES, Splits(test=0.25, validation=0.1))
     shares = assigned.value_counts(normalize=True)
     assert abs(shares["test"] - 0.25) < 0.03 and abs(shares["validation"] - 0.1) < 0.03
-    assert (assign(IMAGES, Splits(test=0.25, validation=0.1, seed=1)) != assigned).any()
+    assert (assign_splits(IMAGES, Splits(test=0.25, validation=0.1, seed=1)) != assigned).any()
 
 
 @settings(deadline=None, max_examples=60)
@@ -37,7 +37,7 @@ def test_adding_removing_renaming_and_reordering_never_moves_an_image(chosen, se
     declared = Splits(validation=0.3, seed=seed, folds=folds) if folds else Splits(test=0.3, validation=0.3, seed=seed)
     some = POOL.iloc[chosen].assign(uri="renamed")
     try:
-        everything, part = assign(POOL, declared), assign(some, declared)
+        everything, part = assign_splits(POOL, declared), assign_splits(some, declared)
     except InputError:
         assume(False)
     assert (part == everything[some.index]).all()
@@ -45,7 +45,7 @@ def test_adding_removing_renaming_and_reordering_never_moves_an_image(chosen, se
 
 
 def test_folds_divide_the_images():
-    parts = [assign(IMAGES, Splits(folds=4, fold=fold, validation=0.2)) for fold in range(4)]
+    parts = [assign_splits(IMAGES, Splits(folds=4, fold=fold, validation=0.2)) for fold in range(4)]
     tested = pd.concat([part == "test" for part in parts], axis=1)
     assert (tested.sum(axis=1) == 1).all()
     assert tested.mean().between(0.2, 0.3).all()
@@ -67,17 +67,17 @@ def test_bad_declarations(fields, words):
 
 def test_given_splits_are_kept():
     images = IMAGES.assign(split=["train"] * 1500 + ["test"] * 500)
-    assigned = assign(images, Splits())
+    assigned = assign_splits(images, Splits())
     assert (assigned[1500:] == "test").all()
     assert set(assigned[:1500]) == {"train", "validation"}
     with pytest.raises(InputError, match="gives a test split already"):
-        assign(images, Splits(folds=3))
+        assign_splits(images, Splits(folds=3))
 
 
 def test_a_partly_given_split_is_filled_up(tmp_path):
     images = IMAGES.assign(split=["train"] * 500 + [None] * 1000 + ["test"] * 500)
     images.to_parquet(tmp_path / "images.parquet")
-    assigned = assign(pd.read_parquet(tmp_path / "images.parquet"), Splits())
+    assigned = assign_splits(pd.read_parquet(tmp_path / "images.parquet"), Splits())
     assert set(assigned) == {"train", "validation", "test"}
     assert (assigned[1500:] == "test").all()
 
@@ -85,11 +85,11 @@ def test_a_partly_given_split_is_filled_up(tmp_path):
 def test_a_class_too_small_is_named():
     small = pd.concat([IMAGES, IMAGES.head(1).assign(id="z", label="rare")], ignore_index=True)
     with pytest.raises(InputError, match="class 'rare' has 1 usable images and none of them falls in the"):
-        assign(small, Splits())
+        assign_splits(small, Splits())
 
 
 def test_views():
-    table = views(IMAGES, assign(IMAGES, Splits()), Augmentation(views=3, test_views=2))
+    table = list_views(IMAGES, assign_splits(IMAGES, Splits()), Augmentation(views=3, test_views=2))
     counts = table.groupby(["split", "id"]).size().groupby("split").max().to_dict()
     assert counts == {"train": 3, "validation": 2, "test": 2}
     assert (table["view"] == table.groupby("id").cumcount()).all()
@@ -98,6 +98,6 @@ def test_views():
 def test_hash_is_known():
     """Another value would move every image of every user."""
     assert unit_hash(0, "a") == pytest.approx(HASH, abs=1e-12)
-    assigned = assign(IMAGES, Splits(test=0.25, validation=0.1))
+    assigned = assign_splits(IMAGES, Splits(test=0.25, validation=0.1))
     tested = [unit_hash(0, each) < 0.25 for each in IMAGES["id"]]
     assert (assigned == "test").tolist() == tested

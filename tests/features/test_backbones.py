@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from tl_dagster import InputError
-from tl_dagster.features.backbones import create, load
-from tl_dagster.features.catalogue import look_up
-from tl_dagster.features.taps import tapped
-from tl_dagster.features.weights import locate
+from tl_dagster.features.backbones import create_network, load_backbone
+from tl_dagster.features.catalogue import describe_backbone
+from tl_dagster.features.taps import build_extractor
+from tl_dagster.features.weights import locate_weights
 from tl_dagster.spec import Backbone
 
 LECTURE = {
@@ -27,15 +27,15 @@ OTHERS = {
 def test_by_name_with_seeded_weights(name, store):
     width, stages = {**LECTURE, **OTHERS}[name]
     backbone = Backbone(name=name, weights="random:0")
-    info = look_up(backbone)
+    info = describe_backbone(backbone)
     assert list(info.stages) == [f"stage{number}" for number in range(1, stages + 1)]
-    model = load(info, locate(backbone, info))
+    model = load_backbone(info, locate_weights(backbone, info))
     size = info.preprocess["size"]
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     taps = [("penultimate", "avg"), *(("stage2", pooling) for pooling in ("avg", "avg+max", "grid2x2", "none"))]
     with torch.no_grad():
-        outputs = tapped(model, [(info.module(tap), pooling) for tap, pooling in taps])(images)
-        again = load(info, locate(backbone, info))(images)
+        outputs = build_extractor(model, [(info.module(tap), pooling) for tap, pooling in taps])(images)
+        again = load_backbone(info, locate_weights(backbone, info))(images)
     penultimate = outputs[0]
     assert penultimate.shape == (2, width)
     assert [len(output[0]) for output in outputs] == [info.width(tap, pooling, size) for tap, pooling in taps]
@@ -47,15 +47,15 @@ def test_by_name_with_seeded_weights(name, store):
 def test_default_weights_know_a_photograph(store):
     """The shipped file fits key by key: random or misplaced weights would not know a flower."""
     backbone = Backbone()
-    info = look_up(backbone)
-    weights = locate(backbone, info)
+    info = describe_backbone(backbone)
+    weights = locate_weights(backbone, info)
     assert weights.identity.startswith("57934424")
     from sklearn.datasets import load_sample_image
 
-    from tl_dagster.features.weights import fill
+    from tl_dagster.features.weights import load_weights
 
-    model = create(info.name, 224)
-    fill(model, info, weights)
+    model = create_network(info.name, 224)
+    load_weights(model, info, weights)
     photo = torch.from_numpy(load_sample_image("flower.jpg").copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
     photo = torch.nn.functional.interpolate(
         photo[:, :, 100:400, 150:450], size=(224, 224), mode="bicubic", antialias=True
@@ -70,44 +70,44 @@ def test_misfitting_weights_are_listed(store, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({"features.0.weight": torch.zeros(1), "strange": torch.zeros(1)}, path)
     backbone = Backbone(name="torchvision/squeezenet1_1", weights=str(path))
-    info = look_up(backbone)
+    info = describe_backbone(backbone)
     with pytest.raises(InputError, match=r"missing .*features.0.bias.*unexpected .*strange"):
-        load(info, locate(backbone, info))
+        load_backbone(info, locate_weights(backbone, info))
 
 
 def test_a_trunk_serves_the_taps_below_its_end(store, tmp_path):
-    state = create("torchvision/resnet18", 224).state_dict()
+    state = create_network("torchvision/resnet18", 224).state_dict()
     torch.save(
         {key: value for key, value in state.items() if not key.startswith(("layer4.", "fc."))}, tmp_path / "x.pth"
     )
     backbone = Backbone(name="torchvision/resnet18", weights=str(tmp_path / "x.pth"))
-    info = look_up(backbone)
-    weights = locate(backbone, info)
-    loaded = load(info, weights, ["lower", "stage4"]).state_dict()
+    info = describe_backbone(backbone)
+    weights = locate_weights(backbone, info)
+    loaded = load_backbone(info, weights, ["lower", "stage4"]).state_dict()
     assert all(torch.equal(value, loaded[key]) for key, value in torch.load(weights.path, weights_only=True).items())
     with pytest.raises(InputError, match=r"missing \['layer4.0.conv1.weight'.*enough for the taps stage1, .*stage4$"):
-        load(info, weights, ["lower", "penultimate"])
+        load_backbone(info, weights, ["lower", "penultimate"])
 
 
 def test_a_file_may_be_saved_inside_or_around_the_network(store, tmp_path):
-    state = create("torchvision/squeezenet1_1", 224).state_dict()
+    state = create_network("torchvision/squeezenet1_1", 224).state_dict()
     inside = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
     for name, saved in (("in.pth", inside), ("around.pth", {f"module.{key}": value for key, value in state.items()})):
         torch.save(saved, tmp_path / name)
         backbone = Backbone(name="torchvision/squeezenet1_1", weights=str(tmp_path / name))
-        info = look_up(backbone)
-        loaded = load(info, locate(backbone, info)).state_dict()
+        info = describe_backbone(backbone)
+        loaded = load_backbone(info, locate_weights(backbone, info)).state_dict()
         assert torch.equal(loaded["features.0.weight"], state["features.0.weight"])
 
 
 def test_lower_and_higher_name_places_in_any_network(store):
     for name, lower in (("resnet18", "layer3"), ("squeezenet1_1", "features.7"), ("alexnet", "features.4")):
-        info = look_up(Backbone(name=f"torchvision/{name}"))
+        info = describe_backbone(Backbone(name=f"torchvision/{name}"))
         assert (info.module("lower"), info.module("higher")) == (lower, info.module("penultimate"))
     with pytest.raises(InputError, match=r"has no tap 'layer4.1.ad': did you mean 'layer4.1.add'\? allowed: stage1"):
-        look_up(Backbone(name="torchvision/resnet18")).module("layer4.1.ad")
+        describe_backbone(Backbone(name="torchvision/resnet18")).module("layer4.1.ad")
     with pytest.raises(InputError, match=r"'layer4.1.add' is no module: allowed: stage1"):
-        look_up(Backbone(name="torchvision/resnet18")).frozen_through(["higher"], "above layer4.1.add")
+        describe_backbone(Backbone(name="torchvision/resnet18")).frozen_through(["higher"], "above layer4.1.add")
 
 
 @pytest.mark.parametrize(
@@ -115,15 +115,17 @@ def test_lower_and_higher_name_places_in_any_network(store):
 )
 def test_networks_with_several_classifiers_lose_all(name, width, store):
     backbone = Backbone(name=name, weights="random:0")
-    info = look_up(backbone)
-    model = load(info, locate(backbone, info))
+    info = describe_backbone(backbone)
+    model = load_backbone(info, locate_weights(backbone, info))
     assert len(info.classifiers) > 1
     assert not any(list(model.get_submodule(path).parameters()) for path in info.classifiers)
     with torch.no_grad():
-        (features,) = tapped(model, [(info.module("penultimate"), "avg")])(torch.rand(2, 3, info.size, info.size))
+        (features,) = build_extractor(model, [(info.module("penultimate"), "avg")])(
+            torch.rand(2, 3, info.size, info.size)
+        )
     assert features.shape == (2, width) == (2, info.width("penultimate", "avg", info.size))
 
 
 def test_a_size_that_the_network_cannot_take_is_refused(store):
     with pytest.raises(InputError, match=r"backbone.image_size: .* no images of 256 x 256 .* its own size is 224"):
-        look_up(Backbone(name="timm/vit_tiny_patch16_224", image_size=256))
+        describe_backbone(Backbone(name="timm/vit_tiny_patch16_224", image_size=256))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tl_dagster import InputError
-from tl_dagster.features.cache import Column, columns_of, locked
+from tl_dagster.features.cache import FeatureColumn, list_columns, locked
 
 RECIPE = {"backbone": "b", "tap": "t", "precision": "fp32"}
 HOLD = """
@@ -29,12 +29,12 @@ def keys(*names):
 
 
 def test_rows_come_back_in_any_order_from_several_shards(tmp_path):
-    column = Column(tmp_path, RECIPE)
+    column = FeatureColumn(tmp_path, RECIPE)
     values = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
     column.write(keys(*range(6)), values[:6])
     column.write(keys(*range(6, 10)), values[6:])
     order = [9, 0, 5, 6, 0]
-    rows = Column(tmp_path, RECIPE).read(keys(*order))
+    rows = FeatureColumn(tmp_path, RECIPE).read(keys(*order))
     assert (rows[:] == values[order]).all()
     assert (rows[np.array([2, 0])] == values[[5, 9]]).all()
     assert column.missing(keys(3, "new")).tolist() == [False, True]
@@ -42,21 +42,21 @@ def test_rows_come_back_in_any_order_from_several_shards(tmp_path):
 
 def test_each_ingredient_has_its_own_column(tmp_path):
     names = {
-        Column(tmp_path, {**RECIPE, **change}).name
+        FeatureColumn(tmp_path, {**RECIPE, **change}).name
         for change in ({}, {"tap": "u"}, {"precision": "bf16"}, {"backbone": "c"})
     }
     assert len(names) == 4
 
 
 def test_half_written_shard_is_ignored(tmp_path):
-    column = Column(tmp_path, RECIPE)
+    column = FeatureColumn(tmp_path, RECIPE)
     column.write(keys(1), np.ones((1, 2)))
     (column.folder / ".killed").write_bytes(b"half")
     assert column.missing(keys(1, 2)).tolist() == [False, True]
 
 
 def test_refusals(tmp_path):
-    column = Column(tmp_path, RECIPE)
+    column = FeatureColumn(tmp_path, RECIPE)
     with pytest.raises(InputError, match=r"set backbone.precision: fp32"):
         column.write(keys(1), np.array([[np.inf]]))
     column.write(keys(1), np.ones((1, 2)))
@@ -65,24 +65,24 @@ def test_refusals(tmp_path):
 
 
 def test_a_damaged_shard_is_set_aside_and_never_served(tmp_path):
-    column = Column(tmp_path, RECIPE)
+    column = FeatureColumn(tmp_path, RECIPE)
     for number in range(2):
         column.write(keys(number), np.full((1, 4), number + 0.3))
     path = column.shards()[0].path
     flip(path, np.float32(column.shards()[0].values()[0, 0]).tobytes() * 4)
-    fresh = Column(tmp_path, RECIPE)
+    fresh = FeatureColumn(tmp_path, RECIPE)
     rows = fresh.read(keys(0, 1))
     with pytest.raises(InputError, match=r"computes its 1 rows anew"):
         rows[:]
     assert path.with_name(path.name + ".damaged").exists()
-    assert sorted(Column(tmp_path, RECIPE).missing(keys(0, 1)).tolist()) == [False, True]
+    assert sorted(FeatureColumn(tmp_path, RECIPE).missing(keys(0, 1)).tolist()) == [False, True]
 
 
 def test_damaged_views_are_noticed_without_reading_values(tmp_path):
-    column = Column(tmp_path, RECIPE)
+    column = FeatureColumn(tmp_path, RECIPE)
     column.write(keys(1), np.ones((1, 4)))
     flip(column.shards()[0].path, bytes.fromhex(keys(1)[0]))
-    fresh = Column(tmp_path, RECIPE)
+    fresh = FeatureColumn(tmp_path, RECIPE)
     assert fresh.missing(keys(1)).tolist() == [True]
     assert "views' checksum differs" in fresh.damaged[0]
 
@@ -95,7 +95,7 @@ def flip(path, content: bytes) -> None:
 
 
 def test_what_a_killed_process_was_writing_is_swept_away(tmp_path):
-    column = Column(tmp_path, RECIPE)
+    column = FeatureColumn(tmp_path, RECIPE)
     column.write(keys(1), np.ones((1, 2)))
     for name, age in ((".fresh", 0), (".stale", 7200)):
         (column.folder / name).write_bytes(b"half")
@@ -106,11 +106,11 @@ def test_what_a_killed_process_was_writing_is_swept_away(tmp_path):
 
 
 def test_notes_and_columns(tmp_path):
-    column = Column(tmp_path, RECIPE)
+    column = FeatureColumn(tmp_path, RECIPE)
     column.write(keys(1), np.ones((1, 2)))
     assert column.noted() == {}
     column.note({"difference": 0.5})
-    (found,) = columns_of(tmp_path)
+    (found,) = list_columns(tmp_path)
     assert found.name == column.name and found.noted() == {"difference": 0.5}
 
 
@@ -121,7 +121,7 @@ def test_another_process_waits_for_the_one_that_computes(tmp_path):
     said, entered = [], threading.Event()
 
     def wait() -> None:
-        with locked([Column(tmp_path, RECIPE)], said.append):
+        with locked([FeatureColumn(tmp_path, RECIPE)], said.append):
             entered.set()
 
     waiting = threading.Thread(target=wait)

@@ -3,32 +3,32 @@
 import numpy as np
 import torch
 
-from tl_dagster.features.backbones import create, load
-from tl_dagster.features.catalogue import look_up
+from tl_dagster.features.backbones import create_network, load_backbone
+from tl_dagster.features.catalogue import describe_backbone
 from tl_dagster.features.classifier import confidence, own_classifier
-from tl_dagster.features.weights import Weights, fill, locate
+from tl_dagster.features.weights import Weights, load_weights, locate_weights
 from tl_dagster.spec import Backbone
 
 
 def test_it_is_as_sure_as_the_whole_network(store):
     backbone = Backbone()
-    info = look_up(backbone)
-    weights = locate(backbone, info)
+    info = describe_backbone(backbone)
+    weights = locate_weights(backbone, info)
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    whole = create(info.name, 64).eval()
-    fill(whole, info, weights)
+    whole = create_network(info.name, 64).eval()
+    load_weights(whole, info, weights)
     layer = own_classifier(info, weights)
     assert layer is not None
     with torch.no_grad():
         expected = whole(images).softmax(1).amax(1).mean().item()
-        penultimate = load(info, weights)(images).numpy()
+        penultimate = load_backbone(info, weights)(images).numpy()
     assert np.isclose(confidence(layer, penultimate), expected, rtol=1e-5)
 
 
 def test_weights_without_one(store, tmp_path):
     backbone = Backbone(weights="random:0")
-    info = look_up(backbone)
-    assert own_classifier(info, locate(backbone, info)) is None
-    trunk = load(info, locate(backbone, info)).state_dict()
+    info = describe_backbone(backbone)
+    assert own_classifier(info, locate_weights(backbone, info)) is None
+    trunk = load_backbone(info, locate_weights(backbone, info)).state_dict()
     torch.save({name: value for name, value in trunk.items() if "classifier" not in name}, tmp_path / "trunk.pth")
     assert own_classifier(info, Weights(tmp_path / "trunk.pth", "trunk")) is None

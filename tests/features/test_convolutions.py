@@ -3,8 +3,8 @@ import copy
 import pytest
 import torch
 
-from tl_dagster.features.convolutions import freeze_depthwise, quicken
-from tl_dagster.features.taps import trace
+from tl_dagster.features.convolutions import freeze_depthwise, fuse_conv_relu
+from tl_dagster.features.taps import trace_network
 from tl_dagster.libraries import import_timm
 
 LAYERS = {
@@ -26,7 +26,7 @@ ACTIVATIONS = {
 
 
 def traced(model: torch.nn.Module) -> torch.fx.GraphModule:
-    return torch.fx.GraphModule(model, trace(model)[0])
+    return torch.fx.GraphModule(model, trace_network(model)[0])
 
 
 def _trained(model: torch.nn.Module, precision: str) -> list[torch.Tensor]:
@@ -48,7 +48,7 @@ def test_outputs_and_gradients_are_torchs(kind, activation, frozen, precision):
     theirs = torch.nn.Sequential(LAYERS[kind](), ACTIVATIONS[activation]())
     theirs = theirs.to(memory_format=torch.channels_last)
     ours = traced(copy.deepcopy(theirs))
-    quicken(ours)
+    fuse_conv_relu(ours)
     assert type(ours.get_submodule("0")) is not type(theirs[0])
     assert ours.state_dict().keys() == theirs.state_dict().keys()
     if frozen:
@@ -73,7 +73,7 @@ def test_what_is_read_between_convolution_and_activation_stays():
     graph = traced(Forked())
     values = torch.randn(1, 3, 4, 4)
     expected = graph(values)
-    quicken(graph)
+    fuse_conv_relu(graph)
     for found, wanted in zip(graph(values), expected, strict=True):
         torch.testing.assert_close(found, wanted)
     assert type(graph.get_submodule("other")) is torch.nn.Conv2d  # it runs twice

@@ -10,11 +10,11 @@ import pytest
 from tests.conftest import Pipeline
 from tl_dagster import InputError
 from tl_dagster.features import extraction, loading
-from tl_dagster.features.cache import Column
+from tl_dagster.features.cache import FeatureColumn
 from tl_dagster.features.extraction import extract
 from tl_dagster.features.loading import View
 from tl_dagster.progress import Progress
-from tl_dagster.stages.frozen import Frozen
+from tl_dagster.stages.frozen import BackboneFeatures
 from tl_dagster.stages.top_model import read_features
 
 
@@ -37,7 +37,7 @@ def test_workers_batches_and_missing_rows_change_nothing(pipeline, tmp_path, mon
 
 @pytest.fixture
 def frozen(pipeline):
-    return Frozen(pipeline.declaration(), pipeline.store)
+    return BackboneFeatures(pipeline.declaration(), pipeline.store)
 
 
 def wanted(photos: Path, views: int = 1) -> list[View]:
@@ -50,14 +50,14 @@ def wanted(photos: Path, views: int = 1) -> list[View]:
     ]
 
 
-def rows(frozen: Frozen, views: list[View], root: Path, say=lambda line: None, reused=0):
-    from tl_dagster.features.taps import tapped
+def rows(frozen: BackboneFeatures, views: list[View], root: Path, say=lambda line: None, reused=0):
+    from tl_dagster.features.taps import build_extractor
 
-    column = Column(root, frozen.columns()[0].recipe)
+    column = FeatureColumn(root, frozen.columns()[0].recipe)
     done = extract(
         views,
         [(column, np.ones(len(views), bool))],
-        lambda: tapped(frozen.load(), [(column.recipe["tap"], "avg")]),
+        lambda: build_extractor(frozen.load(), [(column.recipe["tap"], "avg")]),
         frozen.loader(),
         mean=frozen.info.preprocess["mean"],
         std=frozen.info.preprocess["std"],
@@ -71,8 +71,8 @@ def rows(frozen: Frozen, views: list[View], root: Path, say=lambda line: None, r
 def test_cached_and_live_features_are_equal_in_any_order(frozen, photos, tmp_path):
     import torch
 
-    from tl_dagster.data.augmentation import Views
-    from tl_dagster.features.taps import tapped
+    from tl_dagster.data.augmentation import Augmenter
+    from tl_dagster.features.taps import build_extractor
 
     views = wanted(photos, views=2)
     cached, done = rows(frozen, views, tmp_path / "a")
@@ -81,9 +81,9 @@ def test_cached_and_live_features_are_equal_in_any_order(frozen, photos, tmp_pat
     assert all((backwards[key] == row).all() for key, row in cached.items())
 
     dtype = torch.bfloat16 if frozen.precision == "bf16" else torch.float32
-    model = tapped(frozen.load(), [(frozen.info.module("penultimate"), "avg")])
+    model = build_extractor(frozen.load(), [(frozen.info.module("penultimate"), "avg")])
     model.to(dtype=dtype, memory_format=torch.channels_last)
-    draw = Views(frozen.declaration.augmentation)
+    draw = Augmenter(frozen.declaration.augmentation)
     for view in views[:6]:
         drawn = draw.draw(frozen.resize(Path(view.uri).read_bytes()), view.image_id, view.index)
         images = torch.from_numpy(drawn.copy()).permute(2, 0, 1)[None].float().sub(127.5).div(127.5)
@@ -106,7 +106,7 @@ def test_rows_are_written_while_the_network_runs(frozen, photos, tmp_path, monke
     Path(views[50].uri).write_bytes(b"changed")
     with pytest.raises(InputError, match="changed since it was ingested"):
         rows(frozen, views, tmp_path)
-    kept = ~Column(tmp_path, frozen.columns()[0].recipe).missing([view.key for view in views])
+    kept = ~FeatureColumn(tmp_path, frozen.columns()[0].recipe).missing([view.key for view in views])
     assert kept[:32].all() and not kept[50:].any()
 
 
@@ -129,7 +129,7 @@ def test_what_is_kept_beside_the_features_cannot_stop_them(frozen, photos, tmp_p
 
     views, said = wanted(photos), []
     recipe = {**frozen.columns()[0].recipe, "precision": "bf16"}
-    columns = [Column(tmp_path, {**recipe, "tap": tap}) for tap in ("features", "maxima")]
+    columns = [FeatureColumn(tmp_path, {**recipe, "tap": tap}) for tap in ("features", "maxima")]
     given = [(column, np.ones(len(views), bool)) for column in columns]
     options = {"mean": [0.5] * 3, "std": [0.5] * 3, "progress": Progress(said.append)}
     with pytest.raises(InputError, match="infinite or undefined"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tl_dagster import InputError
-from tl_dagster.data.augmentation import Views
+from tl_dagster.data.augmentation import Augmenter
 from tl_dagster.data.decoding import Resize
 from tl_dagster.features import loading
 from tl_dagster.features.loading import Loader, View
@@ -33,7 +33,7 @@ def wanted(photos: Path, views: int) -> list[View]:
 
 @pytest.mark.parametrize("views", [1, 3, 40])  # of 40 views not even one image fits a batch
 def test_views_come_in_order_and_images_are_decoded_once(kind, photos, views):
-    draw, listed = Views(Augmentation(views=views)), wanted(photos, views)
+    draw, listed = Augmenter(Augmentation(views=views)), wanted(photos, views)
     with Loader(RESIZE, draw, batch_size=8, workers=2) as loader:
         taken = [(len(pixels), pixels.copy()) for pixels in loader.batches(listed)]
         again = [pixels.copy() for pixels in loader.batches(listed[5:9])]
@@ -50,7 +50,7 @@ def test_a_file_that_changed_is_told_by_name(kind, photos):
     listed = wanted(photos, 1)
     Path(listed[7].uri).write_bytes(b"other")
     with (
-        Loader(RESIZE, Views(Augmentation()), batch_size=4, workers=2) as loader,
+        Loader(RESIZE, Augmenter(Augmentation()), batch_size=4, workers=2) as loader,
         pytest.raises(InputError, match=Path(listed[7].uri).name),
     ):
         list(loader.batches(listed))
@@ -58,7 +58,7 @@ def test_a_file_that_changed_is_told_by_name(kind, photos):
 
 def test_a_killed_worker_is_told(photos, monkeypatch):
     monkeypatch.setattr(loading, "PROCESSES_FROM", 0)
-    with Loader(RESIZE, Views(Augmentation()), batch_size=4, workers=2) as loader:
+    with Loader(RESIZE, Augmenter(Augmentation()), batch_size=4, workers=2) as loader:
         batches = loader.batches(wanted(photos, 3))
         next(batches)
         os.kill(next(iter(loader._pool._processes)), signal.SIGKILL)
@@ -69,7 +69,7 @@ def test_a_killed_worker_is_told(photos, monkeypatch):
 def test_an_error_elsewhere_does_not_wait_for_what_is_queued(kind, photos):
     """A hanging test here means that views were waited for which nobody draws any more."""
     listed = wanted(photos, 3) * 50
-    with pytest.raises(ZeroDivisionError), Loader(RESIZE, Views(Augmentation()), batch_size=8, workers=2) as loader:
+    with pytest.raises(ZeroDivisionError), Loader(RESIZE, Augmenter(Augmentation()), batch_size=8, workers=2) as loader:
         batches = loader.batches(listed)
         next(batches)
         raise ZeroDivisionError

@@ -6,7 +6,7 @@ import torch
 
 from tl_dagster import InputError
 from tl_dagster.features import network
-from tl_dagster.features.network import Network, batch_size_for
+from tl_dagster.features.network import InferenceRunner, batch_size_for
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
 
@@ -33,8 +33,8 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def made(precision: str = "fp32", batch_size: int = 4, most: int = 99) -> Network:
-    return Network(lambda: Small(most).eval(), ["small"], precision, [0.5] * 3, [0.5] * 3, batch_size)
+def made(precision: str = "fp32", batch_size: int = 4, most: int = 99) -> InferenceRunner:
+    return InferenceRunner(lambda: Small(most).eval(), ["small"], precision, [0.5] * 3, [0.5] * 3, batch_size)
 
 
 def test_a_part_of_a_batch_gives_the_same_rows():
@@ -52,7 +52,7 @@ def test_compiled_once_and_kept(monkeypatch, home):
     compiled = first(PIXELS)()
     torch.testing.assert_close(compiled, made()(PIXELS)())
     said.clear()
-    second = Network(lambda: pytest.fail("it is not needed"), ["small"], "fp32", [0.5] * 3, [0.5] * 3, 4)
+    second = InferenceRunner(lambda: pytest.fail("it is not needed"), ["small"], "fp32", [0.5] * 3, [0.5] * 3, 4)
     second.consider_compiling(PIXELS, 1, said.append)  # however little there is to do: it is there
     assert second.compiled and not said
     assert all(torch.equal(a, b) for a, b in zip(second(PIXELS)(), compiled, strict=True))

@@ -8,7 +8,7 @@ import pytest
 
 from tl_dagster import InputError
 from tl_dagster.features import shards
-from tl_dagster.features.cache import Column
+from tl_dagster.features.cache import FeatureColumn
 from tl_dagster.features.shards import DamagedError, OldFormatError, Shard
 
 VIEWS = b"".join(hashlib.sha256(bytes([number])).digest() for number in range(5))
@@ -47,7 +47,7 @@ def test_no_flipped_bit_gives_wrong_values(tmp_path):
 
 
 def test_old_format_is_migrated(tmp_path):
-    column = Column(tmp_path, RECIPE)
+    column = FeatureColumn(tmp_path, RECIPE)
     path = old(column.folder)
     with pytest.raises(OldFormatError):
         Shard(path, "float16")
@@ -86,7 +86,7 @@ def test_the_systems_trouble_is_not_damage(tmp_path, monkeypatch):
 
 
 def test_a_damaged_shard_of_the_old_format_is_set_aside(tmp_path):
-    column = Column(tmp_path, RECIPE)
+    column = FeatureColumn(tmp_path, RECIPE)
     path = old(column.folder)
     path.write_bytes(path.read_bytes()[:100])
     assert column.missing([VIEWS[:32].hex()]).all()

@@ -4,24 +4,24 @@ import pytest
 import torch
 
 from tests.features.test_backbones import LECTURE
-from tl_dagster.features.backbones import load
-from tl_dagster.features.catalogue import look_up
-from tl_dagster.features.taps import pool, tail, tapped, trunk
-from tl_dagster.features.weights import locate
+from tl_dagster.features.backbones import load_backbone
+from tl_dagster.features.catalogue import describe_backbone
+from tl_dagster.features.taps import build_extractor, lower_module, pool, upper_module
+from tl_dagster.features.weights import locate_weights
 from tl_dagster.spec import Backbone
 
 
 @pytest.mark.parametrize("name", [*LECTURE, "timm/tf_efficientnet_lite0"])
 def test_tail_continues_where_the_boundary_ends(name, store):
     backbone = Backbone(name=name, weights="random:0")
-    info = look_up(backbone)
+    info = describe_backbone(backbone)
     boundary = info.module(info.frozen_through(backbone.taps, "top"))
     taps = [(info.module("penultimate"), "avg")]
     size = info.preprocess["size"]
     with torch.no_grad():
-        whole = tapped(load(info, locate(backbone, info)), [(boundary, "none"), *taps])
+        whole = build_extractor(load_backbone(info, locate_weights(backbone, info)), [(boundary, "none"), *taps])
         below, expected = whole(torch.rand(2, 3, size, size))
-        upper = tail(load(info, locate(backbone, info)), boundary, taps, 64)
+        upper = upper_module(load_backbone(info, locate_weights(backbone, info)), boundary, taps, 64)
         shape = info.map_shape(info.frozen_through(backbone.taps, "top"), below.shape[1])
         (found,) = upper(below.reshape(2, *shape))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
@@ -30,9 +30,9 @@ def test_tail_continues_where_the_boundary_ends(name, store):
 @pytest.mark.parametrize("taps", [["stage4", "penultimate"], ["layer4.1.add", "lower", "layer4", "flatten"]])
 def test_modules_and_nodes_can_be_tapped_and_exported(taps, store):
     backbone = Backbone(name="torchvision/resnet18", weights="random:0", image_size=64, taps=taps)
-    info = look_up(backbone)
-    model = load(info, locate(backbone, info))
-    network = tapped(model, [(info.module(tap), "none") for tap in taps]).eval()
+    info = describe_backbone(backbone)
+    model = load_backbone(info, locate_weights(backbone, info))
+    network = build_extractor(model, [(info.module(tap), "none") for tap in taps]).eval()
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         outputs = dict(zip(taps, network(images), strict=True))
@@ -59,20 +59,26 @@ def test_modules_and_nodes_can_be_tapped_and_exported(taps, store):
 )
 def test_a_network_in_parts_gives_what_hooks_give(store, name, path, overwritten):
     backbone = Backbone(name=f"torchvision/{name}", weights="random:0", image_size=64)
-    info, images = look_up(backbone), torch.rand(2, 3, 64, 64)
-    model, taps = load(info, locate(backbone, info)), [(path, "none"), (info.module("lower"), "avg")]
+    info, images = describe_backbone(backbone), torch.rand(2, 3, 64, 64)
+    model, taps = load_backbone(info, locate_weights(backbone, info)), [(path, "none"), (info.module("lower"), "avg")]
     with torch.no_grad():
-        ends, hooked = trunk(model, taps, 64)(images), tapped(load(info, locate(backbone, info)), taps)(images)
+        ends, hooked = (
+            lower_module(model, taps, 64)(images),
+            build_extractor(load_backbone(info, locate_weights(backbone, info)), taps)(images),
+        )
     assert all(torch.equal(*pair) for pair in zip(ends, hooked, strict=True))
-    assert (tail(model, path, [(info.classifier, "avg")], 64) is None) == overwritten
+    assert (upper_module(model, path, [(info.classifier, "avg")], 64) is None) == overwritten
 
 
 def test_a_node_is_the_same_whatever_is_tapped_beside_it(store):
     backbone = Backbone(name="torchvision/resnet18", weights="random:0", image_size=64)
-    info, images = look_up(backbone), torch.rand(2, 3, 64, 64)
+    info, images = describe_backbone(backbone), torch.rand(2, 3, 64, 64)
     taps = [("layer2.1.add", "avg"), (info.classifier, "avg")]
     with torch.no_grad():
-        alone, beside = (tapped(load(info, locate(backbone, info)), some)(images)[0] for some in (taps[:1], taps))
+        alone, beside = (
+            build_extractor(load_backbone(info, locate_weights(backbone, info)), some)(images)[0]
+            for some in (taps[:1], taps)
+        )
     assert torch.equal(alone, beside) and alone.min() < 0
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from tl_dagster import InputError
 from tl_dagster.features import weights as weights_module
-from tl_dagster.features.catalogue import look_up
-from tl_dagster.features.weights import locate
+from tl_dagster.features.catalogue import describe_backbone
+from tl_dagster.features.weights import locate_weights
 from tl_dagster.spec import Backbone
 
 CONTENT = b"not really weights" * 1000
@@ -49,7 +49,7 @@ def server(tmp_path, monkeypatch):
 
 def located(**fields):
     backbone = Backbone(name="torchvision/squeezenet1_1", **fields)
-    return locate(backbone, look_up(backbone))
+    return locate_weights(backbone, describe_backbone(backbone))
 
 
 def test_downloaded_once_and_checked(store, server):
@@ -70,7 +70,7 @@ def test_wrong_checksum_is_not_kept(store, server, tmp_path):
 def pre_trained(url):
     """The library's own weights, as if they were there."""
     backbone = Backbone(name="torchvision/squeezenet1_1")
-    return locate(backbone, replace(look_up(backbone), weights={"url": url, "sha256": ""}))
+    return locate_weights(backbone, replace(describe_backbone(backbone), weights={"url": url, "sha256": ""}))
 
 
 def test_the_checksum_that_the_hub_announces_is_checked(store, server, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tl_dagster.reporting.explanations import SHEET_BYTES, excited, feature_map, strongest_channels
+from tl_dagster.reporting.explanations import SHEET_BYTES, feature_map, strongest_channels, top_activating_images
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_the_most_exciting_image_comes_first(photos, tmp_path):
     places = [str(path) for path in sorted(photos.rglob("*.png"))]
     brightness = np.array([[np.asarray(Image.open(place)).mean()] for place in places], dtype=np.float32)
     values = np.where(brightness > np.sort(brightness, 0)[-6], brightness, 0)
-    excited(tmp_path / "a.jpg", {"stage1": values}, places, ["x"] * len(places))
+    top_activating_images(tmp_path / "a.jpg", {"stage1": values}, places, ["x"] * len(places))
     sheet = np.asarray(Image.open(tmp_path / "a.jpg").convert("L"))
     shown = [sheet[8:112, 96 + 112 * column :][:, :104].mean() for column in range(5)]
     assert np.allclose(shown, np.sort(brightness[:, 0])[:-6:-1], atol=4)
@@ -101,7 +101,7 @@ def test_sheets_of_noise_stay_small(rng, tmp_path):
         places.append(str(tmp_path / f"{number}.png"))
         Image.fromarray(rng.integers(0, 256, (104, 104, 3), dtype=np.uint8)).save(places[-1])
     stages = {f"stage{number}": rng.normal(size=(40, 30)).astype(np.float16) for number in range(1, 6)}
-    excited(tmp_path / "a.jpg", stages, places, ["a\n$b$ " * 30] * 40)
+    top_activating_images(tmp_path / "a.jpg", stages, places, ["a\n$b$ " * 30] * 40)
     assert (tmp_path / "a.jpg").stat().st_size <= SHEET_BYTES
-    excited(tmp_path / "one.jpg", {"s" * 80: np.ones((1, 4))}, ["/no"], ["\x00蜂"])
+    top_activating_images(tmp_path / "one.jpg", {"s" * 80: np.ones((1, 4))}, ["/no"], ["\x00蜂"])
     assert Image.open(tmp_path / "one.jpg").width == 656

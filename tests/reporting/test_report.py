@@ -37,7 +37,9 @@ def draw(folder, classes, images):
     training_size(folder / "s.png", points, {"top_model": 0.7})
     titles = (evaluated.CONFUSION, evaluated.RELIABILITY, evaluated.ROC, evaluated.CURVES, evaluated.SIZE)
     pictures = {title: folder / f"{name}.png" for title, name in zip(titles, "crols", strict=True)}
-    told = evaluated.Told(pictures, {evaluated.MISTAKES: HOSTILE}, HOSTILE, folder / "c.png", [(HOSTILE, HOSTILE)])
+    told = evaluated.ReportContent(
+        pictures, {evaluated.MISTAKES: HOSTILE}, HOSTILE, folder / "c.png", [(HOSTILE, HOSTILE)]
+    )
     evaluated.write_evaluation(folder / "report.html", HOSTILE, found, told)
     return folder / "report.html"
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import Pipeline
 from tl_dagster.progress import Progress
-from tl_dagster.stages.base import Work
+from tl_dagster.stages.base import StageContext
 from tl_dagster.stages.evaluation import Evaluation
 
 TITLES = {
@@ -61,7 +61,7 @@ def test_an_image_that_is_gone_is_no_failure(pipeline: Pipeline, photos):
     pipeline.store.root.joinpath("artifacts/evaluation", before.fingerprint).rename(pipeline.store.root / "before")
     stage = Evaluation(pipeline.declaration(), pipeline.store.root.parent)
     inputs = {name: pipeline.store.read_ref("cells", name).artifact for name in stage.reads}
-    again = stage.run(Work(pipeline.store, inputs, Progress(lambda line: None), None)).artifact
+    again = stage.run(StageContext(pipeline.store, inputs, Progress(lambda line: None), None)).artifact
     assert again.outcome.metrics == before.outcome.metrics
     assert "Worst mistakes" in again.outcome.pictures
 

@@ -11,8 +11,8 @@ from tl_dagster.features.catalogue import BackboneInfo
 from tl_dagster.progress import Progress
 from tl_dagster.stages import frozen as module
 from tl_dagster.stages.augmented_splits import read_views
-from tl_dagster.stages.base import Work
-from tl_dagster.stages.frozen import Frozen
+from tl_dagster.stages.base import StageContext
+from tl_dagster.stages.frozen import BackboneFeatures
 
 INGREDIENTS = {
     "size": {"backbone": {"image_size": 96}},
@@ -36,7 +36,7 @@ NO_INGREDIENTS = {
 
 
 def name_of(pipeline, **changes) -> str:
-    (column,) = Frozen(pipeline.declaration(**changes), pipeline.store).columns()
+    (column,) = BackboneFeatures(pipeline.declaration(**changes), pipeline.store).columns()
     return column.name
 
 
@@ -45,7 +45,7 @@ def test_each_ingredient_changes_the_column_and_nothing_else_does(pipeline, monk
     own = name_of(pipeline)
     changed = {case: name_of(pipeline, **change) for case, change in INGREDIENTS.items()}
     with monkeypatch.context() as recipe:
-        recipe.setattr(module, "DECODE_RECIPE", decoding.DECODE_RECIPE + 1)
+        recipe.setattr(module, "DECODER_VERSION", decoding.DECODER_VERSION + 1)
         changed["decoding"] = name_of(pipeline)
     for part, value in (("mean", [0.1] * 3), ("std", [0.1] * 3), ("crop_fraction", 0.5), ("interpolation", "bilinear")):
         with monkeypatch.context() as preprocess:
@@ -55,18 +55,18 @@ def test_each_ingredient_changes_the_column_and_nothing_else_does(pipeline, monk
                 info = look_up(backbone)
                 return type(info)(**{**vars(info), "preprocess": {**info.preprocess, part: value}})
 
-            preprocess.setattr(module, "look_up", other)
+            preprocess.setattr(module, "describe_backbone", other)
             changed[part] = name_of(pipeline)
     assert len({own, *changed.values()}) == 1 + len(changed)
     assert {name_of(pipeline, **change) for change in NO_INGREDIENTS.values()} == {own}
 
 
-def fill(pipeline, say=lambda line: None, **changes) -> tuple[Frozen, int]:
+def fill(pipeline, say=lambda line: None, **changes) -> tuple[BackboneFeatures, int]:
     """Fill the cache of a pipeline whose first two stages ran; how many views were forwarded."""
     held = pipeline.held()
-    frozen = Frozen(pipeline.declaration(**changes), pipeline.store)
+    frozen = BackboneFeatures(pipeline.declaration(**changes), pipeline.store)
     inputs = {name: held[name].artifact for name in ("dataset", "augmented_splits")}
-    work = Work(pipeline.store, inputs, Progress(say), None)
+    work = StageContext(pipeline.store, inputs, Progress(say), None)
     return frozen, frozen.fill(read_views(inputs["augmented_splits"].path), frozen.columns(), work).views
 
 
@@ -81,7 +81,7 @@ def split(pipeline):
 def test_what_does_not_fit_is_refused_before_anything_is_computed(split, monkeypatch):
     with pytest.raises(InputError, match=r"need 0\.00 GB more, and compute\.feature_cache_gb allows"):
         fill(split, compute={"feature_cache_gb": 1e-9})
-    monkeypatch.setattr("tl_dagster.disk.free", lambda path: 1000)
+    monkeypatch.setattr("tl_dagster.disk.free_bytes", lambda path: 1000)
     with pytest.raises(InputError, match=r"GB free\. Delete what no pipeline uses \(tl-dagster cache prune --unused\)"):
         fill(split)
     assert not list(split.store.root.glob("features/*/*.arrow"))

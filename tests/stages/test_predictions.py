@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 from scipy.special import softmax
 
-from tl_dagster.stages.predictions import copy_predictions, numbers_of, read_predictions, targets_of, write_predictions
+from tl_dagster.stages.predictions import (
+    build_targets,
+    class_indices,
+    copy_predictions,
+    read_predictions,
+    write_predictions,
+)
 
 
 def test_a_thousand_classes(tmp_path):
@@ -35,5 +41,5 @@ def test_a_thousand_classes(tmp_path):
 
 def test_targets():
     table = pd.DataFrame({"label": ["b", "a"], "confidence": pd.array([0.8, None], dtype="Float32")})
-    assert numbers_of(table["label"], ["a", "b", "c"]).tolist() == [1, 0]
-    np.testing.assert_allclose(targets_of(table, ["a", "b", "c"])[:], [[0.1, 0.8, 0.1], [1, 0, 0]], rtol=1e-6)
+    assert class_indices(table["label"], ["a", "b", "c"]).tolist() == [1, 0]
+    np.testing.assert_allclose(build_targets(table, ["a", "b", "c"])[:], [[0.1, 0.8, 0.1], [1, 0, 0]], rtol=1e-6)

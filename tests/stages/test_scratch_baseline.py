@@ -8,28 +8,28 @@ import pytest
 import torch
 
 from tests.conftest import Pipeline
-from tl_dagster.artifacts import Materialized
-from tl_dagster.data.augmentation import Views
+from tl_dagster.artifacts import Materialization
+from tl_dagster.data.augmentation import Augmenter
 from tl_dagster.data.decoding import read_verified
-from tl_dagster.features.catalogue import look_up
+from tl_dagster.features.catalogue import describe_backbone
 from tl_dagster.progress import Progress
 from tl_dagster.spec import Backbone
 from tl_dagster.stages.augmented_splits import AugmentedSplits, read_views
-from tl_dagster.stages.base import Work
+from tl_dagster.stages.base import StageContext
 from tl_dagster.stages.dataset import Dataset, read_manifest
 from tl_dagster.stages.frozen import views_to_draw
 from tl_dagster.stages.predictions import read_predictions
-from tl_dagster.stages.scratch_baseline import Images, ScratchBaseline, _untrained
+from tl_dagster.stages.scratch_baseline import ScratchBaseline, ScratchImages, _untrained
 
 SMALL = {"architectures": ["convnet", "backbone"], "image_size": 48, "epochs": 2, "batch_size": 8}
 
 
-def run(pipeline: Pipeline, **changes) -> tuple[ScratchBaseline, Work, Materialized]:
+def run(pipeline: Pipeline, **changes) -> tuple[ScratchBaseline, StageContext, Materialization]:
     declaration = pipeline.declaration(**{"scratch_baseline": SMALL, **changes})
     inputs = {}
     for kind in (Dataset, AugmentedSplits, ScratchBaseline):
         stage = kind(declaration, pipeline.store.root.parent)
-        work = Work(pipeline.store, inputs, Progress(print), None)
+        work = StageContext(pipeline.store, inputs, Progress(print), None)
         held = stage.run(work)
         inputs = {**inputs, stage.name: held.artifact}
     return stage, work, held
@@ -87,11 +87,11 @@ def test_an_epochs_views(pipeline, preset, views):
     stage, work, _ = run(pipeline, **changes)
     wanted = views_to_draw(read_views(work.inputs["augmented_splits"].path), read_manifest(work.inputs["dataset"].path))
     (network,) = stage._networks()
-    drawn = Views(stage.declaration.augmentation)
+    drawn = Augmenter(stage.declaration.augmentation)
     first = wanted[0]
     plain = network.resize(read_verified(first.uri, first.image_id))
     with stage._loader(network.resize, 1) as loader:
-        images = Images(wanted, loader, stage._distinct())
+        images = ScratchImages(wanted, loader, stage._distinct())
         for epoch, view in enumerate(views, 1):
             (pixels,) = next(images(np.array([0]), epoch))
             assert np.array_equal(pixels, drawn.draw(plain, first.image_id, view))
@@ -115,7 +115,7 @@ def test_what_it_depends_on(pipeline):
 @pytest.mark.parametrize("name", ["torchvision/googlenet", "torchvision/squeezenet1_1", "timm/vit_tiny_patch16_224"])
 def test_architectures_with_more_outputs_or_no_dense_layer(store, name):
     size = 224 if "vit" in name else 64
-    info = look_up(Backbone(name=name, image_size=size))
+    info = describe_backbone(Backbone(name=name, image_size=size))
     model = _untrained(info, size, 3).train()
     logits = model(torch.zeros(2, 3, size, size))
     logits.square().sum().backward()

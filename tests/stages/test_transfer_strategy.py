@@ -8,7 +8,7 @@ import pytest
 from tl_dagster import InputError
 from tl_dagster.progress import Progress
 from tl_dagster.stages.augmented_splits import AugmentedSplits
-from tl_dagster.stages.base import Work
+from tl_dagster.stages.base import StageContext
 from tl_dagster.stages.bottleneck_features import BottleneckFeatures
 from tl_dagster.stages.dataset import Dataset
 from tl_dagster.stages.strategy_verification import StrategyVerification
@@ -24,7 +24,7 @@ def run(pipeline, kinds=TO_STRATEGY, **changes):
     for kind in kinds:
         stage = kind(declaration, pipeline.store.root.parent)
         inputs = {name: held[name].artifact for name in stage.reads}
-        held[kind.name] = stage.run(Work(pipeline.store, inputs, Progress(lambda line: None), None))
+        held[kind.name] = stage.run(StageContext(pipeline.store, inputs, Progress(lambda line: None), None))
     return held
 
 

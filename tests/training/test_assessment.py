@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.training.test_bootstrap import predictions
-from tl_dagster.training.assessment import assess, best_of
+from tl_dagster.training.assessment import assess, best_model
 
 
 def test_models_are_measured_and_paired():
@@ -23,6 +23,6 @@ def test_models_are_measured_and_paired():
 
 
 def test_the_best_has_the_lowest_loss_and_of_equals_is_the_simplest():
-    assert best_of({"scratch": 0.9, "top": 0.3, "tuned": 0.3}) == "top"
-    assert best_of({"top": 0.3, "tuned": 0.2}) == "tuned"
-    assert best_of({"top": None, "tuned": None}) == "tuned"
+    assert best_model({"scratch": 0.9, "top": 0.3, "tuned": 0.3}) == "top"
+    assert best_model({"top": 0.3, "tuned": 0.2}) == "tuned"
+    assert best_model({"top": None, "tuned": None}) == "tuned"

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tl_dagster.stages.frozen import Frozen
+from tl_dagster.stages.frozen import BackboneFeatures
 from tl_dagster.stages.predictions import read_predictions
-from tl_dagster.stages.tuned_part import cut_of
+from tl_dagster.stages.tuned_part import split_backbone
 from tl_dagster.training.fine_tuning import frozen_digest
 
 FP32 = {"backbone": {"precision": "fp32", "image_size": 64, "taps": ["stage4", "stage5"]}}
@@ -52,7 +52,7 @@ def test_a_frozen_part_that_ran_uncompiled_goes_on_so(pipeline, monkeypatch):
         patched.setattr("tl_dagster.training.loop._stale", no_power)
         pipeline.run(upto="fine_tuned_model", **recomputed)
     assert list((pipeline.store.root / "checkpoints").iterdir())
-    monkeypatch.setattr("tl_dagster.features.network.Network.consider_compiling", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr("tl_dagster.features.network.InferenceRunner.consider_compiling", lambda *_: pytest.fail("asked again"))
     assert described(pipeline, **recomputed)["history"] == undisturbed
 
 
@@ -72,8 +72,8 @@ def test_starts_at_the_top_models_loss(pipeline, depth, kind):
 def test_what_is_frozen_stays_to_the_bit(pipeline):
     found = described(pipeline, **FP32, **tuning(learning_rate=3e-4))
     assert found["epoch"] > 0
-    frozen = Frozen(pipeline.declaration(**FP32), pipeline.store)
-    before = cut_of(frozen, found["taps"], found["frozen_through"]).upper.state_dict()
+    frozen = BackboneFeatures(pipeline.declaration(**FP32), pipeline.store)
+    before = split_backbone(frozen, found["taps"], found["frozen_through"]).upper.state_dict()
     after = load_file(pipeline.held()["fine_tuned_model"].artifact.path / "model.safetensors")
     assert not any("running_" in name for name in after)  # batch norm is folded; the lower part is not there at all
     same = {name: torch.equal(value, after[f"upper.{name}"]) for name, value in before.items()}
@@ -122,7 +122,9 @@ def test_options_change_what_is_trained(pipeline, option):
 def test_lower_stages_learn_more_slowly(pipeline):
     """With a decay of (almost) nothing, only the highest stage moves."""
     found = described(pipeline, **FP32, **tuning(depth="last 2 stages", layer_decay=1e-9, weight_decay=0))
-    before = cut_of(Frozen(pipeline.declaration(**FP32), pipeline.store), found["taps"], found["frozen_through"])
+    before = split_backbone(
+        BackboneFeatures(pipeline.declaration(**FP32), pipeline.store), found["taps"], found["frozen_through"]
+    )
     after = load_file(pipeline.held()["fine_tuned_model"].artifact.path / "model.safetensors")
     moved = {
         name: float((value - after[f"upper.{name}"]).abs().max())
@@ -134,7 +136,7 @@ def test_lower_stages_learn_more_slowly(pipeline):
 
 
 def test_a_network_that_cannot_be_cut(pipeline, monkeypatch):
-    monkeypatch.setattr("tl_dagster.features.taps.tail", lambda *_: None)
+    monkeypatch.setattr("tl_dagster.features.taps.upper_module", lambda *_: None)
     found = described(pipeline, **FP32, **tuning(epochs=1))
     top = pipeline.held()["top_model"].artifact.outcome.metrics
     assert found["history"][0]["validation_log_loss"] == pytest.approx(top["validation_log_loss"], rel=2e-3)

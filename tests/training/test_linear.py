@@ -8,9 +8,9 @@ from sklearn.linear_model import LogisticRegression
 from tl_dagster.progress import Progress
 from tl_dagster.spec import LinearTopModel
 from tl_dagster.training import standardised
-from tl_dagster.training.linear import minimise
+from tl_dagster.training.linear import fit_logistic_regression
 from tl_dagster.training.standardised import moments
-from tl_dagster.training.top_model import Views, fit
+from tl_dagster.training.top_model import LabelledFeatures, fit_top_model
 
 L2 = 0.01
 
@@ -25,7 +25,7 @@ def test_agrees_with_scikit_learn(monkeypatch):
     monkeypatch.setattr(standardised, "BLOCK_BYTES", 100_000)
     features, labels = digits()
     start = torch.zeros(10, features.shape[1] + 1)
-    found = minimise(features, torch.eye(10)[labels], L2, start, None, 500)
+    found = fit_logistic_regression(features, torch.eye(10)[labels], L2, start, None, 500)
     reference = LogisticRegression(C=1 / (L2 * len(labels)), max_iter=5000, tol=1e-8).fit(
         features.double().numpy(), labels
     )
@@ -37,7 +37,7 @@ def test_class_weights_and_soft_targets_as_torch_computes_them():
     features, labels = digits()
     targets = torch.eye(10)[labels] * 0.9 + 0.01
     emphasis = torch.linspace(0.5, 2, 10)
-    found = minimise(features, targets, L2, torch.zeros(10, 65), emphasis, 500).requires_grad_(True)
+    found = fit_logistic_regression(features, targets, L2, torch.zeros(10, 65), emphasis, 500).requires_grad_(True)
     logits = torch.addmm(found[:, -1], features, found[:, :-1].T)
     loss = torch.nn.functional.cross_entropy(logits, targets, emphasis) + L2 / 2 * found[:, :-1].square().sum()
     loss.backward()
@@ -48,8 +48,10 @@ def test_validation_chooses_the_strength():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(400, 30)).astype(np.float32)
     labels = (features[:, 0] + rng.normal(size=400) > 0).astype(np.int64)
-    train, validation = (Views(features[part], labels[part], np.arange(200)) for part in (slice(200), slice(200, 400)))
-    found = fit(train, validation, 2, LinearTopModel(), Progress(print))
+    train, validation = (
+        LabelledFeatures(features[part], labels[part], np.arange(200)) for part in (slice(200), slice(200, 400))
+    )
+    found = fit_top_model(train, validation, 2, LinearTopModel(), Progress(print))
     losses = {l2: loss for l2, loss, _ in found.told["path"]}
     assert losses[found.told["l2"]] == min(losses.values()) == found.log_losses[1]  # calibrated
     assert len(losses) == len(LinearTopModel().l2)

@@ -8,8 +8,8 @@ import torch
 from tl_dagster.errors import InputError
 from tl_dagster.progress import Progress
 from tl_dagster.training.checkpoints import Checkpoint
-from tl_dagster.training.loop import Plan, train
-from tl_dagster.training.optimisation import Group, optimiser_of
+from tl_dagster.training.loop import LoopConfig, train
+from tl_dagster.training.optimisation import ParameterGroup, build_optimiser
 
 X = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
 Y = (X.sum(1) > 0).long()
@@ -30,7 +30,7 @@ def score(model: torch.nn.Module) -> tuple[float, float]:
 
 
 def training(model, kind="adamw", checkpoint=None, stop_in=None, scored=score, spoilt=None, say=None, **plan):
-    optimiser = optimiser_of(kind, [Group(list(model.parameters()), 0.05, 0.1, anchored=True)])
+    optimiser = build_optimiser(kind, [ParameterGroup(list(model.parameters()), 0.05, 0.1, anchored=True)])
 
     def losses(epoch):
         if epoch == stop_in:
@@ -40,7 +40,7 @@ def training(model, kind="adamw", checkpoint=None, stop_in=None, scored=score, s
             loss = torch.nn.functional.cross_entropy(model(X[part]), Y[part])
             yield loss * float("nan") if epoch == spoilt else loss
 
-    plan = Plan(**{"epochs": 6, "steps": 4, "mend": "lower the_rate", "clip": 1.0, "averaging": 0.9, **plan})
+    plan = LoopConfig(**{"epochs": 6, "steps": 4, "mend": "lower the_rate", "clip": 1.0, "averaging": 0.9, **plan})
     return train(model, optimiser, losses, scored, plan, Progress(say) if say else SILENT, checkpoint)
 
 
@@ -102,10 +102,10 @@ def test_decay_towards_the_first_weights():
     before = model[0].weight.detach().clone()
     for anchored, middle in ((True, before), (False, torch.zeros_like(before))):
         model[0].weight.data = before + 1
-        optimiser = optimiser_of("sgd", [Group([model[0].weight], 0.1, 0.5, anchored)])
+        optimiser = build_optimiser("sgd", [ParameterGroup([model[0].weight], 0.1, 0.5, anchored)])
         if anchored:
             optimiser.param_groups[0]["anchors"] = [before]
-        from tl_dagster.training.optimisation import decay
+        from tl_dagster.training.optimisation import decay_weights
 
-        decay(optimiser)
+        decay_weights(optimiser)
         torch.testing.assert_close(model[0].weight.detach(), before + 1 + 0.05 * (middle - before - 1))

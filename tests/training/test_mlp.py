@@ -3,7 +3,7 @@
 import torch
 
 from tests.training.test_top_model import SETTINGS, digits, fitted
-from tl_dagster.training.top_model import Views
+from tl_dagster.training.top_model import LabelledFeatures
 
 
 def test_two_runs_are_the_same_whatever_was_drawn_before():
@@ -20,7 +20,7 @@ def test_two_runs_are_the_same_whatever_was_drawn_before():
 
 def test_the_epoch_with_the_lowest_log_loss_is_kept():
     whole = digits()[0]
-    few = Views(whole.features[:100], whole.labels[:100], whole.images[:100])
+    few = LabelledFeatures(whole.features[:100], whole.labels[:100], whole.images[:100])
     eager = SETTINGS["mlp"].model_copy(update={"epochs": 30, "dropout": 0, "learning_rate": 0.1})
     found = fitted(eager, few)
     losses = {each["epoch"]: each["validation_log_loss"] for each in found.told["history"]}

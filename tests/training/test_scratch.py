@@ -10,7 +10,7 @@ from tl_dagster import InputError
 from tl_dagster.progress import Progress
 from tl_dagster.spec import ScratchBaseline
 from tl_dagster.training.calibration import validate
-from tl_dagster.training.scratch import Examples, convnet, from_pixels, predict, train
+from tl_dagster.training.scratch import Examples, build_from_pixels, convnet, predict, train
 from tl_dagster.training.standardised import Targets
 
 SIZE, BATCH = 48, 8
@@ -50,7 +50,7 @@ def network() -> torch.nn.Module:
     torch.manual_seed(0)
     body = convnet(SIZE, 2)
     body.insert(1, torch.nn.BatchNorm2d(32))
-    return from_pixels(body, [0.5] * 3, [0.5] * 3)
+    return build_from_pixels(body, [0.5] * 3, [0.5] * 3)
 
 
 def test_the_convnet_is_the_blog_posts():

@@ -8,7 +8,7 @@ import pytest
 
 from tl_dagster.errors import InputError
 from tl_dagster.training.strategy import CELLS, Decision, Size, decide
-from tl_dagster.training.transferability import Probe, probe
+from tl_dagster.training.transferability import Probe, fit_probes
 
 LARGE, SMALL = Size(8000, 2, 2_000_000), Size(200, 2, 2_000_000)
 
@@ -23,7 +23,7 @@ def features(apart_at: str, count: int = 200, classes: int = 2):
 
 
 def probed(made, labels) -> list[Probe]:
-    return probe(made, labels, np.arange(len(labels)), "high")
+    return fit_probes(made, labels, np.arange(len(labels)), "high")
 
 
 def decided(made, labels, size: Size = SMALL, strategy: str = "auto") -> Decision:

@@ -10,7 +10,7 @@ from tl_dagster.errors import InputError
 from tl_dagster.progress import Progress
 from tl_dagster.spec import LinearTopModel, MlpTopModel
 from tl_dagster.training import standardised
-from tl_dagster.training.top_model import Views, class_weights, classifier, fit, logits_of
+from tl_dagster.training.top_model import LabelledFeatures, build_head, class_weights, compute_logits, fit_top_model
 
 SETTINGS = {
     "linear": LinearTopModel(l2=[0.1, 0.01]),
@@ -19,25 +19,25 @@ SETTINGS = {
 each_kind = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 
 
-def digits() -> tuple[Views, Views]:
+def digits() -> tuple[LabelledFeatures, LabelledFeatures]:
     images, labels = load_digits(return_X_y=True)
     features = images.astype(np.float16)
     return tuple(
-        Views(features[part], labels[part], np.arange(len(labels[part])))
+        LabelledFeatures(features[part], labels[part], np.arange(len(labels[part])))
         for part in (slice(0, 1200), slice(1200, None))
     )
 
 
 def fitted(settings, train=None, validation=None, classes=10, **more):
     views = digits()
-    return fit(train or views[0], validation or views[1], classes, settings, Progress(print), **more)
+    return fit_top_model(train or views[0], validation or views[1], classes, settings, Progress(print), **more)
 
 
 @each_kind
 def test_learns_digits(settings):
     found = fitted(settings)
     validation = digits()[1]
-    logits = logits_of(classifier(found.state), validation.features, 10)
+    logits = compute_logits(build_head(found.state), validation.features, 10)
     assert (logits.argmax(1) == validation.labels).mean() > 0.88
     loss = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(validation.labels))
     assert loss.item() == pytest.approx(found.log_losses[1], rel=1e-4)  # so the temperature is in the state
@@ -63,7 +63,7 @@ def test_size_of_blocks_hardly_matters(monkeypatch):
 def test_classifier_round_trip(settings, tmp_path):
     found = fitted(settings)
     save_file(found.state, tmp_path / "model.safetensors")
-    module = classifier(load_file(tmp_path / "model.safetensors"))
+    module = build_head(load_file(tmp_path / "model.safetensors"))
     assert not module.training and all(each.requires_grad for each in module.parameters())
     assert set(module.state_dict()) == set(found.state)
     assert all(torch.equal(value, found.state[name]) for name, value in module.state_dict().items())
@@ -73,8 +73,8 @@ def test_classifier_round_trip(settings, tmp_path):
 def test_a_thousand_classes_of_one_image(settings):
     rng = np.random.default_rng(0)
     features = rng.normal(size=(1000, 8)).astype(np.float16)
-    train = Views(features, np.arange(1000), np.arange(1000))
-    validation = Views(features[:5], np.arange(5), np.array([0, 0, 1, 1, 2]))
+    train = LabelledFeatures(features, np.arange(1000), np.arange(1000))
+    validation = LabelledFeatures(features[:5], np.arange(5), np.array([0, 0, 1, 1, 2]))
     quick = settings.model_copy(update={"balanced": True, "max_iterations": 3, "epochs": 2})
     found = fitted(quick, train, validation, classes=1001)  # and one without images
     assert all(value.isfinite().all() for value in found.state.values())
@@ -85,10 +85,10 @@ def test_balanced_serves_the_small_class(settings):
     rng = np.random.default_rng(0)
     labels = (np.arange(2000) % 20 == 0).astype(np.int64)
     features = (rng.normal(size=(2000, 4)) + labels[:, None]).astype(np.float32)
-    views = Views(features, labels, np.arange(2000))
+    views = LabelledFeatures(features, labels, np.arange(2000))
 
     def recall(settings) -> float:
-        logits = logits_of(classifier(fitted(settings, views, views, classes=2).state), features, 2)
+        logits = compute_logits(build_head(fitted(settings, views, views, classes=2).state), features, 2)
         return (logits.argmax(1) == labels)[labels == 1].mean()
 
     assert recall(settings.model_copy(update={"balanced": True})) > recall(settings) + 0.2
@@ -101,6 +101,6 @@ def test_class_weights():
 
 def test_a_loss_that_is_no_number_names_the_learning_rate():
     train = digits()[0]
-    wrong = Views(train.features.astype(np.float32) * np.float32(np.nan), train.labels, train.images)
+    wrong = LabelledFeatures(train.features.astype(np.float32) * np.float32(np.nan), train.labels, train.images)
     with pytest.raises(InputError, match=r"top_model\.learning_rate"):
         fitted(SETTINGS["mlp"], wrong)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tl_dagster.training.transferability import candidates, logme, probe, stratified
+from tl_dagster.training.transferability import candidates, fit_probes, logme, stratified
 
 
 def slow_logme(features, labels):
@@ -56,7 +56,7 @@ def test_a_thousand_classes_are_probed_in_part():
     assert len(counts) == 50 and set(counts) == {20} and len(rows) * 1280 * 50 <= 100_000_000
     assert (rows == stratified(labels, 1280)).all()
     made = {tap: np.random.default_rng(0).normal(size=(len(rows), 16)) for tap in ("low", "high")}
-    assert len(probe(made, labels[rows], rows, "high")) == 3
+    assert len(fit_probes(made, labels[rows], rows, "high")) == 3
 
 
 def test_copies_are_no_help():
@@ -67,7 +67,7 @@ def test_copies_are_no_help():
         np.repeat(np.arange(60) % 2, 2),
         np.arange(120) // 2,
     )
-    (apart,), (together,) = (probe({"tap": features}, labels, each, "tap") for each in (groups, np.arange(120)))
+    (apart,), (together,) = (fit_probes({"tap": features}, labels, each, "tap") for each in (groups, np.arange(120)))
     assert together.accuracy > 0.8 and apart.accuracy < 0.7
 
 

@@ -14,7 +14,7 @@ import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.errors import InputError, nearest
+from tl_dagster.errors import InputError, suggest
 from tl_dagster.identity import digest
 from tl_dagster.spec import Augmentation
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["MIRRORED", "Views", "transforms"]
+__all__ = ["MIRRORED", "Augmenter", "transforms"]
 
 MIRRORED = -1  # index of the view that is the mirror image
 
@@ -51,7 +51,7 @@ def transforms(augmentation: Augmentation) -> list[dict[str, dict[str, Any]]]:
     return LECTURE if augmentation.preset == "lecture" else []
 
 
-class Views:
+class Augmenter:
     """Draws the views of images, and names them.
 
     Args:
@@ -68,7 +68,7 @@ class Views:
         self._recipe = digest({"steps": self.steps, "libraries": libraries})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Views, (self._augmentation,)  # worker processes make their own
+        return Augmenter, (self._augmentation,)  # worker processes make their own
 
     def identity(self, image_id: str, view: int) -> str:
         """Digest (64 hex digits) of everything that determines the view's pixels, but for decoding."""
@@ -153,7 +153,7 @@ def compose_steps(steps: list[dict[str, dict[str, Any]]], size: int) -> Any:
         if not (isinstance(kind, type) and issubclass(kind, albumentations.BasicTransform)):
             known = sorted(public for public in vars(albumentations) if public[0].isupper())
             raise InputError(
-                f"augmentation.transforms: '{name}' is no albumentations transform: {nearest(name, known)}"
+                f"augmentation.transforms: '{name}' is no albumentations transform: {suggest(name, known)}"
             )
         given = {key: (size, size) if value == "image" else _tuples(value) for key, value in arguments.items()}
         with warnings.catch_warnings():
@@ -191,7 +191,7 @@ def main() -> None:
     """Draw the steps (JSON) at a size, both from the command line; print {} or the error as JSON."""
     steps, size = json.loads(sys.argv[1]), int(sys.argv[2])
     try:
-        Views(Augmentation(transforms=steps)).check(size)
+        Augmenter(Augmentation(transforms=steps)).check(size)
         sys.stdout.write("{}")
     except InputError as error:
         sys.stdout.write(json.dumps({"error": str(error)}))

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tl_dagster.data.files import read
-from tl_dagster.errors import InputError, shown
+from tl_dagster.errors import InputError, printable
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-__all__ = ["DECODE_RECIPE", "Look", "Resize", "image_id", "look", "read_verified", "thumbnail"]
+__all__ = ["DECODER_VERSION", "ImageInfo", "Resize", "image_id", "inspect_image", "read_verified", "thumbnail"]
 
 # Part of every feature key: another number whenever a decoded or resized pixel may differ.
-DECODE_RECIPE = 2
+DECODER_VERSION = 2
 # More than this is a decompression bomb: a small file that fills the memory. This much takes about 1 GB.
 MAX_PIXELS = 120_000_000
 HEAVY = ("WEBP", "JPEG2000", "AVIF")  # their decoders take twice as much
@@ -41,7 +41,7 @@ HASH_SIDE = 64  # pixels that the perceptual hash sees
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageInfo:
     """What decoding an image once tells.
 
     Attributes:
@@ -68,7 +68,7 @@ def image_id(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def look(content: bytes) -> Look:
+def inspect_image(content: bytes) -> ImageInfo:
     """Decode an image once, to learn its size, its statistics, its perceptual hash and whether it is whole.
 
     Args:
@@ -79,18 +79,18 @@ def look(content: bytes) -> Look:
     from PIL import Image
 
     if not content:
-        return Look(problem="the file is empty")
+        return ImageInfo(problem="the file is empty")
     try:
         rgb, size, kind = _decoded(content, HASH_SIDE)
         grey = rgb.convert("L").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS)
     except Exception as error:
         # Pillow's decoders raise a dozen kinds of error on a broken file; each means the same: set it aside.
-        return Look(problem=_reason(error))
+        return ImageInfo(problem=_reason(error))
     counts, levels = np.array(grey.histogram()) / HASH_SIDE**2, np.arange(256)
     brightness = float(counts @ levels)
     contrast = float(counts @ (levels - brightness) ** 2) ** 0.5
     perceptual = np.packbits(imagehash.phash(grey, hash_size=16).hash).tobytes().hex()
-    return Look(*size, kind, round(brightness, 3), round(contrast, 3), perceptual)
+    return ImageInfo(*size, kind, round(brightness, 3), round(contrast, 3), perceptual)
 
 
 def read_verified(uri: str, expected: str) -> bytes:
@@ -107,10 +107,10 @@ def read_verified(uri: str, expected: str) -> bytes:
         content = read(uri)
     except OSError as error:
         raise InputError(
-            f"{shown(uri)}: {error.strerror or error}; materialize `dataset` again to see what is there now"
+            f"{printable(uri)}: {error.strerror or error}; materialize `dataset` again to see what is there now"
         ) from error
     if image_id(content) != expected:
-        raise InputError(f"{shown(uri)} changed since it was ingested; materialize `dataset` again")
+        raise InputError(f"{printable(uri)} changed since it was ingested; materialize `dataset` again")
     return content
 
 

@@ -10,15 +10,15 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tl_dagster.disk import replacing
-from tl_dagster.errors import InputError, shown
+from tl_dagster.disk import replace_atomically
+from tl_dagster.errors import InputError, printable
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from filelock import BaseFileLock
 
-__all__ = ["Memory", "group", "near_pairs"]
+__all__ = ["GroupRegistry", "group_near_copies", "near_pairs"]
 
 BITS = 256
 FEWEST_BANDS = 5  # a band then fits 64 bits
@@ -64,7 +64,7 @@ def near_pairs(hashes: "np.ndarray", fresh: "np.ndarray", distance: int) -> "np.
     return pairs
 
 
-class Memory:
+class GroupRegistry:
     """Which images were compared, and the group that each was given.
 
     An image keeps its group for good: without a memory, adding a near copy of an old image could rename the old one's
@@ -104,13 +104,15 @@ class Memory:
         """
         try:
             for name, rows in (("pairs", pairs), ("images", images)):
-                with replacing(self.folder / f"{name}.parquet") as temporary:
+                with replace_atomically(self.folder / f"{name}.parquet") as temporary:
                     rows.to_parquet(temporary, index=False)
         except OSError as error:
             raise InputError(f"cannot write {self.folder}: {error.strerror or error}; free some space") from error
 
 
-def group(images: "pd.DataFrame", memory: Memory, distance: int) -> "tuple[pd.DataFrame, pd.DataFrame]":
+def group_near_copies(
+    images: "pd.DataFrame", memory: GroupRegistry, distance: int
+) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """Give near copies a group.
 
     A given group stays. An image that was ingested before keeps its group, also while it is away. New ones that are
@@ -130,7 +132,7 @@ def group(images: "pd.DataFrame", memory: Memory, distance: int) -> "tuple[pd.Da
         return _group(images, memory, distance)
 
 
-def _group(images: "pd.DataFrame", memory: Memory, distance: int) -> "tuple[pd.DataFrame, pd.DataFrame]":
+def _group(images: "pd.DataFrame", memory: GroupRegistry, distance: int) -> "tuple[pd.DataFrame, pd.DataFrame]":
     import pandas as pd
 
     known, near = memory.read()
@@ -235,7 +237,7 @@ def _reason(images: "pd.DataFrame", joins: "pd.Series[str]") -> "pd.Series[str]"
     """Why an image is set aside that would join two groups."""
     uris = images.set_index("id")["uri"]
     said = {
-        identity: " and ".join(shown(uris.get(other, "an image that was removed")) for other in others.split("\n"))
+        identity: " and ".join(printable(uris.get(other, "an image that was removed")) for other in others.split("\n"))
         for identity, others in joins.items()
     }
     return "near copies of images in different groups: " + images["id"].map(said).astype("str")

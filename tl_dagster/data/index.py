@@ -10,25 +10,25 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tl_dagster.data.decoding import Look
-from tl_dagster.disk import replacing
+from tl_dagster.data.decoding import ImageInfo
+from tl_dagster.disk import replace_atomically
 from tl_dagster.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LOOK_COLUMNS", "NUMBERS", "Index", "Read"]
+__all__ = ["INFO_COLUMNS", "NUMBERS", "FileIndex", "FileRecord"]
 
-LOOK_COLUMNS = [field.name for field in fields(Look)]
+INFO_COLUMNS = [field.name for field in fields(ImageInfo)]
 TEXTS = {"uri": "str", "stamp": "str", "id": "str", "format": "str", "perceptual": "str", "problem": "str"}
 NUMBERS = {"bytes": "int64", "width": "int64", "height": "int64", "brightness": "float64", "contrast": "float64"}
 MOST_SHARDS = 8
 
 # uri, stamp, id, size in bytes, and what was seen (None: the bytes are known already).
-Read = tuple[str, str | None, str, int, Look | None]
+FileRecord = tuple[str, str | None, str, int, ImageInfo | None]
 
 
-class Index:
+class FileIndex:
     """The index of one source.
 
     Args:
@@ -39,7 +39,7 @@ class Index:
         self.folder = folder
 
     def read(self) -> "pd.DataFrame":
-        """All rows: uri, stamp, id, bytes and the fields of :class:`Look`; for each uri the last one."""
+        """All rows: uri, stamp, id, bytes and the fields of :class:`ImageInfo`; for each uri the last one."""
         import pandas as pd
         import pyarrow.parquet as pq
 
@@ -53,7 +53,7 @@ class Index:
         rows: pd.DataFrame = pd.concat(tables) if tables else pd.DataFrame(columns=[*TEXTS, *NUMBERS])
         return rows.astype({**TEXTS, **NUMBERS}).drop_duplicates("uri", keep="last", ignore_index=True)
 
-    def append(self, read: Sequence[Read], known: "pd.DataFrame") -> "pd.DataFrame":
+    def append(self, read: Sequence[FileRecord], known: "pd.DataFrame") -> "pd.DataFrame":
         """Write what was read as one shard; returns its rows.
 
         Args:
@@ -70,10 +70,10 @@ class Index:
             columns=["uri", "stamp", "id", "bytes"],
         )
         seen = {identity: asdict(look) for _, _, identity, _, look in read if look is not None}
-        looks = pd.DataFrame.from_dict(seen, orient="index", columns=LOOK_COLUMNS)
+        looks = pd.DataFrame.from_dict(seen, orient="index", columns=INFO_COLUMNS)
         lacking = [identity for identity in rows["id"].unique() if identity not in seen]
         # The rest was seen before: in an earlier run, or as another file of this one.
-        looks = pd.concat([looks, known.reindex(lacking)[LOOK_COLUMNS]]) if lacking else looks
+        looks = pd.concat([looks, known.reindex(lacking)[INFO_COLUMNS]]) if lacking else looks
         rows = pd.concat([rows, looks.reindex(rows["id"]).reset_index(drop=True)], axis=1).astype({**TEXTS, **NUMBERS})
         self._write(rows)
         return rows
@@ -94,7 +94,7 @@ class Index:
         shards = self._shards()
         number = int(shards[-1].name.partition("-")[0]) + 1 if shards else 0
         try:
-            with replacing(self.folder / f"{number:08d}-{uuid.uuid4().hex}.parquet") as temporary:
+            with replace_atomically(self.folder / f"{number:08d}-{uuid.uuid4().hex}.parquet") as temporary:
                 rows.to_parquet(temporary, index=False)
         except OSError as error:
             raise InputError(f"cannot write {self.folder}: {error.strerror or error}; free some space") from error

@@ -12,17 +12,17 @@ from typing import IO, TypeVar
 
 from tl_dagster.data.files import local_uri, name_of, path_of, stamp_of
 from tl_dagster.data.remote import filesystem, is_remote, remote_stamp, retrying
-from tl_dagster.disk import replacing
-from tl_dagster.errors import InputError, shown
+from tl_dagster.disk import replace_atomically
+from tl_dagster.errors import InputError, printable
 from tl_dagster.identity import digest
 
-__all__ = ["Kept", "Place", "write_tar"]
+__all__ = ["SourceCache", "SourceContext", "write_tar"]
 
 T = TypeVar("T")
 CHUNK = 2**22  # bytes copied at a time
 
 
-class Kept:
+class SourceCache:
     """The folder of kept copies.
 
     Args:
@@ -63,7 +63,7 @@ class Kept:
             return _ask(uri, lambda: remote_stamp(files.info(path))) or ""
         local = Path(path_of(uri))
         if not local.is_file():
-            raise InputError(f"source.path: no file {shown(uri)}")
+            raise InputError(f"source.path: no file {printable(uri)}")
         return stamp_of(local.stat()) or ""
 
     def file(self, path: Path, write: Callable[[IO[bytes]], None]) -> Path:
@@ -75,7 +75,7 @@ class Kept:
         if path.is_file():
             return path
         try:
-            with replacing(path) as temporary, temporary.open("wb") as file:
+            with replace_atomically(path) as temporary, temporary.open("wb") as file:
                 write(file)
         except OSError as error:
             if error.errno is None:
@@ -89,7 +89,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Place:
+class SourceContext:
     """What sources read from.
 
     Attributes:
@@ -98,7 +98,7 @@ class Place:
     """
 
     root: Path
-    kept: Kept
+    kept: SourceCache
 
     def uri(self, path: str) -> str:
         """The address of a declared path or URL."""
@@ -120,4 +120,4 @@ def _ask(uri: str, ask: Callable[[], T]) -> T:
     try:
         return retrying(ask, uri)
     except OSError as error:
-        raise InputError(f"source.path: {shown(uri)} cannot be read: {error}") from error
+        raise InputError(f"source.path: {printable(uri)} cannot be read: {error}") from error

@@ -4,18 +4,18 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tl_dagster.data.decoding import image_id, look
+from tl_dagster.data.decoding import image_id, inspect_image
 from tl_dagster.data.files import read
-from tl_dagster.data.index import LOOK_COLUMNS, NUMBERS, Index, Read
+from tl_dagster.data.index import INFO_COLUMNS, NUMBERS, FileIndex, FileRecord
 from tl_dagster.data.remote import REQUESTS, is_remote
-from tl_dagster.errors import InputError, shown
+from tl_dagster.errors import InputError, printable
 from tl_dagster.identity import digest, digest_columns
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["content_digest", "difference", "identify", "places_of", "set_copies_aside", "uris_of", "usable"]
+__all__ = ["content_digest", "diff_manifests", "identify", "image_uris", "reject_copies", "shown_uris", "usable"]
 
 FLUSH_SECONDS = 5.0
 COPY, CONFLICT = "a copy of ", "the same image is labelled "  # how the reasons begin
@@ -27,7 +27,7 @@ CONTENT = ["id", "label", "group", "split", "confidence"]
 
 def identify(
     listing: "pd.DataFrame",
-    index: Index,
+    index: FileIndex,
     workers: int = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple["pd.DataFrame", int, int]:
@@ -41,7 +41,7 @@ def identify(
 
     Returns:
         The listing with the columns id ("" for a file that cannot be read), bytes, and the fields of
-        :class:`tl_dagster.data.decoding.Look`; the number of files read; the number of images decoded.
+        :class:`tl_dagster.data.decoding.ImageInfo`; the number of files read; the number of images decoded.
 
     Raises:
         InputError: the source vanished, or a server stopped answering; what was read until then is kept.
@@ -75,11 +75,11 @@ def _joined(listing: "pd.DataFrame", known: "pd.DataFrame", just_read: "pd.Serie
     joined["problem"] = joined["told"].where(joined["told"].notna(), joined["problem"])
     for column in ("format", "perceptual"):
         joined[column] = joined[column].fillna("")
-    return joined[["id", "uri", *listing.columns.drop(["uri", "stamp", "problem"]), "stamp", "bytes", *LOOK_COLUMNS]]
+    return joined[["id", "uri", *listing.columns.drop(["uri", "stamp", "problem"]), "stamp", "bytes", *INFO_COLUMNS]]
 
 
 def _read_all(
-    unread: "pd.DataFrame", known: "pd.DataFrame", index: Index, workers: int, progress: Callable[[int, int], None]
+    unread: "pd.DataFrame", known: "pd.DataFrame", index: FileIndex, workers: int, progress: Callable[[int, int], None]
 ) -> "tuple[list[pd.DataFrame], dict[str, str], int]":
     """Rows that were added to the index, why others could not be read, and the number of images decoded."""
     import joblib
@@ -91,7 +91,7 @@ def _read_all(
     files = list(zip(unread["uri"], stamps, strict=True))
     failed: dict[str, str] = {}
     rows: list[pd.DataFrame] = []
-    pending: list[Read] = []
+    pending: list[FileRecord] = []
     decoded: set[str] = set()
 
     def flush() -> None:
@@ -132,14 +132,14 @@ def _read_all(
     return rows, failed, len(decoded)
 
 
-def _read_part(files: list[tuple[str, str | None]], seen: "np.ndarray") -> list[Read | tuple[str, Exception]]:
+def _read_part(files: list[tuple[str, str | None]], seen: "np.ndarray") -> list[FileRecord | tuple[str, Exception]]:
     """Read and hash files, and look at those whose bytes are not among the ids seen before (sorted, S64).
 
     A server that does not answer ends the part: what was read before is handed over with the error.
     """
     import numpy as np
 
-    found: list[Read | tuple[str, Exception]] = []
+    found: list[FileRecord | tuple[str, Exception]] = []
     for uri, stamp in files:
         try:
             content = read(uri)
@@ -151,11 +151,11 @@ def _read_part(files: list[tuple[str, str | None]], seen: "np.ndarray") -> list[
         identity = image_id(content)
         place = np.searchsorted(seen, identity.encode())
         known = place < len(seen) and seen[place] == identity.encode()
-        found.append((uri, stamp, identity, len(content), None if known else look(content)))
+        found.append((uri, stamp, identity, len(content), None if known else inspect_image(content)))
     return found
 
 
-def set_copies_aside(identified: "pd.DataFrame") -> "pd.DataFrame":
+def reject_copies(identified: "pd.DataFrame") -> "pd.DataFrame":
     """Keep one of several copies of the same bytes, and none of an image that carries two labels.
 
     Where copies lie in different given splits, the one in the test split is kept, else the one in validation: an
@@ -176,7 +176,7 @@ def set_copies_aside(identified: "pd.DataFrame") -> "pd.DataFrame":
         by_id = copies.groupby("id")
         labels = by_id["label"].agg(lambda labels: " and ".join(sorted(set(labels))))
         conflict = by_id["label"].transform("nunique") > 1
-        kept = copies["id"].map(by_id["uri"].first().map(shown))
+        kept = copies["id"].map(by_id["uri"].first().map(printable))
         reason = (COPY + kept).where(~conflict, CONFLICT + copies["id"].map(labels))
         aside = conflict | copies["id"].duplicated()
         problem.loc[copies.index[aside]] = reason[aside]
@@ -188,14 +188,14 @@ def usable(manifest: "pd.DataFrame") -> "pd.DataFrame":
     return manifest[manifest["problem"].isna()]
 
 
-def uris_of(manifest: "pd.DataFrame") -> "pd.Series[str]":
+def image_uris(manifest: "pd.DataFrame") -> "pd.Series[str]":
     """Where each usable image is, by image id."""
     return usable(manifest).set_index("id")["uri"]
 
 
-def places_of(manifest: "pd.DataFrame", ids: "pd.Series[str]") -> "pd.Series[str]":
+def shown_uris(manifest: "pd.DataFrame", ids: "pd.Series[str]") -> "pd.Series[str]":
     """Where images are, to be shown: also of one that has left the dataset since."""
-    return ids.map(uris_of(manifest)).astype("str").fillna("no longer in the dataset")
+    return ids.map(image_uris(manifest)).astype("str").fillna("no longer in the dataset")
 
 
 def content_digest(manifest: "pd.DataFrame", pairs: "pd.DataFrame") -> str:
@@ -212,7 +212,7 @@ def content_digest(manifest: "pd.DataFrame", pairs: "pd.DataFrame") -> str:
     )
 
 
-def difference(before: "pd.DataFrame", now: "pd.DataFrame") -> dict[str, int]:
+def diff_manifests(before: "pd.DataFrame", now: "pd.DataFrame") -> dict[str, int]:
     """How many usable images were added, removed, relabelled and renamed between two manifests."""
     import numpy as np
     import pyarrow as pa

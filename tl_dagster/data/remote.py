@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from tl_dagster.errors import InputError, shown
+from tl_dagster.errors import InputError, printable
 
 __all__ = [
     "REQUESTS",
@@ -128,9 +128,9 @@ def filesystem(url: str) -> tuple[Any, str]:
     except ImportError as error:
         extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}.get(protocol)
         install = f"pip install 'tl-dagster[{extra}]'" if extra else str(error)
-        raise InputError(f"{shown(url)}: {protocol}:// needs another package: {install}") from error
+        raise InputError(f"{printable(url)}: {protocol}:// needs another package: {install}") from error
     except ValueError as error:
-        raise InputError(f"{shown(url)}: {error}; use a path, https://, s3:// or gs://") from error
+        raise InputError(f"{printable(url)}: {error}; use a path, https://, s3:// or gs://") from error
     files.invalidate_cache()  # a process may live for weeks: what a bucket held then is no answer
     # Not fsspec's url_to_fs: it would take "::" in a name for a chain of addresses.
     return files, kind._strip_protocol(url)
@@ -169,7 +169,7 @@ def retrying(ask: Callable[[], T], url: str) -> T:
     except Exception as error:
         if _may_pass(error):
             raise UnreachableError(
-                f"{shown(url)} did not answer in {ATTEMPTS} attempts ({type(error).__name__}: {error}); what was read "
+                f"{printable(url)} did not answer in {ATTEMPTS} attempts ({type(error).__name__}: {error}); what was read "
                 "before is kept: check the network and the server, and run again"
             ) from error
         raise OSError(f"{type(error).__name__}: {error}") from error

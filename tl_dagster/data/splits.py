@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["assign", "unit_hash", "views"]
+__all__ = ["assign_splits", "list_views", "unit_hash"]
 
 
 def unit_hash(*parts: object) -> float:
@@ -24,7 +24,7 @@ def unit_hash(*parts: object) -> float:
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") / 2**64
 
 
-def assign(images: "pd.DataFrame", splits: Splits) -> "pd.Series":
+def assign_splits(images: "pd.DataFrame", splits: Splits) -> "pd.Series":
     """The split of each image: train, validation or test.
 
     Given splits are kept. A split that the source gives no image of is taken from its training images, and so are
@@ -86,7 +86,7 @@ def _every_class_in_every_split(labels: "pd.Series[str]", assigned: "pd.Series[s
         )
 
 
-def views(images: "pd.DataFrame", assigned: "pd.Series", augmentation: Augmentation) -> "pd.DataFrame":
+def list_views(images: "pd.DataFrame", assigned: "pd.Series", augmentation: Augmentation) -> "pd.DataFrame":
     """One row per view to compute.
 
     Args:

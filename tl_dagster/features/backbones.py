@@ -4,18 +4,18 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.errors import InputError, nearest
+from tl_dagster.errors import InputError, suggest
 from tl_dagster.features.catalogue import BackboneInfo
-from tl_dagster.features.weights import Weights, fill
+from tl_dagster.features.weights import Weights, load_weights
 from tl_dagster.libraries import import_timm, import_torchvision
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["check_torchvision", "create", "drop", "load"]
+__all__ = ["check_torchvision", "create_network", "drop_classifiers", "load_backbone"]
 
 
-def create(name: str, size: int) -> "torch.nn.Module":
+def create_network(name: str, size: int) -> "torch.nn.Module":
     """The architecture with its 1,000-class head, freshly initialised on the current default device.
 
     Args:
@@ -31,7 +31,7 @@ def create(name: str, size: int) -> "torch.nn.Module":
         if library == "timm":
             timm = import_timm()
             if model.partition(".")[0] not in timm.list_models():
-                raise InputError(f"backbone.name: timm has no '{model}': {nearest(model, timm.list_models())}")
+                raise InputError(f"backbone.name: timm has no '{model}': {suggest(model, timm.list_models())}")
             made: torch.nn.Module = timm.create_model(model, pretrained=False)
             return made
         models = import_torchvision().models
@@ -57,10 +57,10 @@ def check_torchvision(name: str) -> None:
     models = import_torchvision().models
     names = models.list_models(module=models)
     if name not in names:
-        raise InputError(f"backbone.name: torchvision has no '{name}': {nearest(name, names)}")
+        raise InputError(f"backbone.name: torchvision has no '{name}': {suggest(name, names)}")
 
 
-def drop(model: "torch.nn.Module", classifiers: Sequence[str]) -> None:
+def drop_classifiers(model: "torch.nn.Module", classifiers: Sequence[str]) -> None:
     """Replace the last fully connected layers by identity, in place.
 
     Args:
@@ -78,7 +78,7 @@ def drop(model: "torch.nn.Module", classifiers: Sequence[str]) -> None:
         setattr(model.get_submodule(parent), name, kept)
 
 
-def load(info: BackboneInfo, weights: Weights, taps: Sequence[str] = ()) -> "torch.nn.Module":
+def load_backbone(info: BackboneInfo, weights: Weights, taps: Sequence[str] = ()) -> "torch.nn.Module":
     """The backbone in evaluation mode, frozen, its last fully connected layer replaced by identity.
 
     Args:
@@ -98,9 +98,9 @@ def load(info: BackboneInfo, weights: Weights, taps: Sequence[str] = ()) -> "tor
     if weights.path is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(weights.identity.partition(":")[2]))
-            model = create(info.name, info.preprocess["size"])
+            model = create_network(info.name, info.preprocess["size"])
     else:
-        model = create(info.name, info.preprocess["size"])
-        fill(model, info, weights, taps)
-    drop(model, info.classifiers)
+        model = create_network(info.name, info.preprocess["size"])
+        load_weights(model, info, weights, taps)
+    drop_classifiers(model, info.classifiers)
     return model.eval().requires_grad_(False)

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     import numpy as np
     from filelock import BaseFileLock
 
-__all__ = ["Column", "Rows", "SideBySide", "columns_of", "locked"]
+__all__ = ["ConcatFeatures", "FeatureColumn", "FeatureRows", "list_columns", "locked"]
 
 RECIPE, NOTES, LOCK = "recipe.json", "notes.json", ".lock"
 STALE_SECONDS = 600.0  # nothing takes so long to write
 
 
-class Column:
+class FeatureColumn:
     """The rows of one recipe.
 
     Args:
@@ -100,7 +100,7 @@ class Column:
         except OSError as error:
             raise InputError(f"cannot write the feature cache {self.folder}: {error.strerror or error}") from error
 
-    def read(self, keys: Sequence[str]) -> "Rows":
+    def read(self, keys: Sequence[str]) -> "FeatureRows":
         """The rows of these views, in order; values are read, and checked, when they are used.
 
         Raises:
@@ -115,7 +115,7 @@ class Column:
             )
         with contextlib.suppress(OSError):  # what was read today is no candidate for pruning
             os.utime(self.folder / RECIPE)
-        return Rows(held, places)
+        return FeatureRows(held, places)
 
     def last_used(self) -> float:
         """When its rows were last read or written, in seconds since the epoch."""
@@ -235,7 +235,7 @@ class Column:
         return places
 
 
-class Rows:
+class FeatureRows:
     """Rows of a column, gathered from memory-mapped shards when indexed.
 
     Args:
@@ -288,7 +288,7 @@ class Rows:
             ) from error
 
 
-class SideBySide:
+class ConcatFeatures:
     """The rows of views in several columns, joined; gathered when indexed.
 
     Args:
@@ -299,26 +299,26 @@ class SideBySide:
         InputError: a view has no row.
     """
 
-    def __init__(self, columns: Sequence[Column], keys: Sequence[str]) -> None:
+    def __init__(self, columns: Sequence[FeatureColumn], keys: Sequence[str]) -> None:
         self._parts = [column.read(keys) for column in columns]
 
     def __len__(self) -> int:
         return len(self._parts[0])
 
     def __getitem__(self, chosen: "np.ndarray | slice") -> "np.ndarray":
-        """Rows by position: int64 indices of shape (n,) or a slice → (n, ΣD), a copy; see :class:`Rows`."""
+        """Rows by position: int64 indices of shape (n,) or a slice → (n, ΣD), a copy; see :class:`TableRows`."""
         import numpy as np
 
         return np.concatenate([part[chosen] for part in self._parts], axis=1)
 
 
-def columns_of(root: Path) -> list[Column]:
+def list_columns(root: Path) -> list[FeatureColumn]:
     """Every column of a feature cache."""
-    return [Column(root, json.loads(path.read_text())) for path in sorted(root.glob(f"*/{RECIPE}"))]
+    return [FeatureColumn(root, json.loads(path.read_text())) for path in sorted(root.glob(f"*/{RECIPE}"))]
 
 
 @contextlib.contextmanager
-def locked(columns: Sequence[Column], say: Callable[[str], None]) -> Iterator[None]:
+def locked(columns: Sequence[FeatureColumn], say: Callable[[str], None]) -> Iterator[None]:
     """Keep every other run from adding rows to some columns, so that no row is computed or written twice.
 
     A run that finds them taken waits. The kernel lets go of a dead process's locks, also over NFS.

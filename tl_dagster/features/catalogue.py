@@ -15,11 +15,11 @@ from typing import Any
 from tl_dagster.artifacts import ArtifactStore
 from tl_dagster.data.decoding import Resize
 from tl_dagster.disk import write_atomically
-from tl_dagster.errors import InputError, nearest
+from tl_dagster.errors import InputError, suggest
 from tl_dagster.identity import digest
 from tl_dagster.spec import Augmentation, Backbone
 
-__all__ = ["PENULTIMATE", "BackboneInfo", "check_transforms", "look_up"]
+__all__ = ["PENULTIMATE", "BackboneInfo", "check_transforms", "describe_backbone"]
 
 PENULTIMATE = "penultimate"
 LOWER, HIGHER = "lower", "higher"
@@ -77,7 +77,7 @@ class BackboneInfo:
         if path in self.modules:
             raise InputError(f"{self.name}: '{tap}' gives no vector, tokens or map for each image; tap another module")
         raise InputError(
-            f"{self.name} has no tap '{tap}': {nearest(tap, [*named, *filter(None, self.outputs)])}; "
+            f"{self.name} has no tap '{tap}': {suggest(tap, [*named, *filter(None, self.outputs)])}; "
             "or the name of any module or node"
         )
 
@@ -115,11 +115,11 @@ class BackboneInfo:
 
     def _boundary(self, name: str, taps: Sequence[str], below: Sequence[str]) -> str:
         if self.module(name) in self.nodes:
-            raise InputError(f"fine_tuning.depth: '{name}' is no module: {nearest(name, below)}")
+            raise InputError(f"fine_tuning.depth: '{name}' is no module: {suggest(name, below)}")
         if self._holds_all(name, taps):
             raise InputError(
                 f"fine_tuning.depth: nothing of the taps {[*taps]} is left to tune above '{name}': "
-                f"{nearest(name, below)}; or add the tap {PENULTIMATE}"
+                f"{suggest(name, below)}; or add the tap {PENULTIMATE}"
             )
         return name
 
@@ -182,7 +182,7 @@ def _channels_last(shape: Sequence[int]) -> bool:
     return len(shape) == 3 and shape[0] == shape[1] != shape[2]
 
 
-def look_up(backbone: Backbone) -> BackboneInfo:
+def describe_backbone(backbone: Backbone) -> BackboneInfo:
     """Describe a declared backbone; the first time in a process of its own (about 4 s), then from the store.
 
     Raises:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from tl_dagster.features.catalogue import BackboneInfo
-from tl_dagster.features.weights import Weights, fill
+from tl_dagster.features.weights import Weights, load_weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,16 +24,16 @@ def own_classifier(info: BackboneInfo, weights: Weights) -> "torch.nn.Linear | N
     """
     import torch
 
-    from tl_dagster.features.backbones import create
+    from tl_dagster.features.backbones import create_network
 
     if weights.path is None or not info.classifier:
         return None
-    model = create(info.name, info.preprocess["size"])
+    model = create_network(info.name, info.preprocess["size"])
     layer = model.get_submodule(info.classifier)
     if not isinstance(layer, torch.nn.Linear):
         return None
     torch.nn.init.constant_(layer.weight, torch.nan)  # what the file does not hold stays so
-    fill(model, info, weights, [info.classifier])
+    load_weights(model, info, weights, [info.classifier])
     return None if layer.weight.isnan().any() else layer.eval().requires_grad_(False)
 
 

@@ -8,7 +8,7 @@ from tl_dagster.libraries import import_timm
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["freeze_depthwise", "quicken"]
+__all__ = ["freeze_depthwise", "fuse_conv_relu"]
 
 
 def freeze_depthwise(model: "torch.nn.Module") -> None:
@@ -20,7 +20,7 @@ def freeze_depthwise(model: "torch.nn.Module") -> None:
             layer.requires_grad_(False)
 
 
-def quicken(graph: Any) -> None:
+def fuse_conv_relu(graph: Any) -> None:
     """Replace convolutions by ones that do the activation after them too, in place; parameters keep their names.
 
     What a layer writes is read from memory again by an activation, which takes longer than many a convolution. oneDNN

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from tl_dagster.features.cache import SideBySide
+    from tl_dagster.features.cache import ConcatFeatures
 
-__all__ = ["nearest"]
+__all__ = ["find_near_identical"]
 
 # Measured with the default backbone on photographs: copies at quality 90, brighter by a fifth, mirrored, or without
 # 2 % of each border lie below this share of the usual distance; of distinct images none does.
@@ -19,8 +19,8 @@ USUAL = 10  # the distance to the tenth nearest is usual, also where most images
 MOST_OTHERS, MOST_HELD_OUT = 100_000, 20_000
 
 
-def nearest(
-    others: "np.ndarray | SideBySide", held_out: "np.ndarray | SideBySide"
+def find_near_identical(
+    others: "np.ndarray | ConcatFeatures", held_out: "np.ndarray | ConcatFeatures"
 ) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
     """Held-out images that lie much nearer to an image of another split than held-out images usually do.
 

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.errors import InputError, nearest
-from tl_dagster.features.backbones import check_torchvision, create, drop
-from tl_dagster.features.taps import trace
+from tl_dagster.errors import InputError, suggest
+from tl_dagster.features.backbones import check_torchvision, create_network, drop_classifiers
+from tl_dagster.features.taps import trace_network
 from tl_dagster.libraries import import_timm, import_torchvision
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def describe(name: str, tag: str | None = None, size: int | None = None) -> dict
     declared = (_within(path, shapes) for path in known.pop("stages", ()))
     stages = [path for path in dict.fromkeys(declared) if path is not None]
     stages = stages if len(stages) > 1 else _stages_by_resolution(model, shapes, classifiers, native)
-    drop(model, classifiers)
+    drop_classifiers(model, classifiers)
     try:
         nodes, outputs = _outputs(model, size or native)
     except Exception as error:
@@ -81,8 +81,8 @@ def _on_meta(name: str, size: int) -> "torch.nn.Module":
     import torch
 
     with torch.device("meta"), contextlib.suppress(NotImplementedError):
-        return create(name, size).to("meta").eval()
-    return create(name, size).to("meta").eval()  # a few architectures compute their widths with tensors
+        return create_network(name, size).to("meta").eval()
+    return create_network(name, size).to("meta").eval()  # a few architectures compute their widths with tensors
 
 
 def _timm(model: Any, name: str, tag: str | None) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def _timm(model: Any, name: str, tag: str | None) -> dict[str, Any]:
     if tag is not None and f"{architecture}.{tag}" not in tags:
         raise InputError(
             f"backbone.weights: '{tag}' is no file and no tag of {architecture}: "
-            f"{nearest(tag, [each.partition('.')[2] for each in tags])}"
+            f"{suggest(tag, [each.partition('.')[2] for each in tags])}"
         )
     config = timm.models.get_pretrained_cfg(f"{architecture}.{tag}" if tag else name)
     data = timm.data.resolve_data_config(pretrained_cfg=config.to_dict() if config else {}, model=model)
@@ -121,7 +121,7 @@ def _torchvision(name: str, tag: str | None) -> dict[str, Any]:
     check_torchvision(name)
     tags = models.get_model_weights(name)
     if tag is not None and tag not in tags.__members__:
-        raise InputError(f"backbone.weights: '{tag}' is no file and no tag of {name}: {nearest(tag, tags.__members__)}")
+        raise InputError(f"backbone.weights: '{tag}' is no file and no tag of {name}: {suggest(tag, tags.__members__)}")
     weights = tags[tag] if tag else tags.DEFAULT
     transform = weights.transforms()
     return {
@@ -197,7 +197,7 @@ def _outputs(model: "torch.nn.Module", size: int) -> tuple[list[str], dict[str, 
     named: dict[str, Any] = {}
     # Tracing fails in as many ways as there are dynamic networks: those have modules only.
     with contextlib.suppress(Exception):
-        graph, named = trace(model)
+        graph, named = trace_network(model)
         shapes = _node_shapes(model, graph, size)
         found |= {name: shapes[node] for name, node in named.items() if name not in modules and node in shapes}
     place = {name: number for number, name in enumerate(named)}

@@ -14,23 +14,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tl_dagster.errors import InputError
-from tl_dagster.features.cache import Column
+from tl_dagster.features.cache import FeatureColumn
 from tl_dagster.features.loading import Loader, View
-from tl_dagster.features.network import Network
+from tl_dagster.features.network import InferenceRunner
 from tl_dagster.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["Extraction", "extract"]
+__all__ = ["ExtractionResult", "extract"]
 
 FLUSH_SECONDS = 5.0
 FLUSH_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Extraction:
+class ExtractionResult:
     """What an extraction did.
 
     Attributes:
@@ -53,7 +53,7 @@ class Extraction:
 
 def extract(
     wanted: Sequence[View],
-    columns: "Sequence[tuple[Column, np.ndarray]]",
+    columns: "Sequence[tuple[FeatureColumn, np.ndarray]]",
     network: "Callable[[], torch.nn.Module]",
     loader: Loader,
     *,
@@ -64,7 +64,7 @@ def extract(
     compare: bool = True,
     reused: int = 0,
     required: int | None = None,
-) -> Extraction:
+) -> ExtractionResult:
     """Compute and store the rows that are missing.
 
     Args:
@@ -90,7 +90,7 @@ def extract(
     progress.say(f"{len(wanted):,} views to forward, {reused:,} reused")
     with loader, contextlib.ExitStack() as closing, _Writer(columns, wanted, required, progress.say) as writer:
         batches = closing.enter_context(contextlib.closing(loader.batches(wanted)))
-        model = Network(
+        model = InferenceRunner(
             network, recipes, precision, mean, std, loader.batch_size
         )  # imports torch; workers draw meanwhile
         first = next(batches)
@@ -111,7 +111,7 @@ def extract(
     progress.update(len(wanted), len(wanted), f"{reused:,} reused · {_shares(seconds)}")
     seconds = {**seconds, "write": writer.seconds, "wait": loader.waited}
     rate = len(wanted) / (time.monotonic() - begun)
-    return Extraction(len(wanted), loader.images, seconds, rate, model.compiled, difference)
+    return ExtractionResult(len(wanted), loader.images, seconds, rate, model.compiled, difference)
 
 
 def _shares(seconds: Mapping[str, float]) -> str:
@@ -129,7 +129,7 @@ class _Writer:
 
     def __init__(
         self,
-        columns: "Sequence[tuple[Column, np.ndarray]]",
+        columns: "Sequence[tuple[FeatureColumn, np.ndarray]]",
         wanted: Sequence[View],
         required: int | None,
         say: Callable[[str], None],

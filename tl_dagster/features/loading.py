@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.data.augmentation import Views
+from tl_dagster.data.augmentation import Augmenter
 from tl_dagster.data.decoding import Resize, read_verified
 from tl_dagster.errors import InputError
 from tl_dagster.features.hardware import processors
@@ -91,7 +91,14 @@ class Loader:
     """
 
     def __init__(
-        self, resize: Resize, views: Views, *, batch_size: int, workers: int = 0, work: int = 0, yielding: bool = True
+        self,
+        resize: Resize,
+        views: Augmenter,
+        *,
+        batch_size: int,
+        workers: int = 0,
+        work: int = 0,
+        yielding: bool = True,
     ) -> None:
         self.batch_size = batch_size
         self.decode = self.augment = self.waited = 0.0
@@ -177,7 +184,7 @@ class Loader:
 class _Drawer:
     """Decodes images and writes their views into the ring."""
 
-    def __init__(self, memory: Any, size: int, resize: Resize, views: Views) -> None:
+    def __init__(self, memory: Any, size: int, resize: Resize, views: Augmenter) -> None:
         self._ring, self._resize, self._views = _ring(memory, size), resize, views
 
     def __call__(self, images: list[Image]) -> tuple[float, float]:
@@ -202,7 +209,7 @@ def _ring(memory: Any, size: int) -> "np.ndarray":
 _here: list[_Drawer] = []  # of a worker process
 
 
-def _start_worker(memory: Any, size: int, resize: Resize, views: Views, yielding: bool) -> None:
+def _start_worker(memory: Any, size: int, resize: Resize, views: Augmenter, yielding: bool) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if yielding and hasattr(os, "nice"):
         os.nice(10)

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.disk import replacing
+from tl_dagster.disk import replace_atomically
 from tl_dagster.errors import InputError
 from tl_dagster.features.hardware import cpu_flags
 from tl_dagster.identity import digest
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["Network", "batch_size_for", "device", "per_channel", "standardised"]
+__all__ = ["InferenceRunner", "batch_size_for", "normalize", "per_channel", "select_device"]
 
 # Seen with EfficientNet-lite0, ResNet-18 and ResNet-50 on two cores: seconds that compiling takes, and what it gains.
 COMPILE_SECONDS, GAIN = 20.0, 1.25
@@ -41,7 +41,7 @@ NETWORK_RECIPE = 2  # another number when the network is put together otherwise
 COMPARED = 16  # images whose features are computed in fp32 too, to tell the difference
 
 
-def device() -> "torch.device":
+def select_device() -> "torch.device":
     """Where networks run: the GPU when there is one."""
     import torch
 
@@ -54,7 +54,7 @@ def batch_size_for(size: int, *, gpu: bool) -> int:
     return max(1, min(most, round(most * (224 / size) ** 2)))
 
 
-class Network:
+class InferenceRunner:
     """A backbone behind its normalisation, in the declared precision and channels-last.
 
     Args:
@@ -78,7 +78,7 @@ class Network:
         import torch
 
         keep_freed_memory()
-        self.device = device()
+        self.device = select_device()
         self.batch_size = batch_size
         self.compiled = False
         self._recipe = recipe
@@ -277,7 +277,7 @@ class Network:
 
         images = torch.zeros(self.batch_size, size, size, 3, dtype=torch.uint8, device=self.device)
         try:
-            with torch.no_grad(), warnings.catch_warnings(), replacing(path) as temporary:
+            with torch.no_grad(), warnings.catch_warnings(), replace_atomically(path) as temporary:
                 warnings.simplefilter("ignore")
                 package = temporary.with_suffix(".pt2")
                 exported = torch.export.export(self._eager, (images,))
@@ -299,7 +299,7 @@ def per_channel(values: Sequence[float]) -> "torch.Tensor":
     return (torch.tensor(values) * 255).view(1, 3, 1, 1)
 
 
-def standardised(pixels: "torch.Tensor", shift: "torch.Tensor", scale: "torch.Tensor") -> "torch.Tensor":
+def normalize(pixels: "torch.Tensor", shift: "torch.Tensor", scale: "torch.Tensor") -> "torch.Tensor":
     """What a network reads of uint8 pixels (n, size, size, 3): float32 (n, 3, size, size)."""
     return (pixels.permute(0, 3, 1, 2).float() - shift) / scale
 
@@ -319,7 +319,7 @@ def _normalised(model: "torch.nn.Module", mean: Sequence[float], std: Sequence[f
                 self.register_buffer(name, per_channel(values))
 
         def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-            images = standardised(pixels, self.shift, self.scale)
+            images = normalize(pixels, self.shift, self.scale)
             dtype = next(self.model.parameters()).dtype
             outputs: list[torch.Tensor] = self.model(images.to(dtype).contiguous(memory_format=torch.channels_last))
             return outputs

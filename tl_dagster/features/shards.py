@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.disk import replacing
+from tl_dagster.disk import replace_atomically
 from tl_dagster.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def write(folder: Path, views: bytes, values: "np.ndarray") -> Path:
     ).replace_schema_metadata({"view": _crc(views), "values": _crc(values.reshape(-1))})
     path = folder / f"{uuid.uuid4().hex}.{FORMAT}.arrow"
     with (
-        replacing(path) as temporary,
+        replace_atomically(path) as temporary,
         pa.OSFile(str(temporary), "wb") as file,
         pa.ipc.new_file(file, table.schema) as writer,
     ):

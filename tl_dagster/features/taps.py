@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.features.convolutions import quicken
+from tl_dagster.features.convolutions import fuse_conv_relu
 from tl_dagster.libraries import import_timm, import_torchvision
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["pool", "tail", "tapped", "trace", "trunk", "unfreeze_above"]
+__all__ = ["build_extractor", "lower_module", "pool", "trace_network", "unfreeze_above", "upper_module"]
 
 
-def trace(model: "torch.nn.Module") -> "tuple[torch.fx.Graph, dict[str, torch.fx.Node]]":
+def trace_network(model: "torch.nn.Module") -> "tuple[torch.fx.Graph, dict[str, torch.fx.Node]]":
     """The network's graph, and the node in it of each module's (last) output and of each operation.
 
     Operations are named as :func:`torchvision.models.feature_extraction.get_graph_node_names` names them. In the
@@ -81,11 +81,11 @@ def pool(values: "torch.Tensor", pooling: str) -> "torch.Tensor":
     return torch.cat([parts[part]() for part in pooling.split("+")], 1)
 
 
-def tapped(model: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -> "torch.nn.Module":
+def build_extractor(model: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -> "torch.nn.Module":
     """Wrap a backbone so that one forward pass gives the pooled features of several layers.
 
     Args:
-        model: see :func:`.backbones.load`.
+        model: see :func:`.backbones.load_backbone`.
         taps: (module path or node, pooling) of each.
 
     Returns:
@@ -118,31 +118,31 @@ def tapped(model: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -> "torch.
     return Tapped()
 
 
-def trunk(model: "torch.nn.Module", taps: Sequence[tuple[str, str]], size: int) -> "torch.nn.Module":
-    """As :func:`tapped`, without what runs after the taps, where that can be left out.
+def lower_module(model: "torch.nn.Module", taps: Sequence[tuple[str, str]], size: int) -> "torch.nn.Module":
+    """As :func:`build_extractor`, without what runs after the taps, where that can be left out.
 
     Args:
-        model: see :func:`.backbones.load`.
+        model: see :func:`.backbones.load_backbone`.
         taps: (module path or node, pooling) of each.
         size: pixels of the square input, to try it.
     """
     traced = _as_hooked(model, [path for path, _ in taps], size)
-    return _pooled(traced, taps) if traced is not None else tapped(model, taps)
+    return _pooled(traced, taps) if traced is not None else build_extractor(model, taps)
 
 
-def tail(
+def upper_module(
     model: "torch.nn.Module", boundary: str | None, taps: Sequence[tuple[str, str]], size: int
 ) -> "torch.nn.Module | None":
     """The part of a backbone above a layer, as a module of its own, with batch norm folded into convolutions.
 
     Args:
-        model: see :func:`.backbones.load`.
+        model: see :func:`.backbones.load_backbone`.
         boundary: module path of the last layer below; None: the whole backbone.
         taps: (module path, pooling) of the taps above it.
         size: pixels of the square input, to try it.
 
     Returns:
-        A module: the boundary's output (or images) → a list of (N, D_tap), as from :func:`tapped`; None when the upper
+        A module: the boundary's output (or images) → a list of (N, D_tap), as from :func:`build_extractor`; None when the upper
         part also reads something else than the boundary's output, or the network cannot be traced.
     """
     import torch
@@ -156,7 +156,7 @@ def tail(
         return None
     upper = torch.fx.GraphModule(traced, graph)
     _fold_batch_norm(upper)
-    quicken(upper)
+    fuse_conv_relu(upper)
     return _pooled(upper, taps)
 
 
@@ -195,7 +195,7 @@ def _traced(model: "torch.nn.Module", paths: Sequence[str]) -> "torch.fx.GraphMo
     """The network up to some modules and nodes, as a graph: images → {path: output}."""
     import torch
 
-    graph, named = trace(model)
+    graph, named = trace_network(model)
     (output,) = (node for node in graph.nodes if node.op == "output")
     output.args = ({path: named[path] if path else output.args[0] for path in paths},)
     traced = torch.fx.GraphModule(model, graph)

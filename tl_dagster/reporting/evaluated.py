@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tl_dagster.reporting.findings import comparison, headline, paired, per_class, title_of
+from tl_dagster.reporting.findings import comparison, headline, model_title, paired, per_class
 from tl_dagster.reporting.report import Picture, Section, Table, write_report
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "ROC",
     "SIZE",
     "SUSPECTS",
-    "Told",
+    "ReportContent",
     "write_evaluation",
 ]
 
@@ -42,7 +42,7 @@ MEASURES = (
 
 
 @dataclass(frozen=True)
-class Told:
+class ReportContent:
     """What the report tells beside the numbers.
 
     Attributes:
@@ -60,7 +60,7 @@ class Told:
     facts: Sequence[tuple[str, str]]
 
 
-def write_evaluation(path: Path, title: str, found: Mapping[str, Any], told: Told) -> None:
+def write_evaluation(path: Path, title: str, found: Mapping[str, Any], told: ReportContent) -> None:
     """Write the report of an evaluation.
 
     Args:
@@ -87,20 +87,20 @@ def write_evaluation(path: Path, title: str, found: Mapping[str, Any], told: Tol
 
 
 def _classes(found: Mapping[str, Any]) -> Section:
-    last = title_of(list(found["models"])[-1])
+    last = model_title(list(found["models"])[-1])
     count = len(found["classes"])
     note = f"The {MOST_CLASSES} of least F1, of {count:,} classes." if count > MOST_CLASSES else ""
     return Section(f"Per class ({last})", table=per_class(found, MOST_CLASSES), note=note)
 
 
-def _strategy(told: Told) -> Section:
+def _strategy(told: ReportContent) -> Section:
     if told.quadrants is None:
         return Section("Transfer strategy", [told.strategy])
     caption = "the size of the set, and how similar it is to what the backbone was trained on."
     return Section("Transfer strategy", [told.strategy], pictures=[Picture("The set's place", told.quadrants, caption)])
 
 
-def _pictured(title: str, told: Told, wanted: Sequence[str]) -> Section:
+def _pictured(title: str, told: ReportContent, wanted: Sequence[str]) -> Section:
     shown = [each for each in wanted if each in told.pictures]
     said = [told.notes[each] for each in wanted if each in told.notes and each not in shown]
     captions = {each: " ".join([CAPTIONS[each], *filter(None, [told.notes.get(each)])]) for each in shown}

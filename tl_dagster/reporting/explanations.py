@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_dagster.reporting.pictures import INK, SOFT, new_figure, save_png, short_name
-from tl_dagster.reporting.sheets import GAP, LINE, fitted, font, save_jpeg, tile
+from tl_dagster.reporting.sheets import GAP, LINE, fit_text, font, save_jpeg, tile
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from tl_dagster.features.cache import SideBySide
+    from tl_dagster.features.cache import ConcatFeatures
 
-__all__ = ["excited", "feature_map", "strongest_channels"]
+__all__ = ["feature_map", "strongest_channels", "top_activating_images"]
 
 MOST_POINTS = 1_000
 FEWEST_POINTS = 30  # of fewer, t-SNE makes what its perplexity wants to see
@@ -30,7 +30,7 @@ CANDIDATES = 64  # strongest channels among which unlike ones are looked for
 BLOCK = 64  # channels ranked at once, to bound the memory
 
 
-def feature_map(path: Path, features: "np.ndarray | SideBySide", labels: Sequence[str]) -> str:
+def feature_map(path: Path, features: "np.ndarray | ConcatFeatures", labels: Sequence[str]) -> str:
     """Draw images as points of a plane, near where their features are alike, coloured by label.
 
     The standardised features' first 50 principal components, laid out by t-SNE (van der Maaten & Hinton, "Visualizing
@@ -202,7 +202,9 @@ def _top_rows(values: "np.ndarray", channel: int, images: int) -> list[int]:
     return rows[:images]
 
 
-def excited(path: Path, stages: "Mapping[str, np.ndarray]", places: Sequence[str], labels: Sequence[str]) -> None:
+def top_activating_images(
+    path: Path, stages: "Mapping[str, np.ndarray]", places: Sequence[str], labels: Sequence[str]
+) -> None:
     """Draw, for each stage's two strongest channels, the five images that excite them most.
 
     Images that excite a channel most tell what it has learnt to see (Zeiler & Fergus, "Visualizing and understanding
@@ -225,7 +227,7 @@ def excited(path: Path, stages: "Mapping[str, np.ndarray]", places: Sequence[str
     top = GAP
     for name, channels in found:
         draw.line((GAP, top - GAP // 2, sheet.width - GAP, top - GAP // 2), "#e4e7eb")
-        draw.text((GAP, top), fitted(name, font(14), GUTTER - 2 * GAP), INK, font(14))
+        draw.text((GAP, top), fit_text(name, font(14), GUTTER - 2 * GAP), INK, font(14))
         if not channels:
             draw.text((GUTTER, top), "no channel tells the images apart", INK, font(11))
         for place, (channel, images) in enumerate(channels):
@@ -243,4 +245,4 @@ def _draw_image(sheet: "Image.Image", corner: tuple[int, int], place: str, label
     sheet.paste(tile(place, SIDE), corner)
     letters = font(10)
     below = (corner[0], corner[1] + SIDE)
-    ImageDraw.Draw(sheet).text(below, fitted(label, letters, SIDE), INK, letters)
+    ImageDraw.Draw(sheet).text(below, fit_text(label, letters, SIDE), INK, letters)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tl_dagster.artifacts import Rows
+from tl_dagster.artifacts import TableRows
 from tl_dagster.reporting.report import Table
 
-__all__ = ["class_rows", "comparison", "headline", "model_rows", "paired", "per_class", "title_of"]
+__all__ = ["class_rows", "comparison", "headline", "model_rows", "model_title", "paired", "per_class"]
 
 TITLES = {"top_model": "top model", "fine_tuned_model": "fine-tuned model"}
 SCRATCH = "scratch_"
@@ -21,7 +21,7 @@ COLUMNS = {
 SCORES = ("precision", "recall", "f1")
 
 
-def title_of(name: str) -> str:
+def model_title(name: str) -> str:
     """What readers call a model."""
     return TITLES.get(name) or f"{name.removeprefix(SCRATCH)} from scratch"
 
@@ -39,7 +39,7 @@ def headline(found: Mapping[str, Any]) -> list[str]:
     by = "The model handed on, as no image was held out for validation, is" if _loss(model) is None else "Best is"
     loss = "" if _loss(model) is None else f", by its log-loss of {_loss(model):.4f} on the validation images"
     return [
-        f"{by} the {title_of(best)}{loss}. It is right on {_percent(model['accuracy'])} of the "
+        f"{by} the {model_title(best)}{loss}. It is right on {_percent(model['accuracy'])} of the "
         f"{_count(images, 'test image')} of {classes:,} classes; the 95 % interval is {_percent(low)} to "
         f"{_percent(high)}.",
         *_no_gain(found),
@@ -57,7 +57,7 @@ def comparison(found: Mapping[str, Any]) -> Table:
         seconds = each["training_seconds"]
         trained = "–" if seconds is None else f"{seconds:,.1f}"
         rows.append(
-            [title_of(name), _percent(each["accuracy"]), f"{100 * low:.1f} – {_percent(high)}", *numbers, trained]
+            [model_title(name), _percent(each["accuracy"]), f"{100 * low:.1f} – {_percent(high)}", *numbers, trained]
         )
     head = ("model", "test accuracy", "95 % interval", *shown.values(), "training, s")
     return Table(rows, head, best=list(models).index(found["best"]))
@@ -77,7 +77,7 @@ def per_class(found: Mapping[str, Any], most: int) -> Table:
     return Table(rows, ("class", "precision", "recall", "F1", "test images"))
 
 
-def class_rows(found: Mapping[str, Any], most: int) -> Rows:
+def class_rows(found: Mapping[str, Any], most: int) -> TableRows:
     """The same as rows: class, precision, recall, f1, test images."""
     scores = list(found["models"].values())[-1]["per_class"]
     rows = [
@@ -89,7 +89,7 @@ def class_rows(found: Mapping[str, Any], most: int) -> Rows:
     return sorted((row for row in rows if row["test images"]), key=lambda row: float(row["f1"]))[:most]
 
 
-def model_rows(found: Mapping[str, Any]) -> Rows:
+def model_rows(found: Mapping[str, Any]) -> TableRows:
     """The models as rows of numbers; what one of them lacks is left out."""
     models: Mapping[str, Mapping[str, Any]] = found["models"]
     keys = [
@@ -107,7 +107,7 @@ def model_rows(found: Mapping[str, Any]) -> Rows:
 
 
 def _pair(each: Mapping[str, Any]) -> str:
-    first, second = title_of(each["first"]), title_of(each["second"])
+    first, second = model_title(each["first"]), model_title(each["second"])
     if not each["only_first"] + each["only_second"]:
         return f"The {first} and the {second} are right on the same test images."
     p_value = "p < 0.001" if each["p_value"] < 0.001 else f"p = {each['p_value']:.3f}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tl_dagster.reporting.sheets import GAP, INK, LINE, fitted, font, save_jpeg, tile
+from tl_dagster.reporting.sheets import GAP, INK, LINE, fit_text, font, save_jpeg, tile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +75,7 @@ def mistakes_sheet(path: Path, mistakes: Sequence[Mistake]) -> None:
         if mistake.seen is not None and mistake.heat is not None:
             sheet.paste(_overlay(mistake.seen, mistake.heat), (left + SIDE, top))
         for row, line in enumerate((mistake.label, f"→ {mistake.probability:.0%} {mistake.predicted}")):
-            text = fitted(line, letters, width - 2 * GAP)
+            text = fit_text(line, letters, width - 2 * GAP)
             draw.text((left, top + SIDE + 2 + row * LINE), text, INK, letters)
     save_jpeg(sheet, path, MOST_BYTES)
 

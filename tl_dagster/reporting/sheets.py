@@ -12,7 +12,7 @@ from tl_dagster.errors import InputError
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
 
-__all__ = ["GAP", "INK", "LINE", "MOST_TILES", "contact_sheet", "fitted", "font", "save_jpeg", "tile"]
+__all__ = ["GAP", "INK", "LINE", "MOST_TILES", "contact_sheet", "fit_text", "font", "save_jpeg", "tile"]
 
 MOST_TILES = 24
 COLUMNS, SIDE, GAP, LINE = 6, 104, 8, 13
@@ -84,7 +84,7 @@ def _lines(caption: str) -> list[str]:
     return [first, rest if len(rest) <= most else f"{rest[: most - 1]}…"]
 
 
-def fitted(text: str, letters: "ImageFont.FreeTypeFont", width: int) -> str:
+def fit_text(text: str, letters: "ImageFont.FreeTypeFont", width: int) -> str:
     """A text on one line, cut where it is wider than so many pixels."""
     line = " ".join(text.split())[:width]  # no letter is narrower than a pixel, and measuring takes time
     if letters.getlength(line) <= width:

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tl_dagster.artifacts import Materialized, Outcome
-from tl_dagster.data.augmentation import Views, transforms
-from tl_dagster.data.manifest import COPY, uris_of, usable
-from tl_dagster.data.splits import assign, views
-from tl_dagster.features.catalogue import look_up
+from tl_dagster.artifacts import ArtifactSummary, Materialization
+from tl_dagster.data.augmentation import Augmenter, transforms
+from tl_dagster.data.manifest import COPY, image_uris, usable
+from tl_dagster.data.splits import assign_splits, list_views
+from tl_dagster.features.catalogue import describe_backbone
 from tl_dagster.identity import digest_columns
 from tl_dagster.stages import checks
-from tl_dagster.stages.base import Stage, Verdict, Work
+from tl_dagster.stages.base import CheckResult, Stage, StageContext
 from tl_dagster.stages.dataset import read_manifest, read_pairs
 
 if TYPE_CHECKING:
@@ -54,26 +54,26 @@ class AugmentedSplits(Stage):
             "augmentation": {**augmentation.model_dump(mode="json"), "transforms": transforms(augmentation)},
         }
 
-    def run(self, work: Work) -> Materialized:
+    def run(self, work: StageContext) -> Materialization:
         """Its data version is its content: a change that moves no view stops here."""
         return self.find_or_build(work, self.fingerprint(work), lambda folder: self._write(work, folder))
 
-    def _write(self, work: Work, folder: Path) -> Outcome:
+    def _write(self, work: StageContext, folder: Path) -> ArtifactSummary:
         from tl_dagster.reporting.pictures import class_balance
 
         manifest = read_manifest(work.inputs["dataset"].path)
         images = usable(manifest).sort_values("id", ignore_index=True)
-        assigned = assign(images, self.declaration.splits)
-        table = views(images, assigned, self.declaration.augmentation)
-        drawn = Views(self.declaration.augmentation)
-        drawn.check(look_up(self.declaration.backbone).resize(self.declaration.backbone).size)
+        assigned = assign_splits(images, self.declaration.splits)
+        table = list_views(images, assigned, self.declaration.augmentation)
+        drawn = Augmenter(self.declaration.augmentation)
+        drawn.check(describe_backbone(self.declaration.backbone).resize(self.declaration.backbone).size)
         table["key"] = drawn.identities(table["id"], table["view"])
         table.to_parquet(folder / VIEWS)
         counts = images.groupby(["label", assigned]).size().unstack(fill_value=0)[list(SPLIT_NAMES)]
         class_balance(folder / "class_balance.png", counts)
         balance = {"class": counts.index.to_series(), **{name: counts[name] for name in SPLIT_NAMES}}
-        rows = checks.rows_of({**balance, "all": counts.sum(axis=1)})
-        return Outcome(
+        rows = checks.table_rows({**balance, "all": counts.sum(axis=1)})
+        return ArtifactSummary(
             rows=len(table),
             computed=len(table),
             metrics={f"{split}_images": int(counts[split].sum()) for split in SPLIT_NAMES},
@@ -82,7 +82,7 @@ class AugmentedSplits(Stage):
             data_version=digest_columns(table[["key", "split", "label", "confidence"]]),
         )
 
-    def verdicts(self, work: Work, held: Materialized) -> dict[str, Verdict]:
+    def verdicts(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
         """Whether near copies lie in two splits; copies that are set aside change no split, but this."""
         dataset = work.inputs["dataset"].path
         views = read_views(held.artifact.path)
@@ -95,7 +95,7 @@ def _leaks(manifest: "pd.DataFrame", pairs: "pd.DataFrame", assigned: "pd.Series
     """Near copies across splits, and copies that given splits repeat: split_a, uri_a, split_b, uri_b, distance."""
     import pandas as pd
 
-    known = uris_of(manifest).to_frame().assign(split=assigned)
+    known = image_uris(manifest).to_frame().assign(split=assigned)
     near = pd.DataFrame(
         {
             **{f"{name}_a": pairs["a"].map(known[name]) for name in ("split", "uri")},

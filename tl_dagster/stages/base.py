@@ -11,19 +11,19 @@ from typing import Any, ClassVar
 
 import dagster as dg
 
-from tl_dagster.artifacts import Artifact, ArtifactStore, Materialized, Outcome, Rows
+from tl_dagster.artifacts import Artifact, ArtifactStore, ArtifactSummary, Materialization, TableRows
 from tl_dagster.errors import InputError
 from tl_dagster.identity import digest
 from tl_dagster.progress import Progress
 from tl_dagster.spec import Declaration
 
-__all__ = ["Stage", "Verdict", "Work", "asset_of", "require_same"]
+__all__ = ["CheckResult", "Stage", "StageContext", "build_asset", "require_same"]
 
 GPU_TAG = {"tl_dagster/device": "gpu"}
 
 
 @dataclass(frozen=True)
-class Work:
+class StageContext:
     """What a stage has in hand when it runs.
 
     Attributes:
@@ -36,11 +36,11 @@ class Work:
     store: ArtifactStore
     inputs: Mapping[str, Artifact]
     progress: Progress
-    previous: Materialized | None
+    previous: Materialization | None
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """What an asset check found.
 
     Attributes:
@@ -55,7 +55,7 @@ class Verdict:
     passed: bool
     said: str
     stops: bool = False
-    table: Rows = ()
+    table: TableRows = ()
     picture: str | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
 
@@ -99,14 +99,14 @@ class Stage(ABC):
         """The declared settings that determine the stage's output (JSON-serialisable)."""
 
     @abstractmethod
-    def run(self, work: Work) -> Materialized:
+    def run(self, work: StageContext) -> Materialization:
         """Find the artifact, or compute and commit it.
 
         Raises:
             InputError: something the user gave cannot be used.
         """
 
-    def verdicts(self, work: Work, held: Materialized) -> dict[str, Verdict]:
+    def verdicts(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
         """What each of the stage's checks finds in what the asset now holds; thresholds are no part of fingerprints."""
         return {}
 
@@ -114,7 +114,7 @@ class Stage(ABC):
         """Recipe and settings: Dagster sees a change of either as a change of code."""
         return f"{self.recipe}-{digest(self.settings())[:12]}"
 
-    def fingerprint(self, work: Work, settings: Mapping[str, Any] | None = None) -> str:
+    def fingerprint(self, work: StageContext, settings: Mapping[str, Any] | None = None) -> str:
         """The address of the artifact: a digest of everything that determines it.
 
         Args:
@@ -124,18 +124,20 @@ class Stage(ABC):
         used = self.settings() if settings is None else dict(settings)
         return digest({"stage": self.name, "recipe": self.recipe, "settings": used, "inputs": self.versions(work)})
 
-    def versions(self, work: Work) -> dict[str, str]:
+    def versions(self, work: StageContext) -> dict[str, str]:
         """Data version of each input that was actually loaded."""
         return {name: artifact.data_version for name, artifact in work.inputs.items()}
 
-    def find_or_build(self, work: Work, fingerprint: str, compute: Callable[[Path], Outcome]) -> Materialized:
+    def find_or_build(
+        self, work: StageContext, fingerprint: str, compute: Callable[[Path], ArtifactSummary]
+    ) -> Materialization:
         """The artifact under a fingerprint; ``compute`` writes its files when it is not there yet."""
         found = work.store.find(self.name, fingerprint)
         if found:
-            return Materialized(found, reused=True, computed=0, reused_rows=found.outcome.rows)
+            return Materialization(found, reused=True, computed=0, reused_rows=found.outcome.rows)
         built = work.store.build(self.name, fingerprint, compute, inputs=self.versions(work), settings=self.settings())
         computed = built.outcome.computed
-        return Materialized(built, reused=False, computed=computed, reused_rows=built.outcome.rows - computed)
+        return Materialization(built, reused=False, computed=computed, reused_rows=built.outcome.rows - computed)
 
 
 def require_same(artifact: Artifact, read: str, current: Artifact) -> None:
@@ -150,7 +152,7 @@ def require_same(artifact: Artifact, read: str, current: Artifact) -> None:
         )
 
 
-def asset_of(
+def build_asset(
     stage: Stage, condition: dg.AutomationCondition[Any] | None, upstream: list[dg.AssetKey]
 ) -> dg.AssetsDefinition:
     """The Dagster asset of a stage.
@@ -188,7 +190,7 @@ def asset_of(
         progress = Progress(lambda line: context.log.info(f"{stage.name}: {line}"))
         try:
             store.check_writable()
-            work = Work(store, inputs, progress, store.read_ref(pipeline, stage.name))
+            work = StageContext(store, inputs, progress, store.read_ref(pipeline, stage.name))
             begun = time.monotonic()
             held = replace(stage.run(work), seconds=time.monotonic() - begun)
             verdicts = stage.verdicts(work, held)
@@ -230,7 +232,7 @@ def _static_metadata(stage: Stage) -> dict[str, Any]:
     return metadata
 
 
-def _metadata(held: Materialized) -> dict[str, Any]:
+def _metadata(held: Materialization) -> dict[str, Any]:
     """Metadata of a materialization: numbers stay numbers, so that Dagster plots them over time."""
     outcome = held.artifact.outcome
     metadata: dict[str, Any] = {
@@ -251,7 +253,7 @@ def _metadata(held: Materialized) -> dict[str, Any]:
     return metadata
 
 
-def _check_result(name: str, verdict: Verdict, held: Materialized) -> dg.AssetCheckResult:
+def _check_result(name: str, verdict: CheckResult, held: Materialization) -> dg.AssetCheckResult:
     metadata: dict[str, Any] = {name: float(value) for name, value in verdict.numbers.items()}
     if verdict.table:
         metadata["table"] = _table(verdict.table)
@@ -263,7 +265,7 @@ def _check_result(name: str, verdict: Verdict, held: Materialized) -> dg.AssetCh
     )
 
 
-def _table(rows: Rows) -> dg.TableMetadataValue:
+def _table(rows: TableRows) -> dg.TableMetadataValue:
     kinds = {str: "string", int: "int", float: "float"}
     schema = dg.TableSchema([dg.TableColumn(name, kinds[type(value)]) for name, value in rows[0].items()])
     return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows], schema)

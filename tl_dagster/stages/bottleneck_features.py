@@ -6,22 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tl_dagster.artifacts import ArtifactStore, Materialized, Outcome
-from tl_dagster.data.manifest import places_of, uris_of
-from tl_dagster.features.cache import Column, SideBySide
-from tl_dagster.features.extraction import Extraction
+from tl_dagster.artifacts import ArtifactStore, ArtifactSummary, Materialization
+from tl_dagster.data.manifest import image_uris, shown_uris
+from tl_dagster.features.cache import ConcatFeatures, FeatureColumn
+from tl_dagster.features.extraction import ExtractionResult
 from tl_dagster.identity import digest
 from tl_dagster.reporting.sheets import MOST_TILES
 from tl_dagster.stages import checks
 from tl_dagster.stages.augmented_splits import AugmentedSplits, read_views
-from tl_dagster.stages.base import Stage, Verdict, Work
+from tl_dagster.stages.base import CheckResult, Stage, StageContext
 from tl_dagster.stages.dataset import read_manifest
-from tl_dagster.stages.frozen import Frozen
+from tl_dagster.stages.frozen import BackboneFeatures
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tl_dagster.stages.frozen import Also
+    from tl_dagster.stages.frozen import SideOutput
 
 __all__ = ["BottleneckFeatures", "columns_used", "open_columns"]
 
@@ -52,7 +52,7 @@ class BottleneckFeatures(Stage):
         """The declared backbone."""
         return self.declaration.backbone.model_dump(mode="json")
 
-    def verdicts(self, work: Work, held: Materialized) -> dict[str, Verdict]:
+    def verdicts(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
         """Whether images of two splits have nearly the same features."""
         import pandas as pd
 
@@ -60,24 +60,24 @@ class BottleneckFeatures(Stage):
         if pairs.empty:
             return {"near_identical": checks.near_identical([], 0, SHEET)}
         manifest = read_manifest(work.inputs["dataset"].path)
-        table = checks.rows_of(
+        table = checks.table_rows(
             {
-                "image": places_of(manifest, pairs["id"]),
+                "image": shown_uris(manifest, pairs["id"]),
                 "split": pairs["split"],
-                "nearly the same as": places_of(manifest, pairs["other"]),
+                "nearly the same as": shown_uris(manifest, pairs["other"]),
                 "its split": pairs["other_split"],
                 "distance": pairs["distance"].astype("float64"),
             }
         )
         return {"near_identical": checks.near_identical(table, len(pairs), SHEET)}
 
-    def versions(self, work: Work) -> dict[str, str]:
+    def versions(self, work: StageContext) -> dict[str, str]:
         """Only the views count: where the images lie does not."""
         return {"augmented_splits": work.inputs["augmented_splits"].data_version}
 
-    def run(self, work: Work) -> Materialized:
+    def run(self, work: StageContext) -> Materialization:
         """Forward what the cache lacks, also when the artifact is there but the cache was emptied."""
-        frozen = Frozen(self.declaration, work.store)
+        frozen = BackboneFeatures(self.declaration, work.store)
         table = read_views(work.inputs["augmented_splits"].path)
         columns = frozen.columns()
         # The columns' digests hold all that matters of the settings, with "auto" resolved on this machine.
@@ -87,7 +87,7 @@ class BottleneckFeatures(Stage):
                 column.verify()
         done = frozen.fill(table, columns, work, _passed(frozen, table))
 
-        def write(folder: Path) -> Outcome:
+        def write(folder: Path) -> ArtifactSummary:
             return _described(folder, table, frozen, columns, done, read_manifest(work.inputs["dataset"].path))
 
         held = self.find_or_build(work, fingerprint, write)
@@ -95,7 +95,7 @@ class BottleneckFeatures(Stage):
         return replace(held, reused=held.reused and not done.views, computed=done.views, reused_rows=reused)
 
 
-def _passed(frozen: Frozen, table: "pd.DataFrame") -> "list[Also]":
+def _passed(frozen: BackboneFeatures, table: "pd.DataFrame") -> "list[SideOutput]":
     """What a forward pass goes through anyway: the layer that fine-tuning starts from, and what excites each stage."""
     import numpy as np
 
@@ -112,11 +112,11 @@ def _plain_training(table: "pd.DataFrame") -> "pd.Series[bool]":
 def _described(
     folder: Path,
     table: "pd.DataFrame",
-    frozen: Frozen,
-    columns: list[Column],
-    done: Extraction,
+    frozen: BackboneFeatures,
+    columns: list[FeatureColumn],
+    done: ExtractionResult,
     manifest: "pd.DataFrame",
-) -> Outcome:
+) -> ArtifactSummary:
     """Write the artifact: the list of keys, and what is worth seeing of the features."""
     table.to_parquet(folder / "views.parquet")
     taps = frozen.backbone.taps
@@ -131,7 +131,7 @@ def _described(
     metrics: dict[str, float] = {"features": sum(widths.values()), "near_identical": near}
     if done.views:
         metrics |= {"views_per_second": round(done.views_per_second, 1), "images_decoded": done.images}
-    return Outcome(
+    return ArtifactSummary(
         rows=len(table),
         computed=done.views,
         metrics=metrics,
@@ -149,13 +149,17 @@ def _described(
 
 
 def _explained(
-    table: "pd.DataFrame", columns: list[Column], frozen: Frozen, manifest: "pd.DataFrame", folder: Path
+    table: "pd.DataFrame",
+    columns: list[FeatureColumn],
+    frozen: BackboneFeatures,
+    manifest: "pd.DataFrame",
+    folder: Path,
 ) -> tuple[str, dict[str, str]]:
     """A map of the features, and the training images that excite each stage: what is shown, and the pictures."""
-    from tl_dagster.reporting.explanations import excited, feature_map
+    from tl_dagster.reporting.explanations import feature_map, top_activating_images
 
     plain = table[_plain_training(table)]
-    features = SideBySide(columns, plain["key"].tolist())
+    features = ConcatFeatures(columns, plain["key"].tolist())
     said = feature_map(folder / "feature_map.png", features, plain["label"].tolist())
     pictures = {MAP: "feature_map.png"}
     maxima = frozen.maxima()
@@ -166,26 +170,28 @@ def _explained(
     if len(seen) and maxima:
         keys = seen["key"].tolist()
         stages = {stage: column.read(keys)[:] for stage, column in maxima.items()}
-        places = seen["id"].map(uris_of(manifest)).tolist()
-        excited(folder / "excited.jpg", stages, places, seen["label"].tolist())
+        places = seen["id"].map(image_uris(manifest)).tolist()
+        top_activating_images(folder / "excited.jpg", stages, places, seen["label"].tolist())
         pictures[EXCITED] = "excited.jpg"
     return said, pictures
 
 
 def _near_identical(
-    table: "pd.DataFrame", columns: list[Column], manifest: "pd.DataFrame", folder: Path
+    table: "pd.DataFrame", columns: list[FeatureColumn], manifest: "pd.DataFrame", folder: Path
 ) -> tuple[int, dict[str, str]]:
     """Write which images lie near one of another split, and a sheet of them; how many, and the sheet."""
     import pandas as pd
 
-    from tl_dagster.features.copies import nearest
+    from tl_dagster.features.copies import find_near_identical
     from tl_dagster.reporting.sheets import contact_sheet
 
     plain = table[table["view"] == 0]
     parts = []
     for others, held_out in (("train", ["validation", "test"]), ("validation", ["test"])):
         left, right = plain[plain["split"] == others], plain[plain["split"].isin(held_out)]
-        rows, places, distance = nearest(*(SideBySide(columns, part["key"].tolist()) for part in (left, right)))
+        rows, places, distance = find_near_identical(
+            *(ConcatFeatures(columns, part["key"].tolist()) for part in (left, right))
+        )
         part = right.iloc[rows][["id", "split"]].reset_index(drop=True)
         parts.append(part.assign(other=left["id"].to_numpy()[places], other_split=others, distance=distance.round(3)))
     pairs = pd.concat(parts, ignore_index=True)
@@ -193,16 +199,16 @@ def _near_identical(
     if pairs.empty:
         return 0, {}
     first = pairs.head(MOST_TILES // 2)
-    sides = [zip(places_of(manifest, first[name]), first[split], strict=True) for name, split in SIDES]
+    sides = [zip(shown_uris(manifest, first[name]), first[split], strict=True) for name, split in SIDES]
     tiles = [tile for pair in zip(*sides, strict=True) for tile in pair]
     contact_sheet(folder / "near_identical.jpg", tiles)
     return len(pairs), {SHEET: "near_identical.jpg"}
 
 
-def open_columns(path: Path, store: ArtifactStore) -> list[tuple[str, Column]]:
+def open_columns(path: Path, store: ArtifactStore) -> list[tuple[str, FeatureColumn]]:
     """(tap, column) of a bottleneck_features artifact."""
     return [
-        (each["tap"], Column(store.root / "features", each["recipe"]))
+        (each["tap"], FeatureColumn(store.root / "features", each["recipe"]))
         for each in json.loads((path / COLUMNS).read_text())
     ]
 

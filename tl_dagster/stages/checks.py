@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.artifacts import Outcome, Rows
-from tl_dagster.data.manifest import CONFLICT, COPY, difference, usable
-from tl_dagster.errors import shown
+from tl_dagster.artifacts import ArtifactSummary, TableRows
+from tl_dagster.data.manifest import CONFLICT, COPY, diff_manifests, usable
+from tl_dagster.errors import printable
 from tl_dagster.spec import Checks
-from tl_dagster.stages.base import Verdict
+from tl_dagster.stages.base import CheckResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +21,7 @@ __all__ = [
     "near_identical",
     "per_class",
     "readable",
-    "rows_of",
+    "table_rows",
 ]
 
 MOST_ROWS = 100  # of a table in the UI
@@ -30,7 +30,7 @@ STATISTICS = ("brightness", "contrast", "width", "height", "bytes")
 FEWEST = 30  # images below which a distribution is not compared
 
 
-def readable(manifest: "pd.DataFrame", outcome: Outcome, settings: Checks, sheet: str) -> Verdict:
+def readable(manifest: "pd.DataFrame", outcome: ArtifactSummary, settings: Checks, sheet: str) -> CheckResult:
     """Whether files had to be set aside, and whether too many; a copy of an image that is used is no loss."""
     aside = manifest["problem"].notna()
     copies = int(manifest["problem"].str.startswith(COPY).sum())
@@ -41,7 +41,7 @@ def readable(manifest: "pd.DataFrame", outcome: Outcome, settings: Checks, sheet
     stops = share > settings.set_aside
     if stops:
         said += f"; that is more than checks.set_aside = {settings.set_aside:g}: mend them, or declare a larger share"
-    return Verdict(
+    return CheckResult(
         passed=lost == 0,
         said=said,
         stops=stops,
@@ -51,16 +51,16 @@ def readable(manifest: "pd.DataFrame", outcome: Outcome, settings: Checks, sheet
     )
 
 
-def label_conflicts(manifest: "pd.DataFrame") -> Verdict:
+def label_conflicts(manifest: "pd.DataFrame") -> CheckResult:
     """Images that carry two labels."""
     rows = manifest[manifest["problem"].str.startswith(CONFLICT).fillna(False)]
-    table = rows_of({name: rows[column] for name, column in ASIDE.items()})
+    table = table_rows({name: rows[column] for name, column in ASIDE.items()})
     images = rows["id"].nunique()
     said = f"images under two labels: {images:,}" + ("; none of their copies is used" if images else "")
-    return Verdict(passed=rows.empty, said=said, table=table, numbers={"images": images})
+    return CheckResult(passed=rows.empty, said=said, table=table, numbers={"images": images})
 
 
-def per_class(counts: "pd.Series[int]", settings: Checks) -> Verdict:
+def per_class(counts: "pd.Series[int]", settings: Checks) -> CheckResult:
     """Whether each class has the declared number of usable images."""
     few = counts[counts < settings.per_class].sort_values()
     table = [{"class": str(label), "images": int(count)} for label, count in few.head(MOST_ROWS).items()]
@@ -69,10 +69,10 @@ def per_class(counts: "pd.Series[int]", settings: Checks) -> Verdict:
         if len(few)
         else f"each of {len(counts):,} classes has {counts.min():,} images or more"
     )
-    return Verdict(passed=few.empty, said=said, table=table, numbers={"smallest_class": int(counts.min())})
+    return CheckResult(passed=few.empty, said=said, table=table, numbers={"smallest_class": int(counts.min())})
 
 
-def class_balance(counts: "pd.Series[int]", settings: Checks) -> Verdict:
+def class_balance(counts: "pd.Series[int]", settings: Checks) -> CheckResult:
     """Whether the largest class is too large against the smallest."""
     ratio = float(counts.max() / counts.min())
     said = f"'{counts.idxmax()}' has {ratio:.1f} times the images of '{counts.idxmin()}'"
@@ -83,17 +83,19 @@ def class_balance(counts: "pd.Series[int]", settings: Checks) -> Verdict:
         {"class": str(label), "images": int(count), "share": round(float(count) / total, 4)}
         for label, count in counts.head(MOST_ROWS).items()
     ]
-    return Verdict(passed=ratio <= settings.imbalance, said=said, table=table, numbers={"largest_over_smallest": ratio})
+    return CheckResult(
+        passed=ratio <= settings.imbalance, said=said, table=table, numbers={"largest_over_smallest": ratio}
+    )
 
 
-def drift(before: "pd.DataFrame | None", now: "pd.DataFrame", settings: Checks) -> Verdict:
+def drift(before: "pd.DataFrame | None", now: "pd.DataFrame", settings: Checks) -> CheckResult:
     """How far class mix and image statistics moved since the last version of the data.
 
     Classes by total variation distance (half the sum of the changes of share); statistics by the two-sample
     Kolmogorov-Smirnov statistic (the largest gap between the cumulative distributions).
     """
     if before is None:
-        return Verdict(passed=True, said="the first version: nothing to compare with")
+        return CheckResult(passed=True, said="the first version: nothing to compare with")
     old, new = usable(before), usable(now)
     shares = [rows["label"].value_counts(normalize=True) for rows in (old, new)]
     moved = {"class mix": float(shares[0].sub(shares[1], fill_value=0).abs().sum() / 2)}
@@ -114,14 +116,14 @@ def drift(before: "pd.DataFrame | None", now: "pd.DataFrame", settings: Checks) 
         ),
     ]
     far = [name for name, gap in moved.items() if gap > settings.drift]
-    changes = difference(before, now)
+    changes = diff_manifests(before, now)
     said = ", ".join(f"{count:,} {kind}" for kind, count in changes.items() if count) or "nothing changed"
     said += f"; moved more than checks.drift = {settings.drift:g}: {', '.join(far)}" if far else ""
     numbers = {**{name.replace(" ", "_"): gap for name, gap in moved.items()}, **changes}
-    return Verdict(passed=not far, said=said, table=table, numbers=numbers)
+    return CheckResult(passed=not far, said=said, table=table, numbers=numbers)
 
 
-def leakage(pairs: "pd.DataFrame", settings: Checks) -> Verdict:
+def leakage(pairs: "pd.DataFrame", settings: Checks) -> CheckResult:
     """Near copies, and copies that given splits repeat, across splits.
 
     Args:
@@ -134,7 +136,7 @@ def leakage(pairs: "pd.DataFrame", settings: Checks) -> Verdict:
         if len(pairs)
         else "no image has a copy or near copy in another split"
     )
-    table = rows_of(
+    table = table_rows(
         {
             "image": pairs["uri_a"],
             "split": pairs["split_a"],
@@ -143,10 +145,10 @@ def leakage(pairs: "pd.DataFrame", settings: Checks) -> Verdict:
             "distance in bits": pairs["distance"],
         }
     )
-    return Verdict(not len(pairs), said, settings.leakage == "stop", table, numbers={"pairs": len(pairs)})
+    return CheckResult(not len(pairs), said, settings.leakage == "stop", table, numbers={"pairs": len(pairs)})
 
 
-def near_identical(pairs: Rows, count: int, sheet: str) -> Verdict:
+def near_identical(pairs: TableRows, count: int, sheet: str) -> CheckResult:
     """Held-out images whose features nearly equal those of an image that is trained or chosen on."""
     said = (
         f"nearly the same features in two splits: {count:,} images (mirrored, cropped or retouched copies look like "
@@ -154,10 +156,10 @@ def near_identical(pairs: Rows, count: int, sheet: str) -> Verdict:
         if count
         else "no images of two splits have nearly the same features"
     )
-    return Verdict(count == 0, said, table=pairs, picture=sheet, numbers={"images": count})
+    return CheckResult(count == 0, said, table=pairs, picture=sheet, numbers={"images": count})
 
 
-def label_suspects(rows: Rows, count: int, images: int, sheet: str) -> Verdict:
+def label_suspects(rows: TableRows, count: int, images: int, sheet: str) -> CheckResult:
     """Images whose held-out prediction contradicts their label strongly."""
     said = (
         f"{count:,} of {images:,} labels are contradicted strongly by a model that has not seen them; "
@@ -165,7 +167,7 @@ def label_suspects(rows: Rows, count: int, images: int, sheet: str) -> Verdict:
         if count
         else f"none of {images:,} labels is contradicted strongly by a model that has not seen it"
     )
-    return Verdict(count == 0, said, table=rows, picture=sheet, numbers={"suspects": count})
+    return CheckResult(count == 0, said, table=rows, picture=sheet, numbers={"suspects": count})
 
 
 def _gap(before: "pd.Series", now: "pd.Series") -> float:
@@ -174,10 +176,10 @@ def _gap(before: "pd.Series", now: "pd.Series") -> float:
     return float(ks_2samp(before, now, method="asymp").statistic)
 
 
-def rows_of(columns: "Mapping[str, pd.Series[Any]]") -> Rows:
+def table_rows(columns: "Mapping[str, pd.Series[Any]]") -> TableRows:
     """The first rows of columns as a table for the UI, texts on one line each."""
     values = [column.head(MOST_ROWS).tolist() for column in columns.values()]
     return [
-        {name: shown(value) if isinstance(value, str) else value for name, value in zip(columns, row, strict=True)}
+        {name: printable(value) if isinstance(value, str) else value for name, value in zip(columns, row, strict=True)}
         for row in zip(*values, strict=True)
     ]

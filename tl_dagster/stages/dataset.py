@@ -5,25 +5,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tl_dagster.artifacts import Artifact, ArtifactStore, Materialized, Outcome
-from tl_dagster.data.decoding import DECODE_RECIPE
-from tl_dagster.data.duplicates import Memory, group
-from tl_dagster.data.index import Index
-from tl_dagster.data.kept import Kept, Place
-from tl_dagster.data.manifest import content_digest, identify, set_copies_aside, usable
+from tl_dagster.artifacts import Artifact, ArtifactStore, ArtifactSummary, Materialization
+from tl_dagster.data.decoding import DECODER_VERSION
+from tl_dagster.data.duplicates import GroupRegistry, group_near_copies
+from tl_dagster.data.index import FileIndex
+from tl_dagster.data.kept import SourceCache, SourceContext
+from tl_dagster.data.manifest import content_digest, identify, reject_copies, usable
 from tl_dagster.data.sources import list_images
 from tl_dagster.disk import write_atomically
-from tl_dagster.errors import InputError, shown
+from tl_dagster.errors import InputError, printable
 from tl_dagster.features.hardware import processors
 from tl_dagster.identity import digest, digest_columns
 from tl_dagster.stages import checks
-from tl_dagster.stages.base import Stage, Verdict, Work
+from tl_dagster.stages.base import CheckResult, Stage, StageContext
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["Dataset", "groups_of", "place_of", "read_manifest", "read_pairs"]
+__all__ = ["Dataset", "place_of", "read_groups", "read_manifest", "read_pairs"]
 
 MANIFEST, PAIRS = "images.parquet", "near_copies.parquet"
 SHEET = "Set aside"
@@ -75,7 +75,7 @@ class Dataset(Stage):
             "duplicates": self.declaration.duplicates.model_dump(mode="json"),
         }
 
-    def run(self, work: Work) -> Materialized:
+    def run(self, work: StageContext) -> Materialization:
         """Look at every name and time; read only files that are new or changed, decode only unknown bytes."""
         source, place = self.declaration.source, place_of(work.store, self.root)
         listing = list_images(source, place)
@@ -85,11 +85,14 @@ class Dataset(Stage):
         memory = work.store.root / "groups" / digest([source.where(place), source.grouping(), distance])[:32]
         asked = folder / "seen" / digest([self.recipe, memory.name, others, digest_columns(listing)])
         if found := self._as_before(work, asked):
-            return Materialized(found, reused=True, computed=0, reused_rows=found.outcome.rows)
+            return Materialization(found, reused=True, computed=0, reused_rows=found.outcome.rows)
         work.progress.start("files")
         workers = self.declaration.compute.workers or processors()
         identified, read, decoded = identify(
-            listing, Index(folder), workers, lambda done, total: work.progress.update(done, total, "read and decoded")
+            listing,
+            FileIndex(folder),
+            workers,
+            lambda done, total: work.progress.update(done, total, "read and decoded"),
         )
         work.progress.say(f"{read:,} of {len(listing):,} files read, {decoded:,} images decoded")
         unreadable = identified["problem"].str.startswith("cannot be read")
@@ -98,7 +101,7 @@ class Dataset(Stage):
                 f"{source.where(place)} vanished while it was read; what was read until then is kept: "
                 "bring it back and run again"
             )
-        manifest, pairs = _with_groups(set_copies_aside(identified), Memory(memory), distance)
+        manifest, pairs = _with_groups(reject_copies(identified), GroupRegistry(memory), distance)
         _require_two_classes(manifest)
         # The stamp of a file that was only touched is no part of the artifact.
         manifest = manifest[list(self.columns)]
@@ -109,11 +112,11 @@ class Dataset(Stage):
             write_atomically(asked, fingerprint.encode())
         return replace(held, computed=decoded, reused_rows=len(manifest) - decoded)
 
-    def _as_before(self, work: Work, asked: Path) -> Artifact | None:
+    def _as_before(self, work: StageContext, asked: Path) -> Artifact | None:
         """What an earlier look at the source led to, when every name and stamp was as it is now."""
         return work.store.find(self.name, asked.read_text()) if asked.exists() else None
 
-    def verdicts(self, work: Work, held: Materialized) -> dict[str, Verdict]:
+    def verdicts(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
         """See :mod:`tl_dagster.stages.checks`."""
         settings = self.declaration.checks
         manifest = read_manifest(held.artifact.path)
@@ -129,23 +132,23 @@ class Dataset(Stage):
         }
 
 
-def _with_groups(manifest: "pd.DataFrame", memory: Memory, distance: int) -> "tuple[pd.DataFrame, pd.DataFrame]":
-    grouped, pairs = group(manifest[manifest["problem"].isna()], memory, distance)
+def _with_groups(manifest: "pd.DataFrame", memory: GroupRegistry, distance: int) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    grouped, pairs = group_near_copies(manifest[manifest["problem"].isna()], memory, distance)
     for column in ("group", "problem"):
         manifest.loc[grouped.index, column] = grouped[column]
     return manifest, pairs
 
 
-def place_of(store: ArtifactStore, root: Path) -> Place:
+def place_of(store: ArtifactStore, root: Path) -> SourceContext:
     """What sources read from: the project's root, and the store's local copies."""
-    return Place(root, Kept(store.root / "sources"))
+    return SourceContext(root, SourceCache(store.root / "sources"))
 
 
 def _index_name(where: str) -> str:
     from importlib.metadata import version
 
     # Another version of the decoder may read what this one cannot, and see other pixels.
-    return digest([where, DECODE_RECIPE, version("pillow"), version("imagehash")])[:32]
+    return digest([where, DECODER_VERSION, version("pillow"), version("imagehash")])[:32]
 
 
 def _require_two_classes(manifest: "pd.DataFrame") -> None:
@@ -155,11 +158,11 @@ def _require_two_classes(manifest: "pd.DataFrame") -> None:
         raise InputError(
             f"only {len(classes)} class has usable images ({', '.join(classes) or 'none'}); "
             f"{int(manifest['problem'].notna().sum())} files were set aside, "
-            f"the first: {shown(broken['uri'])}: {broken['problem']}"
+            f"the first: {printable(broken['uri'])}: {broken['problem']}"
         )
 
 
-def _write(manifest: "pd.DataFrame", pairs: "pd.DataFrame", others: int, decoded: int, folder: Path) -> Outcome:
+def _write(manifest: "pd.DataFrame", pairs: "pd.DataFrame", others: int, decoded: int, folder: Path) -> ArtifactSummary:
     from tl_dagster.reporting.sheets import contact_sheet
 
     manifest.to_parquet(folder / MANIFEST)
@@ -169,13 +172,13 @@ def _write(manifest: "pd.DataFrame", pairs: "pd.DataFrame", others: int, decoded
     tables = {}
     pictures = {}
     if len(aside):
-        tables["set_aside_files"] = checks.rows_of({name: aside[column] for name, column in checks.ASIDE.items()})
+        tables["set_aside_files"] = checks.table_rows({name: aside[column] for name, column in checks.ASIDE.items()})
         # What was not decoded is not opened: it may lie outside the folder, or be a pipe.
         tiles = zip(aside["uri"].where(aside["width"] > 0, ""), aside["problem"], strict=True)
         contact_sheet(folder / "set_aside.jpg", list(tiles))
         pictures[SHEET] = "set_aside.jpg"
     groups = usable(manifest)["group"].dropna().nunique()
-    return Outcome(
+    return ArtifactSummary(
         rows=len(manifest),
         computed=decoded,
         metrics={
@@ -200,7 +203,7 @@ def read_manifest(path: Path) -> "pd.DataFrame":
     return pd.read_parquet(path / MANIFEST)
 
 
-def groups_of(path: Path, ids: "pd.Series[str]") -> "np.ndarray":
+def read_groups(path: Path, ids: "pd.Series[str]") -> "np.ndarray":
     """The group of each image, in the order of ``ids``: (n,) str; an image without one is its own."""
     groups = usable(read_manifest(path)).set_index("id")["group"]
     keys: np.ndarray = ids.map(groups).fillna(ids).to_numpy().astype(str)

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tl_dagster.artifacts import Materialized, Outcome
-from tl_dagster.data.manifest import places_of
+from tl_dagster.artifacts import ArtifactSummary, Materialization
+from tl_dagster.data.manifest import shown_uris
 from tl_dagster.errors import InputError
 from tl_dagster.reporting import evaluated
 from tl_dagster.spec import Declaration
 from tl_dagster.stages import checks
-from tl_dagster.stages.base import Stage, Verdict, Work, require_same
-from tl_dagster.stages.dataset import groups_of, read_manifest
+from tl_dagster.stages.base import CheckResult, Stage, StageContext, require_same
+from tl_dagster.stages.dataset import read_groups, read_manifest
 from tl_dagster.stages.evidence import accuracy_by_images, label_suspects
-from tl_dagster.stages.mistakes import mistakes_of
+from tl_dagster.stages.mistakes import explain_mistakes
 from tl_dagster.stages.predictions import read_predictions
 from tl_dagster.stages.top_model import require_taps
 from tl_dagster.stages.transfer_strategy import read_decision
@@ -54,9 +54,9 @@ class Tested:
 
     def titled(self) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
         """Title → class numbers and probabilities."""
-        from tl_dagster.reporting.findings import title_of
+        from tl_dagster.reporting.findings import model_title
 
-        return {title_of(name): (self.truth, each) for name, each in self.probabilities.items()}
+        return {model_title(name): (self.truth, each) for name, each in self.probabilities.items()}
 
 
 class Evaluation(Stage):
@@ -83,11 +83,11 @@ class Evaluation(Stage):
         """What is evaluated is declared nowhere: every model, on the whole test split."""
         return {}
 
-    def versions(self, work: Work) -> dict[str, str]:
+    def versions(self, work: StageContext) -> dict[str, str]:
         """The dataset's version holds the groups, that intervals and folds follow; not where images lie."""
         return {name: work.inputs[name].data_version for name in self.reads}
 
-    def run(self, work: Work) -> Materialized:
+    def run(self, work: StageContext) -> Materialization:
         """Evaluated once for the same models."""
         features = work.inputs["bottleneck_features"]
         for name in ("transfer_strategy", *MODELS):
@@ -98,7 +98,7 @@ class Evaluation(Stage):
             raise InputError(f"{SCRATCH} and bottleneck_features were computed from two splits: materialize both first")
         return self.find_or_build(work, self.fingerprint(work), lambda folder: self._evaluate(work, folder))
 
-    def _evaluate(self, work: Work, folder: Path) -> Outcome:
+    def _evaluate(self, work: StageContext, folder: Path) -> ArtifactSummary:
         top, tuned = (json.loads((work.inputs[name].path / "model.json").read_text()) for name in MODELS)
         tested = self._tested(work)
         found = self._found(work, tested, top)
@@ -114,7 +114,7 @@ class Evaluation(Stage):
         from tl_dagster.reporting.findings import class_rows, model_rows
 
         counts = {"label_suspects": len(suspects), "labels": labelled}
-        return Outcome(
+        return ArtifactSummary(
             rows=len(tested.truth),
             computed=len(tested.truth),
             metrics={**_headlines(found["models"]), **counts},
@@ -123,7 +123,7 @@ class Evaluation(Stage):
             tables={"models": model_rows(found), "per_class": class_rows(found, MOST_ROWS)},
         )
 
-    def _models(self, work: Work) -> dict[str, tuple[Path, float | None]]:
+    def _models(self, work: StageContext) -> dict[str, tuple[Path, float | None]]:
         """Name → its predictions and seconds of training, from the simplest to the one handed on."""
         models: dict[str, tuple[Path, float | None]] = {}
         if SCRATCH in self.reads:
@@ -135,19 +135,19 @@ class Evaluation(Stage):
             models[name] = (artifact.path, artifact.outcome.metrics.get("training_seconds"))
         return models
 
-    def _tested(self, work: Work) -> Tested:
+    def _tested(self, work: StageContext) -> Tested:
         probabilities = {}
         for name, (path, _) in self._models(work).items():
             rows, truth, probabilities[name], classes = read_predictions(path, "test")
         if not len(rows):
             raise InputError("the test split has no image: declare a larger splits.test, or add images")
-        return Tested(rows, truth, probabilities, groups_of(work.inputs["dataset"].path, rows["id"]), classes)
+        return Tested(rows, truth, probabilities, read_groups(work.inputs["dataset"].path, rows["id"]), classes)
 
-    def _found(self, work: Work, tested: Tested, top: Mapping[str, Any]) -> dict[str, Any]:
+    def _found(self, work: StageContext, tested: Tested, top: Mapping[str, Any]) -> dict[str, Any]:
         """What metrics.json holds."""
         import numpy as np
 
-        from tl_dagster.training.assessment import assess, best_of
+        from tl_dagster.training.assessment import assess, best_model
         from tl_dagster.training.metrics import confusion, measure
 
         measured, compared = assess(tested.truth, tested.probabilities, tested.groups)
@@ -161,13 +161,13 @@ class Evaluation(Stage):
             "classes": tested.classes,
             "images": len(tested.truth),
             "groups": len(np.unique(tested.groups)),
-            "best": best_of({name: each["validation_log_loss"] for name, each in measured.items()}),
+            "best": best_model({name: each["validation_log_loss"] for name, each in measured.items()}),
             "models": measured,
             "comparisons": compared,
             "learning_curve": accuracy_by_images(work, tested.classes, top),
         }
 
-    def _mistakes(self, work: Work, folder: Path, tested: Tested, notes: dict[str, str]) -> dict[str, str]:
+    def _mistakes(self, work: StageContext, folder: Path, tested: Tested, notes: dict[str, str]) -> dict[str, str]:
         """Draw the worst mistakes of the model handed on, and note what is to be said of them."""
         from tl_dagster.reporting.mistakes import mistakes_sheet, worst_mistakes
 
@@ -177,14 +177,14 @@ class Evaluation(Stage):
             notes[evaluated.MISTAKES] = "The model handed on makes no mistake on the test images."
             return {}
         rows = tested.rows.iloc[worst].reset_index(drop=True)
-        mistakes, note = mistakes_of(self.declaration, work, rows, probabilities[worst], tested.classes)
+        mistakes, note = explain_mistakes(self.declaration, work, rows, probabilities[worst], tested.classes)
         mistakes_sheet(folder / "mistakes.jpg", mistakes)
         notes[evaluated.MISTAKES] = note
         return {evaluated.MISTAKES: "mistakes.jpg"}
 
     def _report(
         self,
-        work: Work,
+        work: StageContext,
         folder: Path,
         found: Mapping[str, Any],
         tuned: Mapping[str, Any],
@@ -194,7 +194,7 @@ class Evaluation(Stage):
         strategy = work.inputs["transfer_strategy"].path
         decision = read_decision(strategy)
         quadrants = strategy / STRATEGY
-        told = evaluated.Told(
+        told = evaluated.ReportContent(
             {title: folder / file for title, file in pictures.items()},
             notes,
             f"{decision.cell}: {decision.quadrant}",
@@ -210,15 +210,15 @@ class Evaluation(Stage):
         )
         evaluated.write_evaluation(folder / REPORT, "Evaluation", found, told)
 
-    def verdicts(self, work: Work, held: Materialized) -> dict[str, Verdict]:
+    def verdicts(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
         """The label suspects, by where the images lie now."""
         import pandas as pd
 
         suspects = pd.read_parquet(held.artifact.path / SUSPECTS)
         manifest = read_manifest(work.inputs["dataset"].path)
-        rows = checks.rows_of(
+        rows = checks.table_rows(
             {
-                "image": places_of(manifest, suspects["id"]),
+                "image": shown_uris(manifest, suspects["id"]),
                 "label": suspects["label"],
                 "looks like": suspects["predicted"],
                 "p(label)": suspects["p_label"],
@@ -230,14 +230,14 @@ class Evaluation(Stage):
         return {"label_suspects": checks.label_suspects(rows, len(suspects), labels, evaluated.SUSPECTS)}
 
 
-def _suspects_sheet(work: Work, folder: Path, suspects: "pd.DataFrame") -> dict[str, str]:
+def _suspects_sheet(work: StageContext, folder: Path, suspects: "pd.DataFrame") -> dict[str, str]:
     from tl_dagster.reporting.sheets import MOST_TILES, contact_sheet
 
     if suspects.empty:
         return {}
     first = suspects.head(MOST_TILES)
     captions = first["label"] + ", looks like " + first["predicted"]
-    uris = places_of(read_manifest(work.inputs["dataset"].path), first["id"])
+    uris = shown_uris(read_manifest(work.inputs["dataset"].path), first["id"])
     contact_sheet(folder / "label_suspects.jpg", list(zip(uris, captions, strict=True)))
     return {evaluated.SUSPECTS: "label_suspects.jpg"}
 
@@ -247,7 +247,7 @@ def _curves(
 ) -> dict[str, str]:
     """Draw what the numbers show: title → file."""
     from tl_dagster.reporting.curves import learning_curves, reliability, roc, training_size
-    from tl_dagster.reporting.findings import title_of
+    from tl_dagster.reporting.findings import model_title
     from tl_dagster.reporting.pictures import confusion_matrix
     from tl_dagster.training.metrics import confusion
 
@@ -257,7 +257,7 @@ def _curves(
     reliability(folder / "reliability.png", titled)
     roc(folder / "roc.png", titled, tested.classes)
     learning_curves(folder / "learning_curves.png", top, tuned)
-    reached = {title_of(name): found["models"][name]["accuracy"] for name in MODELS}
+    reached = {model_title(name): found["models"][name]["accuracy"] for name in MODELS}
     training_size(folder / "training_size.png", found["learning_curve"], reached)
     return {
         evaluated.CONFUSION: "confusion.png",

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from tl_dagster.data.splits import unit_hash
 from tl_dagster.stages.augmented_splits import read_views
-from tl_dagster.stages.base import Work
-from tl_dagster.stages.dataset import groups_of
-from tl_dagster.stages.predictions import numbers_of, targets_of
+from tl_dagster.stages.base import StageContext
+from tl_dagster.stages.dataset import read_groups
+from tl_dagster.stages.predictions import build_targets, class_indices
 from tl_dagster.stages.top_model import open_features, read_features
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ __all__ = ["accuracy_by_images", "label_suspects"]
 PLAIN_L2 = 0.01  # where the top model has none of its own
 
 
-def accuracy_by_images(work: Work, classes: list[str], top: Mapping[str, Any]) -> list[dict[str, Any]]:
+def accuracy_by_images(work: StageContext, classes: list[str], top: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The learning curve on the plain images' features at the top model's taps; of large sets, on a part.
 
     Args:
@@ -36,7 +36,7 @@ def accuracy_by_images(work: Work, classes: list[str], top: Mapping[str, Any]) -
 
     features = work.inputs["bottleneck_features"]
     views = read_views(features.path)
-    labels = numbers_of(views["label"], classes)
+    labels = class_indices(views["label"], classes)
     width = open_features(features, work.store, np.zeros(1, np.int64), top["taps"])[:].shape[1]
 
     def part(split: str, most: int) -> "tuple[np.ndarray, np.ndarray]":
@@ -49,7 +49,7 @@ def accuracy_by_images(work: Work, classes: list[str], top: Mapping[str, Any]) -
 
 
 def label_suspects(
-    work: Work, classes: list[str], top: Mapping[str, Any], iterations: int
+    work: StageContext, classes: list[str], top: Mapping[str, Any], iterations: int
 ) -> "tuple[pd.DataFrame, int]":
     """Images whose label is contradicted; of large sets, among a part of each class.
 
@@ -74,15 +74,15 @@ def label_suspects(
     plain = np.flatnonzero(views["view"] == 0)
     width = read_features(features, work.store, plain[:1], top["taps"]).shape[1]
     share = min(1, most_images(width, len(classes)) / len(plain))
-    plain = plain[sample(numbers_of(views["label"], classes)[plain], share, 0)]
+    plain = plain[sample(class_indices(views["label"], classes)[plain], share, 0)]
     table = views.iloc[plain].reset_index(drop=True)
     folds = np.array(
-        [int(unit_hash("label suspects", key) * FOLDS) for key in groups_of(work.inputs["dataset"].path, table["id"])]
+        [int(unit_hash("label suspects", key) * FOLDS) for key in read_groups(work.inputs["dataset"].path, table["id"])]
     )
     values = read_features(features, work.store, plain, top["taps"])
     l2 = top.get("l2", PLAIN_L2)
-    probabilities = held_out_probabilities(values, targets_of(table, classes)[:].numpy(), folds, l2, iterations)
-    labels = numbers_of(table["label"], classes)
+    probabilities = held_out_probabilities(values, build_targets(table, classes)[:].numpy(), folds, l2, iterations)
+    labels = class_indices(table["label"], classes)
     found = contradicted(probabilities, labels)
     predicted = probabilities.argmax(1)[found]
     suspects = table.iloc[found][["id", "split", "label"]].reset_index(drop=True)

@@ -4,24 +4,24 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.artifacts import Materialized, Outcome
-from tl_dagster.data.augmentation import Views
+from tl_dagster.artifacts import ArtifactSummary, Materialization
+from tl_dagster.data.augmentation import Augmenter
 from tl_dagster.errors import InputError
 from tl_dagster.stages.augmented_splits import read_views
-from tl_dagster.stages.base import Stage, Work, require_same
-from tl_dagster.stages.frozen import Frozen
-from tl_dagster.stages.predictions import classes_of, copy_predictions, numbers_of, targets_of, write_predictions
+from tl_dagster.stages.base import Stage, StageContext, require_same
+from tl_dagster.stages.frozen import BackboneFeatures
+from tl_dagster.stages.predictions import build_targets, class_indices, class_names, copy_predictions, write_predictions
 from tl_dagster.stages.top_model import read_head, require_taps
 from tl_dagster.stages.transfer_strategy import Decision, read_decision
-from tl_dagster.stages.tuned_part import TunedPart
+from tl_dagster.stages.tuned_part import FineTuningSetup
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tl_dagster.spec import FineTuning
     from tl_dagster.training.checkpoints import Checkpoint
-    from tl_dagster.training.fine_tuning import Data
-    from tl_dagster.training.loop import Trained
+    from tl_dagster.training.fine_tuning import FineTuningData
+    from tl_dagster.training.loop import TrainingResult
 
 __all__ = ["FineTunedModel", "activations_used"]
 
@@ -45,34 +45,38 @@ class FineTunedModel(Stage):
         """The declared fine-tuning."""
         return self.declaration.fine_tuning.model_dump(mode="json")
 
-    def versions(self, work: Work) -> dict[str, str]:
+    def versions(self, work: StageContext) -> dict[str, str]:
         """Where the images lie does not count, nor why the strategy is what it is."""
         return {name: work.inputs[name].data_version for name in ("bottleneck_features", "top_model")}
 
-    def run(self, work: Work) -> Materialized:
+    def run(self, work: StageContext) -> Materialization:
         """Trained once for the same top model and settings."""
         for name in ("transfer_strategy", "top_model"):
             require_same(work.inputs[name], "bottleneck_features", work.inputs["bottleneck_features"])
         require_taps(work.inputs["top_model"], work.inputs["transfer_strategy"])
         decision = read_decision(work.inputs["transfer_strategy"].path)
         settings = _settled(self.declaration.fine_tuning, decision)
-        frozen = Frozen(self.declaration, work.store)
+        frozen = BackboneFeatures(self.declaration, work.store)
         boundary, note = _boundary(frozen, decision.taps, settings.depth)
         if note:
             settings = settings.model_copy(update={"depth": "none"})
         fingerprint = self.fingerprint(work, self._used(frozen, settings, boundary, decision.taps))
 
-        def write(folder: Path) -> Outcome:
+        def write(folder: Path) -> ArtifactSummary:
             if settings.depth == "none":
                 work.progress.say(f"{note or self._untuned(decision)}: the top model is handed on")
                 return self._handed_on(work, folder, decision)
-            return self._tuned(work, folder, TunedPart(frozen, work, decision.taps, settings, boundary), fingerprint)
+            return self._tuned(
+                work, folder, FineTuningSetup(frozen, work, decision.taps, settings, boundary), fingerprint
+            )
 
         held = self.find_or_build(work, fingerprint, write)
         work.store.checkpoint(fingerprint).unlink(missing_ok=True)
         return held
 
-    def _used(self, frozen: Frozen, settings: "FineTuning", boundary: str | None, taps: list[str]) -> dict[str, Any]:
+    def _used(
+        self, frozen: BackboneFeatures, settings: "FineTuning", boundary: str | None, taps: list[str]
+    ) -> dict[str, Any]:
         """What determines the model: another name of the same depth trains the same."""
         if settings.depth == "none":
             return {"depth": "none", "taps": taps}
@@ -80,10 +84,10 @@ class FineTunedModel(Stage):
         used = {**settings.model_dump(mode="json"), "depth": depth, "taps": taps}
         if settings.fresh_augmentation:  # then views are drawn that are in no table
             augmentation = self.declaration.augmentation
-            used["fresh"] = [Views(augmentation).identity("", 1), augmentation.views]
+            used["fresh"] = [Augmenter(augmentation).identity("", 1), augmentation.views]
         return used
 
-    def _handed_on(self, work: Work, folder: Path, decision: Decision) -> Outcome:
+    def _handed_on(self, work: StageContext, folder: Path, decision: Decision) -> ArtifactSummary:
         """The top model itself: nothing is trained."""
         from safetensors.torch import save_file
 
@@ -96,21 +100,21 @@ class FineTunedModel(Stage):
         )
         rows = work.inputs["top_model"].outcome.rows
         told = {**metrics, "epoch": 0, "training_seconds": 0.0}
-        return Outcome(rows=rows, computed=0, metrics=told, facts={"depth": "none"})
+        return ArtifactSummary(rows=rows, computed=0, metrics=told, facts={"depth": "none"})
 
-    def _tuned(self, work: Work, folder: Path, part: TunedPart, fingerprint: str) -> Outcome:
+    def _tuned(self, work: StageContext, folder: Path, part: FineTuningSetup, fingerprint: str) -> ArtifactSummary:
         from safetensors.torch import save_file
 
-        from tl_dagster.features.network import device
+        from tl_dagster.features.network import select_device
         from tl_dagster.training.checkpoints import Checkpoint
         from tl_dagster.training.fine_tuning import fine_tune, frozen_digest, predict
 
         table = read_views(work.inputs["bottleneck_features"].path)
-        classes = classes_of(table)
+        classes = class_names(table)
         checkpoint = Checkpoint(work.store.checkpoint(fingerprint), work.progress.say)
         with part:
             model = part.network(read_head(work.inputs["top_model"].path))
-            model = model.to(device())
+            model = model.to(select_device())
             data = _data(part, table, classes, self.declaration.augmentation.views, checkpoint)
             levels = part.levels(model)
             result = fine_tune(model, data, part.settings, levels, part.frozen.precision, work.progress, checkpoint)
@@ -155,7 +159,7 @@ def _settled(settings: "FineTuning", decision: Decision) -> "FineTuning":
     )
 
 
-def _boundary(frozen: Frozen, taps: list[str], depth: str) -> tuple[str | None, str | None]:
+def _boundary(frozen: BackboneFeatures, taps: list[str], depth: str) -> tuple[str | None, str | None]:
     """The tap up to which is frozen; or why nothing can be tuned."""
     if depth == "none":
         return None, None
@@ -165,29 +169,33 @@ def _boundary(frozen: Frozen, taps: list[str], depth: str) -> tuple[str | None, 
         return None, str(error)
 
 
-def _data(part: TunedPart, table: "pd.DataFrame", classes: list[str], views: int, checkpoint: "Checkpoint") -> "Data":
+def _data(
+    part: FineTuningSetup, table: "pd.DataFrame", classes: list[str], views: int, checkpoint: "Checkpoint"
+) -> "FineTuningData":
     import numpy as np
 
-    from tl_dagster.training.fine_tuning import Data
+    from tl_dagster.training.fine_tuning import FineTuningData
     from tl_dagster.training.top_model import class_weights
 
     splits = table["split"].to_numpy()
     held_out = np.flatnonzero(splits == "validation")
-    labels, train = numbers_of(table["label"], classes), np.flatnonzero(splits == "train")
+    labels, train = class_indices(table["label"], classes), np.flatnonzero(splits == "train")
     balanced = part.frozen.declaration.top_model.balanced
-    return Data(
+    return FineTuningData(
         part.inputs(checkpoint),
         train.reshape(-1, views),
         held_out,
         np.unique(table["id"].to_numpy()[held_out], return_inverse=True)[1],
         labels,
-        targets_of(table, classes),
+        build_targets(table, classes),
         class_weights(labels[train], len(classes)) if balanced else None,
     )
 
 
-def _outcome(part: TunedPart, data: "Data", result: "Trained", metrics: dict[str, float]) -> Outcome:
-    return Outcome(
+def _outcome(
+    part: FineTuningSetup, data: "FineTuningData", result: "TrainingResult", metrics: dict[str, float]
+) -> ArtifactSummary:
+    return ArtifactSummary(
         rows=data.train.size,
         computed=data.train.size,
         metrics={**metrics, "epoch": result.epoch, "epochs": len(result.history) - 1},

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 
 from tl_dagster import disk
 from tl_dagster.artifacts import ArtifactStore
-from tl_dagster.data.augmentation import Views
-from tl_dagster.data.decoding import DECODE_RECIPE
-from tl_dagster.data.manifest import uris_of
+from tl_dagster.data.augmentation import Augmenter
+from tl_dagster.data.decoding import DECODER_VERSION
+from tl_dagster.data.manifest import image_uris
 from tl_dagster.errors import InputError
-from tl_dagster.features.cache import Column, locked
-from tl_dagster.features.catalogue import BackboneInfo, look_up
-from tl_dagster.features.extraction import Extraction, extract
+from tl_dagster.features.cache import FeatureColumn, locked
+from tl_dagster.features.catalogue import BackboneInfo, describe_backbone
+from tl_dagster.features.extraction import ExtractionResult, extract
 from tl_dagster.features.hardware import has_gpu, resolve_precision
 from tl_dagster.features.loading import Loader, View
 from tl_dagster.features.network import batch_size_for
-from tl_dagster.features.weights import Weights, locate
+from tl_dagster.features.weights import Weights, locate_weights
 from tl_dagster.spec import Declaration
-from tl_dagster.stages.base import Work
+from tl_dagster.stages.base import StageContext
 from tl_dagster.stages.dataset import read_manifest
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    Also = tuple[Column, np.ndarray]  # a column, and which rows are for it: bool
+    SideOutput = tuple[FeatureColumn, np.ndarray]  # a column, and which rows are for it: bool
 
-__all__ = ["Frozen", "views_to_draw"]
+__all__ = ["BackboneFeatures", "views_to_draw"]
 
 
-class Frozen:
+class BackboneFeatures:
     """The declared backbone with its weights: knows its columns in the cache, and computes them.
 
     Args:
@@ -42,18 +42,18 @@ class Frozen:
     def __init__(self, declaration: Declaration, store: ArtifactStore) -> None:
         self.declaration = declaration
         self.backbone = declaration.backbone
-        self.info: BackboneInfo = look_up(self.backbone)
-        self.weights: Weights = locate(self.backbone, self.info)
+        self.info: BackboneInfo = describe_backbone(self.backbone)
+        self.weights: Weights = locate_weights(self.backbone, self.info)
         self.precision = resolve_precision(self.backbone.precision)
         self.resize = self.info.resize(self.backbone)
         self._cache = store.root / "features"
 
-    def column(self, tap: str, pooling: str) -> Column:
+    def column(self, tap: str, pooling: str) -> FeatureColumn:
         """The cache's column of a tap."""
-        return Column(
+        return FeatureColumn(
             self._cache,
             {
-                "decode": DECODE_RECIPE,
+                "decode": DECODER_VERSION,
                 "resize": asdict(self.resize),
                 "mean": self.info.preprocess["mean"],
                 "std": self.info.preprocess["std"],
@@ -65,11 +65,11 @@ class Frozen:
             },
         )
 
-    def columns(self) -> list[Column]:
+    def columns(self) -> list[FeatureColumn]:
         """The columns of the declared taps, in their order."""
         return [self.column(tap, self.backbone.pooling) for tap in self.backbone.taps]
 
-    def boundary(self, rows: int, tap: str | None) -> Column | None:
+    def boundary(self, rows: int, tap: str | None) -> FeatureColumn | None:
         """The column of activations that fine-tuning starts from; None when there is none, or it exceeds its budget.
 
         Args:
@@ -81,11 +81,11 @@ class Frozen:
         column = self.column(tap, "none")
         return column if rows * self._row_bytes(column) <= self.declaration.compute.activation_cache_gb * 1e9 else None
 
-    def has_room(self, table: "pd.DataFrame", column: Column) -> bool:
+    def has_room(self, table: "pd.DataFrame", column: FeatureColumn) -> bool:
         """Whether the rows that a column lacks of a table of views fit on the disk, and into the cache's budget."""
         return self._lacks_room([(column, column.missing(table["key"].tolist()))]) is None
 
-    def expected_boundary(self, rows: int) -> Column | None:
+    def expected_boundary(self, rows: int) -> FeatureColumn | None:
         """What :meth:`boundary` will most likely be asked for, before the transfer strategy has chosen."""
         tuning = self.declaration.fine_tuning
         strategy = self.declaration.transfer_strategy.strategy
@@ -100,11 +100,11 @@ class Frozen:
 
     def load(self) -> "torch.nn.Module":
         """The backbone in torch."""
-        from tl_dagster.features.backbones import load
+        from tl_dagster.features.backbones import load_backbone
 
-        return load(self.info, self.weights, self.backbone.taps)
+        return load_backbone(self.info, self.weights, self.backbone.taps)
 
-    def maxima(self) -> dict[str, Column]:
+    def maxima(self) -> dict[str, FeatureColumn]:
         """Stage → the largest value of each channel there, from lower to higher, up to the highest declared tap."""
         reached = [
             stage
@@ -118,14 +118,16 @@ class Frozen:
         compute = self.declaration.compute
         return Loader(
             self.resize,
-            Views(self.declaration.augmentation),
+            Augmenter(self.declaration.augmentation),
             batch_size=compute.batch_size or batch_size_for(self.resize.size, gpu=has_gpu()),
             workers=compute.workers,
             work=work,
             yielding=not has_gpu(),
         )
 
-    def fill(self, table: "pd.DataFrame", columns: list[Column], work: Work, also: "Sequence[Also]" = ()) -> Extraction:
+    def fill(
+        self, table: "pd.DataFrame", columns: list[FeatureColumn], work: StageContext, also: "Sequence[SideOutput]" = ()
+    ) -> ExtractionResult:
         """Compute the rows that columns lack, unless another run is doing so: then wait for it.
 
         Args:
@@ -148,14 +150,14 @@ class Frozen:
                 f"a damaged shard of the feature cache is set aside, its rows are computed anew: {problem}"
             )
         if complete:
-            return Extraction()
+            return ExtractionResult()
         with locked([*columns, *(column for column, _ in also)], work.progress.say):
             for column in (*columns, *(column for column, _ in also)):
                 column.sweep()
             lacking = [column.missing(keys) for column in columns]
             rows = np.flatnonzero(np.logical_or.reduce(lacking))
             if not len(rows):  # the run that was waited for computed them
-                return Extraction()
+                return ExtractionResult()
             part = table.iloc[rows]
             stored = [(column, lacks[rows]) for column, lacks in zip(columns, lacking, strict=True)]
             extra = [(column, column.missing(part["key"].tolist()) & chosen[rows]) for column, chosen in also]
@@ -174,11 +176,15 @@ class Frozen:
             column.note({"difference_to_fp32": difference})
         return done
 
-    def _extract(self, wanted: list[View], stored: "list[Also]", work: Work, reused: int, required: int) -> Extraction:
+    def _extract(
+        self, wanted: list[View], stored: "list[SideOutput]", work: StageContext, reused: int, required: int
+    ) -> ExtractionResult:
         def network() -> "torch.nn.Module":
-            from tl_dagster.features.taps import tapped
+            from tl_dagster.features.taps import build_extractor
 
-            return tapped(self.load(), [(column.recipe["tap"], column.recipe["pooling"]) for column, _ in stored])
+            return build_extractor(
+                self.load(), [(column.recipe["tap"], column.recipe["pooling"]) for column, _ in stored]
+            )
 
         return extract(
             wanted,
@@ -194,14 +200,14 @@ class Frozen:
             compare=not all(column.noted() for column, _ in stored),
         )
 
-    def _lacks_room(self, stored: "list[Also]") -> str | None:
+    def _lacks_room(self, stored: "list[SideOutput]") -> str | None:
         """Why these rows cannot be written, and the mend; None when they can."""
         needed = sum(int(lacks.sum()) * self._row_bytes(column) for column, lacks in stored)
         limit = self.declaration.compute.feature_cache_gb
-        free = disk.free(self._cache)
+        free = disk.free_bytes(self._cache)
         if needed > free:
             where = f"the disk of {self._cache} has {free / 1e9:,.2f} GB free"
-        elif limit is not None and needed + (used := disk.used(self._cache)) > limit * 1e9:
+        elif limit is not None and needed + (used := disk.used_bytes(self._cache)) > limit * 1e9:
             where = f"compute.feature_cache_gb allows {limit:g} GB, of which {used / 1e9:,.2f} GB are used"
         else:
             return None
@@ -211,7 +217,7 @@ class Frozen:
             "compute.activation_cache_gb, or put the store on a larger disk"
         )
 
-    def _row_bytes(self, column: Column) -> int:
+    def _row_bytes(self, column: FeatureColumn) -> int:
         width = self.info.width(column.recipe["tap"], column.recipe["pooling"], self.resize.size)
         return width * (4 if column.dtype == "float32" else 2)
 
@@ -223,6 +229,6 @@ def views_to_draw(table: "pd.DataFrame", manifest: "pd.DataFrame") -> list[View]
         table: rows of augmented_splits.
         manifest: the dataset's images.
     """
-    places = uris_of(manifest).to_dict()
+    places = image_uris(manifest).to_dict()
     rows = zip(table["id"], table["view"], table["key"], strict=True)
     return [View(places[identity], identity, int(view), key) for identity, view, key in rows]

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tl_dagster.data.manifest import places_of, uris_of
+from tl_dagster.data.manifest import image_uris, shown_uris
 from tl_dagster.errors import InputError
 from tl_dagster.reporting.mistakes import Mistake
 from tl_dagster.stages.augmented_splits import read_views
@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 
     from tl_dagster.features.loading import View
     from tl_dagster.spec import Declaration
-    from tl_dagster.stages.base import Work
+    from tl_dagster.stages.base import StageContext
 
-__all__ = ["mistakes_of"]
+__all__ = ["explain_mistakes"]
 
 
-def mistakes_of(
-    declaration: "Declaration", work: "Work", rows: "pd.DataFrame", probabilities: "np.ndarray", classes: list[str]
+def explain_mistakes(
+    declaration: "Declaration",
+    work: "StageContext",
+    rows: "pd.DataFrame",
+    probabilities: "np.ndarray",
+    classes: list[str],
 ) -> tuple[list[Mistake], str]:
     """Mistakes with their heat maps, and a sentence that says what the maps show or why there are none.
 
@@ -41,11 +45,11 @@ def mistakes_of(
     mistakes = [
         Mistake(uri, label, predicted, probability)
         for uri, label, predicted, probability in zip(
-            places_of(manifest, rows["id"]), rows["label"], rows["predicted"], likely, strict=True
+            shown_uris(manifest, rows["id"]), rows["label"], rows["predicted"], likely, strict=True
         )
     ]
     views = read_views(work.inputs["bottleneck_features"].path)
-    plain = views[(views["view"] == 0) & views["id"].isin(set(rows["id"]) & set(uris_of(manifest).index))]
+    plain = views[(views["view"] == 0) & views["id"].isin(set(rows["id"]) & set(image_uris(manifest).index))]
     seen = _pictures(declaration, work, {view.image_id: view for view in views_to_draw(plain, manifest)})
     known = [number for number, identity in enumerate(rows["id"]) if identity in seen]
     if not known:
@@ -67,7 +71,7 @@ def mistakes_of(
     return mistakes, "Beside each image, bright: what spoke for the wrong class (Grad-CAM, Selvaraju et al. 2017)."
 
 
-def _pictures(declaration: "Declaration", work: "Work", views: "dict[str, View]") -> "dict[str, torch.Tensor]":
+def _pictures(declaration: "Declaration", work: "StageContext", views: "dict[str, View]") -> "dict[str, torch.Tensor]":
     """The network's input by image id; without images that cannot be read any more."""
     from tl_dagster.stages.predictor import images_of
 

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from tl_dagster.training.standardised import Targets
 
 __all__ = [
-    "classes_of",
-    "confidence_of",
+    "build_targets",
+    "class_indices",
+    "class_names",
     "copy_predictions",
-    "numbers_of",
+    "label_confidence",
     "read_predictions",
-    "targets_of",
     "write_predictions",
 ]
 
@@ -25,12 +25,12 @@ PREDICTIONS = "predictions.parquet"
 CLASSES = "classes.json"
 
 
-def classes_of(table: "pd.DataFrame") -> list[str]:
+def class_names(table: "pd.DataFrame") -> list[str]:
     """The class names in the order of a model's outputs (sorted)."""
     return sorted(str(label) for label in table["label"].unique())
 
 
-def numbers_of(labels: "pd.Series[str]", classes: list[str]) -> "np.ndarray":
+def class_indices(labels: "pd.Series[str]", classes: list[str]) -> "np.ndarray":
     """The class number of each label: (n,) int64."""
     import numpy as np
 
@@ -38,7 +38,7 @@ def numbers_of(labels: "pd.Series[str]", classes: list[str]) -> "np.ndarray":
     return numbers
 
 
-def confidence_of(table: "pd.DataFrame") -> "np.ndarray":
+def label_confidence(table: "pd.DataFrame") -> "np.ndarray":
     """How sure each view's label is: float32 (views,); 1 where the source says nothing."""
     import numpy as np
 
@@ -46,14 +46,14 @@ def confidence_of(table: "pd.DataFrame") -> "np.ndarray":
     return sure
 
 
-def targets_of(table: "pd.DataFrame", classes: list[str]) -> "Targets":
+def build_targets(table: "pd.DataFrame", classes: list[str]) -> "Targets":
     """What each view is trained towards: (views, classes), made when it is indexed.
 
     One-hot, or where the source says how sure a label is, that on the label and the rest spread over the others.
     """
     from tl_dagster.training.standardised import Targets
 
-    return Targets(numbers_of(table["label"], classes), confidence_of(table), len(classes))
+    return Targets(class_indices(table["label"], classes), label_confidence(table), len(classes))
 
 
 def write_predictions(
@@ -106,7 +106,7 @@ def _validation(predictions: "pd.DataFrame", classes: list[str]) -> dict[str, fl
     from tl_dagster.training.calibration import validate
 
     rows = predictions[predictions["split"] == "validation"]
-    truth, probabilities = numbers_of(rows["label"], classes), rows[_columns(classes)].to_numpy()
+    truth, probabilities = class_indices(rows["label"], classes), rows[_columns(classes)].to_numpy()
     loss, accuracy = validate(probabilities, truth, np.arange(len(rows)))
     return {"validation_accuracy": accuracy, "validation_log_loss": loss}
 
@@ -122,5 +122,5 @@ def read_predictions(path: Path, split: str) -> "tuple[pd.DataFrame, np.ndarray,
     classes: list[str] = json.loads((path / CLASSES).read_text())
     rows = pd.read_parquet(path / PREDICTIONS)
     rows = rows[rows["split"] == split].reset_index(drop=True)
-    truth = numbers_of(rows["label"], classes)
+    truth = class_indices(rows["label"], classes)
     return rows, truth, rows[_columns(classes)].to_numpy(), classes

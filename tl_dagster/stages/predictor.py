@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from tl_dagster.artifacts import Artifact, ArtifactStore
 from tl_dagster.features.loading import View
 from tl_dagster.spec import Declaration
-from tl_dagster.stages.frozen import Frozen
-from tl_dagster.stages.tuned_part import below_of, cut_of
+from tl_dagster.stages.frozen import BackboneFeatures
+from tl_dagster.stages.tuned_part import frozen_feature_mask, split_backbone
 
 if TYPE_CHECKING:
     import torch
@@ -31,20 +31,20 @@ def network_of(declaration: Declaration, store: ArtifactStore, tuned: Artifact) 
     import torch
     from safetensors.torch import load_file
 
-    from tl_dagster.features.taps import tapped
-    from tl_dagster.training.checkpoints import grouped
-    from tl_dagster.training.fine_tuning import network
+    from tl_dagster.features.taps import build_extractor
+    from tl_dagster.training.checkpoints import select_group
+    from tl_dagster.training.fine_tuning import build_tuned_network
 
     described = json.loads((tuned.path / "model.json").read_text())
     state = load_file(tuned.path / "model.safetensors")
-    frozen = Frozen(declaration, store)
+    frozen = BackboneFeatures(declaration, store)
     # Where nothing was tuned, the whole backbone is "above".
-    cut = cut_of(frozen, described["taps"], described["frozen_through"])
-    model = network(cut.upper, grouped(state, "head", "."), below_of(frozen, cut))
+    cut = split_backbone(frozen, described["taps"], described["frozen_through"])
+    model = build_tuned_network(cut.upper, select_group(state, "head", "."), frozen_feature_mask(frozen, cut))
     model.load_state_dict(state, strict=described["depth"] != "none")
     boundary = [] if cut.reads_images or cut.boundary is None else [(cut.boundary, "none")]
     map_width = frozen.info.width(*boundary[0], frozen.resize.size) if boundary else 0
-    lower = tapped(frozen.load(), [*cut.frozen_taps, *boundary]) if cut.frozen_taps or boundary else None
+    lower = build_extractor(frozen.load(), [*cut.frozen_taps, *boundary]) if cut.frozen_taps or boundary else None
 
     class Whole(torch.nn.Module):
         def __init__(self) -> None:
@@ -71,10 +71,10 @@ def images_of(declaration: Declaration, store: ArtifactStore, views: Sequence[Vi
     """
     import torch
 
-    from tl_dagster.features.network import per_channel, standardised
+    from tl_dagster.features.network import normalize, per_channel
 
-    frozen = Frozen(declaration, store)
+    frozen = BackboneFeatures(declaration, store)
     mean, std = (per_channel(frozen.info.preprocess[name]) for name in ("mean", "std"))
     with frozen.loader() as loader:
         drawn = [torch.from_numpy(pixels.copy()) for pixels in loader.batches(views)]
-    return standardised(torch.cat(drawn), mean, std)
+    return normalize(torch.cat(drawn), mean, std)

@@ -7,19 +7,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.artifacts import Artifact, Materialized, Outcome
-from tl_dagster.data.augmentation import Views, transforms
-from tl_dagster.data.decoding import DECODE_RECIPE, Resize
-from tl_dagster.features.catalogue import BackboneInfo, look_up
+from tl_dagster.artifacts import Artifact, ArtifactSummary, Materialization
+from tl_dagster.data.augmentation import Augmenter, transforms
+from tl_dagster.data.decoding import DECODER_VERSION, Resize
+from tl_dagster.features.catalogue import BackboneInfo, describe_backbone
 from tl_dagster.features.hardware import has_gpu, resolve_precision
 from tl_dagster.features.loading import Loader, View
 from tl_dagster.spec import Backbone, Declaration
 from tl_dagster.spec import ScratchBaseline as Settings
 from tl_dagster.stages.augmented_splits import read_views
-from tl_dagster.stages.base import Stage, Work
+from tl_dagster.stages.base import Stage, StageContext
 from tl_dagster.stages.dataset import read_manifest
 from tl_dagster.stages.frozen import views_to_draw
-from tl_dagster.stages.predictions import classes_of, numbers_of, targets_of, write_predictions
+from tl_dagster.stages.predictions import build_targets, class_indices, class_names, write_predictions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,7 @@ CURVES = "Training from scratch"
 
 
 @dataclass(frozen=True)
-class Network:
+class ScratchNetwork:
     """A network to train.
 
     Attributes:
@@ -55,8 +55,8 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Images:
-    """Pixels by row of the table of views; see :class:`tl_dagster.training.scratch.Draw`.
+class ScratchImages:
+    """Pixels by row of the table of views; see :class:`tl_dagster.training.scratch.PixelSource`.
 
     Attributes:
         views: of each table row.
@@ -109,25 +109,25 @@ class ScratchBaseline(Stage):
             used["backbone"] = {"name": backbone.name, "image_size": backbone.image_size}
         return used
 
-    def versions(self, work: Work) -> dict[str, str]:
+    def versions(self, work: StageContext) -> dict[str, str]:
         """Only the views count: where the images lie does not."""
         return {"augmented_splits": work.inputs["augmented_splits"].data_version}
 
-    def run(self, work: Work) -> Materialized:
+    def run(self, work: StageContext) -> Materialization:
         """Trained once for the same images, views and settings."""
         networks = self._networks()
         addresses = {each.name: self._address(work, each) for each in networks}
         fingerprint = self.fingerprint(work, {**self.settings(), "networks": addresses})
         return self.find_or_build(work, fingerprint, lambda folder: self._gather(work, folder, networks, addresses))
 
-    def _address(self, work: Work, network: Network) -> str:
+    def _address(self, work: StageContext, network: ScratchNetwork) -> str:
         """The fingerprint of one network: another one that is declared beside it changes nothing."""
         others = {"architectures", "image_size"} | ({"backbone"} - {network.name})
         settings = {name: each for name, each in self.settings().items() if name not in others}
         resolved = {
-            "decode": DECODE_RECIPE,
+            "decode": DECODER_VERSION,
             "precision": resolve_precision(self.declaration.backbone.precision),
-            "view": Views(self.declaration.augmentation).identity("", 1),  # transforms, seed and libraries
+            "view": Augmenter(self.declaration.augmentation).identity("", 1),  # transforms, seed and libraries
             "input": [asdict(network.resize), network.mean, network.std],
         }
         return self.fingerprint(work, {**settings, "network": network.name, "resolved": resolved})
@@ -136,17 +136,19 @@ class ScratchBaseline(Stage):
     def _baseline(self) -> Settings:
         return self.declaration.scratch_baseline or Settings()
 
-    def _networks(self) -> list[Network]:
+    def _networks(self) -> list[ScratchNetwork]:
         """The declared networks, each once."""
         backbone, size = self.declaration.backbone, self._baseline.image_size
         square = Resize(size, backbone.resize, crop_fraction=1.0, interpolation="bicubic")
         known = {
-            "convnet": Network("convnet", square, [0.0] * 3, [1.0] * 3, lambda classes: _convnet(size, classes)),
+            "convnet": ScratchNetwork("convnet", square, [0.0] * 3, [1.0] * 3, lambda classes: _convnet(size, classes)),
             "backbone": _architecture(backbone),
         }
         return [known[name] for name in dict.fromkeys(self._baseline.architectures)]
 
-    def _gather(self, work: Work, folder: Path, networks: list[Network], addresses: Mapping[str, str]) -> Outcome:
+    def _gather(
+        self, work: StageContext, folder: Path, networks: list[ScratchNetwork], addresses: Mapping[str, str]
+    ) -> ArtifactSummary:
         """Train what was not trained yet, each network to an artifact of its own, and copy all into this one."""
         told: dict[str, dict[str, Any]] = {}
         metrics: dict[str, float] = {}
@@ -162,9 +164,11 @@ class ScratchBaseline(Stage):
         parameters = {name: each["parameters"] for name, each in told.items()}
         facts = {"parameters": parameters, "epoch": {name: each["epoch"] for name, each in told.items()}}
         computed = 0 if reused else images
-        return Outcome(rows=images, computed=computed, metrics=metrics, facts=facts, pictures={CURVES: "curves.png"})
+        return ArtifactSummary(
+            rows=images, computed=computed, metrics=metrics, facts=facts, pictures={CURVES: "curves.png"}
+        )
 
-    def _trained(self, work: Work, network: Network, address: str) -> Artifact:
+    def _trained(self, work: StageContext, network: ScratchNetwork, address: str) -> Artifact:
         found = work.store.find(NETWORK, address) or work.store.build(
             NETWORK,
             address,
@@ -175,25 +179,25 @@ class ScratchBaseline(Stage):
         work.store.checkpoint(address).unlink(missing_ok=True)
         return found
 
-    def _train(self, work: Work, folder: Path, network: Network, address: str) -> Outcome:
+    def _train(self, work: StageContext, folder: Path, network: ScratchNetwork, address: str) -> ArtifactSummary:
         """Train one network, and write its weights and predictions."""
         import torch
         from safetensors.torch import save_file
 
-        from tl_dagster.features.network import device
-        from tl_dagster.training.scratch import from_pixels, predict, train
+        from tl_dagster.features.network import select_device
+        from tl_dagster.training.scratch import build_from_pixels, predict, train
 
         table = read_views(work.inputs["augmented_splits"].path)
         table = table[(table["split"] != "train") | (table["view"] == 0)].reset_index(drop=True)
         views = views_to_draw(table, read_manifest(work.inputs["dataset"].path))
-        settings, classes = self._baseline, classes_of(table)
+        settings, classes = self._baseline, class_names(table)
         precision, kept = resolve_precision(self.declaration.backbone.precision), work.store.checkpoint(address)
         torch.manual_seed(settings.seed)
-        model = from_pixels(network.build(len(classes)), network.mean, network.std).to(device())
+        model = build_from_pixels(network.build(len(classes)), network.mean, network.std).to(select_device())
         parameters = sum(parameter.numel() for parameter in model.parameters())
         work.progress.say(f"{network.name}: {parameters:,} parameters, {network.resize.size} pixels, {precision}")
         with self._loader(network.resize, len(views) * settings.epochs) as loader:
-            images, examples = Images(views, loader, self._distinct()), _examples(table, classes)
+            images, examples = ScratchImages(views, loader, self._distinct()), _examples(table, classes)
             trained = train(model, images, examples, settings, precision, kept, work.progress)
             rows = (table["split"] != "train").to_numpy().nonzero()[0]
             logits = predict(model, images, rows, precision).numpy()
@@ -205,7 +209,7 @@ class ScratchBaseline(Stage):
             "epoch": trained.epoch,
             "history": trained.history,
         }
-        return Outcome(
+        return ArtifactSummary(
             rows=len(examples.train),
             computed=len(examples.train),
             metrics={"validation_accuracy": metrics["validation_accuracy"], "seconds": round(trained.seconds, 1)},
@@ -216,7 +220,7 @@ class ScratchBaseline(Stage):
         compute, gpu = self.declaration.compute, has_gpu()
         return Loader(
             resize,
-            Views(self.declaration.augmentation),
+            Augmenter(self.declaration.augmentation),
             batch_size=self._baseline.batch_size,
             workers=compute.workers,
             work=work,
@@ -233,24 +237,24 @@ def _convnet(size: int, classes: int) -> "torch.nn.Module":
     return convnet(size, classes)
 
 
-def _architecture(backbone: Backbone) -> Network:
-    info = look_up(backbone)
+def _architecture(backbone: Backbone) -> ScratchNetwork:
+    info = describe_backbone(backbone)
     resize, (mean, std) = info.resize(backbone), (info.preprocess[name] for name in ("mean", "std"))
-    return Network("backbone", resize, mean, std, lambda classes: _untrained(info, resize.size, classes))
+    return ScratchNetwork("backbone", resize, mean, std, lambda classes: _untrained(info, resize.size, classes))
 
 
 def _untrained(info: BackboneInfo, size: int, classes: int) -> "torch.nn.Module":
     """A backbone with random weights and a classifier: images (N, 3, size, size) → logits (N, classes)."""
     import torch
 
-    from tl_dagster.features.backbones import create, drop
+    from tl_dagster.features.backbones import create_network, drop_classifiers
     from tl_dagster.features.taps import pool
 
     class Untrained(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body = create(info.name, info.preprocess["size"])
-            drop(self.body, info.classifiers)
+            self.body = create_network(info.name, info.preprocess["size"])
+            drop_classifiers(self.body, info.classifiers)
             self.head = torch.nn.Linear(info.width(info.classifier, "avg", size), classes)
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -272,9 +276,9 @@ def _examples(table: "pd.DataFrame", classes: list[str]) -> "Examples":
     held_out = np.flatnonzero(table["split"] == "validation")
     return Examples(
         train=train,
-        targets=targets_of(table.iloc[train], classes),
+        targets=build_targets(table.iloc[train], classes),
         validation=held_out,
-        labels=numbers_of(table["label"].iloc[held_out], classes),
+        labels=class_indices(table["label"].iloc[held_out], classes),
         images=np.unique(table["id"].to_numpy()[held_out], return_inverse=True)[1],
     )
 

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tl_dagster.artifacts import Artifact, Materialized, Outcome
+from tl_dagster.artifacts import Artifact, ArtifactSummary, Materialization
 from tl_dagster.spec import Declaration
 from tl_dagster.spec import TransferStrategy as Declared
-from tl_dagster.stages.base import Stage, Work, require_same
+from tl_dagster.stages.base import Stage, StageContext, require_same
 from tl_dagster.stages.fine_tuned_model import FineTunedModel
 from tl_dagster.stages.predictions import read_predictions
 from tl_dagster.stages.top_model import TopModel
@@ -46,16 +46,16 @@ class StrategyVerification(Stage):
         recipes = {kind.name: kind.recipe for kind in CHAIN}
         return {"top_model": top_model, "fine_tuning": {**fine_tuning, "depth": "auto"}, "recipes": recipes}
 
-    def versions(self, work: Work) -> dict[str, str]:
+    def versions(self, work: StageContext) -> dict[str, str]:
         """Where the images lie does not count."""
         return {name: work.inputs[name].data_version for name in ("bottleneck_features", "transfer_strategy")}
 
-    def run(self, work: Work) -> Materialized:
+    def run(self, work: StageContext) -> Materialization:
         """Verified once for the same strategy and settings."""
         require_same(work.inputs["transfer_strategy"], "bottleneck_features", work.inputs["bottleneck_features"])
         return self.find_or_build(work, self.fingerprint(work), lambda folder: self._verify(work, folder))
 
-    def _verify(self, work: Work, folder: Path) -> Outcome:
+    def _verify(self, work: StageContext, folder: Path) -> ArtifactSummary:
         from tl_dagster.reporting.quadrants import accuracies
 
         chosen = read_decision(work.inputs["transfer_strategy"].path).cell
@@ -67,7 +67,7 @@ class StrategyVerification(Stage):
         found = {"chosen": chosen, "best": best["cell"], "regret_points": regret, "cells": rows}
         (folder / RESULTS).write_text(json.dumps(found, indent=1))
         accuracies(folder / PICTURE, rows, chosen)
-        return Outcome(
+        return ArtifactSummary(
             rows=len(rows),
             computed=len(rows),
             metrics={
@@ -79,14 +79,14 @@ class StrategyVerification(Stage):
             tables={"Cells": rows},
         )
 
-    def _trained(self, cell: str, work: Work) -> dict[str, Any]:
+    def _trained(self, cell: str, work: StageContext) -> dict[str, Any]:
         """One cell's accuracies, log-losses and seconds of training."""
         work.progress.say(f"verifying {cell}")
         held: dict[str, Artifact] = dict(work.inputs)
         for kind in CHAIN:
             stage = kind(self._declared(cell), self.root)
             inputs = {name: held[name] for name in stage.reads}
-            held[stage.name] = stage.run(Work(work.store, inputs, work.progress, None)).artifact
+            held[stage.name] = stage.run(StageContext(work.store, inputs, work.progress, None)).artifact
         decision = read_decision(held["transfer_strategy"].path)
         seconds = sum(
             held[kind.name].outcome.metrics.get("training_seconds", 0.0) for kind in (TopModel, FineTunedModel)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.artifacts import ArtifactStore, Materialized, Outcome
+from tl_dagster.artifacts import ArtifactStore, ArtifactSummary, Materialization
 from tl_dagster.errors import InputError
-from tl_dagster.features.cache import SideBySide
+from tl_dagster.features.cache import ConcatFeatures
 from tl_dagster.stages.augmented_splits import read_views
-from tl_dagster.stages.base import Stage, Work, require_same
+from tl_dagster.stages.base import Stage, StageContext, require_same
 from tl_dagster.stages.bottleneck_features import open_columns
-from tl_dagster.stages.predictions import classes_of, confidence_of, numbers_of, write_predictions
+from tl_dagster.stages.predictions import class_indices, class_names, label_confidence, write_predictions
 from tl_dagster.stages.transfer_strategy import read_decision
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from tl_dagster.artifacts import Artifact
-    from tl_dagster.training.top_model import Fit, Views
+    from tl_dagster.training.top_model import FittedTopModel, LabelledFeatures
 
 __all__ = ["TopModel", "open_features", "read_features", "read_head", "require_taps"]
 
@@ -42,42 +42,42 @@ class TopModel(Stage):
         """The declared top model."""
         return self.declaration.top_model.model_dump(mode="json")
 
-    def versions(self, work: Work) -> dict[str, str]:
+    def versions(self, work: StageContext) -> dict[str, str]:
         """Of the strategy only the taps count, and they are in the fingerprint."""
         return {"bottleneck_features": work.inputs["bottleneck_features"].data_version}
 
-    def run(self, work: Work) -> Materialized:
+    def run(self, work: StageContext) -> Materialization:
         """Trained once for the same features, taps and settings."""
         require_same(work.inputs["transfer_strategy"], "bottleneck_features", work.inputs["bottleneck_features"])
         taps = list(read_decision(work.inputs["transfer_strategy"].path).taps)
         fingerprint = self.fingerprint(work, {**self.settings(), "taps": taps})
         return self.find_or_build(work, fingerprint, lambda folder: self._train(work, taps, folder))
 
-    def _train(self, work: Work, taps: list[str], folder: Path) -> Outcome:
+    def _train(self, work: StageContext, taps: list[str], folder: Path) -> ArtifactSummary:
         import numpy as np
         from safetensors.torch import save_file
 
-        from tl_dagster.training.top_model import classifier, fit, logits_of
+        from tl_dagster.training.top_model import build_head, compute_logits, fit_top_model
 
         features, settings = work.inputs["bottleneck_features"], self.declaration.top_model
         table = read_views(features.path)
-        classes = classes_of(table)
+        classes = class_names(table)
 
-        def of(split: str) -> "Views":
+        def of(split: str) -> "LabelledFeatures":
             return _views(features, work.store, table, np.flatnonzero(table["split"] == split), taps)
 
         train = of("train")
         begun = time.monotonic()
-        fitted = fit(train, of("validation"), len(classes), settings, work.progress)
+        fitted = fit_top_model(train, of("validation"), len(classes), settings, work.progress)
         seconds = time.monotonic() - begun
         save_file(fitted.state, folder / "model.safetensors")
         described = {"kind": settings.kind, "classes": classes, "taps": taps, **_described(fitted)}
         (folder / "model.json").write_text(json.dumps(described, indent=1))
         held_out = np.flatnonzero(table["split"] != "train")
         rows = open_features(features, work.store, held_out, taps)
-        logits = logits_of(classifier(fitted.state), rows, len(classes))
+        logits = compute_logits(build_head(fitted.state), rows, len(classes))
         chosen: dict[str, float] = {name: fitted.told[name] for name in ("l2", "epoch") if name in fitted.told}
-        return Outcome(
+        return ArtifactSummary(
             rows=len(train.labels),
             computed=len(train.labels),
             metrics={
@@ -93,19 +93,19 @@ class TopModel(Stage):
 
 def _views(
     features: "Artifact", store: ArtifactStore, table: "pd.DataFrame", rows: "np.ndarray", taps: Sequence[str]
-) -> "Views":
+) -> "LabelledFeatures":
     """Labelled views of a bottleneck_features artifact: rows of its table."""
     import numpy as np
 
-    from tl_dagster.training.top_model import Views
+    from tl_dagster.training.top_model import LabelledFeatures
 
     part = table.iloc[rows]
     images = np.unique(part["id"].to_numpy(), return_inverse=True)[1]
-    labels = numbers_of(part["label"], classes_of(table))
-    return Views(open_features(features, store, rows, taps), labels, images, confidence_of(part))
+    labels = class_indices(part["label"], class_names(table))
+    return LabelledFeatures(open_features(features, store, rows, taps), labels, images, label_confidence(part))
 
 
-def _described(fitted: "Fit") -> dict[str, Any]:
+def _described(fitted: "FittedTopModel") -> dict[str, Any]:
     before, after = fitted.log_losses
     calibration = {"validation_log_loss_uncalibrated": before, "validation_log_loss": after}
     return {**fitted.told, "temperature": fitted.temperature, **calibration}
@@ -113,7 +113,7 @@ def _described(fitted: "Fit") -> dict[str, Any]:
 
 def open_features(
     features: "Artifact", store: ArtifactStore, rows: "np.ndarray | None" = None, taps: Sequence[str] | None = None
-) -> SideBySide:
+) -> ConcatFeatures:
     """The features of a bottleneck_features artifact's views, taps side by side, read when they are indexed.
 
     Args:
@@ -125,7 +125,7 @@ def open_features(
     table = read_views(features.path)
     keys = (table if rows is None else table.iloc[rows])["key"].tolist()
     columns = open_columns(features.path, store)
-    return SideBySide([column for tap, column in columns if taps is None or tap in taps], keys)
+    return ConcatFeatures([column for tap, column in columns if taps is None or tap in taps], keys)
 
 
 def read_features(
@@ -146,7 +146,7 @@ def require_taps(top_model: "Artifact", strategy: "Artifact") -> None:
 
 
 def read_head(path: Path) -> "dict[str, torch.Tensor]":
-    """The state of a top_model artifact, as :func:`tl_dagster.training.top_model.classifier` takes it."""
+    """The state of a top_model artifact, as :func:`tl_dagster.training.top_model.build_head` takes it."""
     from safetensors.torch import load_file
 
     return load_file(path / "model.safetensors")

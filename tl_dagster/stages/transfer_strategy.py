@@ -5,20 +5,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.artifacts import Materialized, Outcome
+from tl_dagster.artifacts import ArtifactSummary, Materialization
 from tl_dagster.errors import InputError
 from tl_dagster.stages.augmented_splits import read_views
-from tl_dagster.stages.base import Stage, Work
+from tl_dagster.stages.base import Stage, StageContext
 from tl_dagster.stages.bottleneck_features import open_columns
-from tl_dagster.stages.dataset import groups_of
-from tl_dagster.stages.frozen import Frozen
-from tl_dagster.stages.predictions import classes_of, numbers_of
+from tl_dagster.stages.dataset import read_groups
+from tl_dagster.stages.frozen import BackboneFeatures
+from tl_dagster.stages.predictions import class_indices, class_names
 from tl_dagster.training.strategy import Decision, Size
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from tl_dagster.artifacts import Rows
+    from tl_dagster.artifacts import TableRows
 
 __all__ = ["Decision", "TransferStrategy", "read_decision"]
 
@@ -41,21 +41,21 @@ class TransferStrategy(Stage):
         """The declared strategy; verifying it changes nothing here."""
         return {"strategy": self.declaration.transfer_strategy.strategy}
 
-    def run(self, work: Work) -> Materialized:
+    def run(self, work: StageContext) -> Materialization:
         """Measured once for the same features."""
         return self.find_or_build(work, self.fingerprint(work), lambda folder: self._measure(work, folder))
 
-    def _measure(self, work: Work, folder: Path) -> Outcome:
+    def _measure(self, work: StageContext, folder: Path) -> ArtifactSummary:
         import numpy as np
 
         from tl_dagster.reporting.quadrants import quadrants
         from tl_dagster.training.strategy import decide
-        from tl_dagster.training.transferability import probe, stratified
+        from tl_dagster.training.transferability import fit_probes, stratified
 
-        frozen = Frozen(self.declaration, work.store)
+        frozen = BackboneFeatures(self.declaration, work.store)
         views = read_views(work.inputs["bottleneck_features"].path)
         table = views[(views["split"] == "train") & (views["view"] == 0)]
-        labels = numbers_of(table["label"], classes_of(views))
+        labels = class_indices(table["label"], class_names(views))
         keys = table["key"].tolist()
         columns = {
             tap: column.read(keys) for tap, column in open_columns(work.inputs["bottleneck_features"].path, work.store)
@@ -65,8 +65,8 @@ class TransferStrategy(Stage):
         features = {tap: column[rows] for tap, column in columns.items()}
         size = Size(len(labels), len(np.unique(labels)), _tuned_parameters(frozen, highest))
         work.progress.say(f"probing {len(rows):,} training images at {', '.join(columns)}")
-        groups = groups_of(work.inputs["dataset"].path, table["id"].iloc[rows])
-        probes = probe(features, labels[rows], groups, highest)
+        groups = read_groups(work.inputs["dataset"].path, table["id"].iloc[rows])
+        probes = fit_probes(features, labels[rows], groups, highest)
         also = {"images_probed": len(rows), **_confidence(frozen, features), "note": _note(probes, len(columns))}
         strategy = self.declaration.transfer_strategy.strategy
         decision = decide(strategy, list(columns), highest, size, probes, also)
@@ -81,12 +81,12 @@ def read_decision(path: Path) -> Decision:
     return Decision(**json.loads((path / DECISION).read_text()))
 
 
-def _highest(frozen: Frozen, taps: list[str]) -> str:
+def _highest(frozen: BackboneFeatures, taps: list[str]) -> str:
     order = list(frozen.info.outputs)
     return max(taps, key=lambda tap: order.index(frozen.info.module(tap)))
 
 
-def _tuned_parameters(frozen: Frozen, highest: str) -> int:
+def _tuned_parameters(frozen: BackboneFeatures, highest: str) -> int:
     """How many parameters lie between the boundary of depth "top" and the highest tap."""
     info, order = frozen.info, list(frozen.info.outputs)
     try:
@@ -104,7 +104,7 @@ def _tuned_parameters(frozen: Frozen, highest: str) -> int:
     return count
 
 
-def _confidence(frozen: Frozen, features: "dict[str, np.ndarray]") -> dict[str, Any]:
+def _confidence(frozen: BackboneFeatures, features: "dict[str, np.ndarray]") -> dict[str, Any]:
     """The backbone's own confidence, or why there is none."""
     from tl_dagster.features.classifier import confidence, own_classifier
 
@@ -127,7 +127,7 @@ def _note(probes: list[Any], taps: int) -> str:
     return "" if taps > 1 else "one tap: how similar the task is cannot be measured; add a lower tap to backbone.taps"
 
 
-def _told(decision: Decision, images: int) -> Outcome:
+def _told(decision: Decision, images: int) -> ArtifactSummary:
     evidence = decision.evidence
     size, similarity = evidence["size"], evidence["similarity"]
     numbers = {
@@ -147,7 +147,7 @@ def _told(decision: Decision, images: int) -> Outcome:
     }
     if decision.cell != evidence["measured_cell"]:
         facts["declared"] = f"{decision.cell} is declared; measured was {evidence['measured_cell']}"
-    return Outcome(
+    return ArtifactSummary(
         rows=images,
         computed=images,
         metrics={name: float(value) for name, value in numbers.items() if value is not None},
@@ -157,7 +157,7 @@ def _told(decision: Decision, images: int) -> Outcome:
     )
 
 
-def _rows(probes: list[dict[str, Any]]) -> "Rows":
+def _rows(probes: list[dict[str, Any]]) -> "TableRows":
     return [
         {
             "taps": ", ".join(each["taps"]),

@@ -5,28 +5,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tl_dagster.features.cache import Column, SideBySide
+from tl_dagster.features.cache import ConcatFeatures, FeatureColumn
 from tl_dagster.features.loading import Loader, View
 from tl_dagster.spec import FineTuning
 from tl_dagster.stages.augmented_splits import read_views
-from tl_dagster.stages.base import Work
+from tl_dagster.stages.base import StageContext
 from tl_dagster.stages.dataset import read_manifest
-from tl_dagster.stages.frozen import Frozen, views_to_draw
-from tl_dagster.stages.tuning_inputs import Activations, Images, Recomputed, drawn
+from tl_dagster.stages.frozen import BackboneFeatures, views_to_draw
+from tl_dagster.stages.tuning_inputs import CachedActivations, DrawnImages, RecomputedActivations, draw_views
 
 if TYPE_CHECKING:
     import torch
 
     from tl_dagster.training.checkpoints import Checkpoint
-    from tl_dagster.training.fine_tuning import Inputs
+    from tl_dagster.training.fine_tuning import BatchSource
 
-__all__ = ["Cut", "TunedPart", "below_of", "cut_of"]
+__all__ = ["BackboneSplit", "FineTuningSetup", "frozen_feature_mask", "split_backbone"]
 
 COMPILED = "frozen_part_compiled"
 
 
 @dataclass(frozen=True)
-class Cut:
+class BackboneSplit:
     """A backbone, cut in two for fine-tuning.
 
     Attributes:
@@ -49,7 +49,7 @@ class Cut:
         return [tap for tap, under in zip(self.taps, self.below, strict=True) if under]
 
 
-def cut_of(frozen: Frozen, taps: Sequence[str], boundary: str | None) -> Cut:
+def split_backbone(frozen: BackboneFeatures, taps: Sequence[str], boundary: str | None) -> BackboneSplit:
     """Cut the backbone at a tap; what is above requires gradients.
 
     Args:
@@ -58,33 +58,33 @@ def cut_of(frozen: Frozen, taps: Sequence[str], boundary: str | None) -> Cut:
         boundary: the tap up to which it is frozen; None: nothing is.
     """
     from tl_dagster.features.convolutions import freeze_depthwise
-    from tl_dagster.features.taps import tail, tapped, unfreeze_above
+    from tl_dagster.features.taps import build_extractor, unfreeze_above, upper_module
 
     info, model = frozen.info, frozen.load()
     all_taps: list[tuple[str, str]] = [(info.module(tap), frozen.backbone.pooling) for tap in taps]
     below = [boundary is not None and info.is_below(path, boundary) for path, _ in all_taps]
     above = [tap for tap, under in zip(all_taps, below, strict=True) if not under]
     path = None if boundary is None else info.module(boundary)
-    upper = tail(model, path, above, frozen.resize.size)
+    upper = upper_module(model, path, above, frozen.resize.size)
     whole = upper is None
     if upper is None:
-        upper, below = tapped(model, all_taps), [False] * len(all_taps)
+        upper, below = build_extractor(model, all_taps), [False] * len(all_taps)
         if path is not None:
             unfreeze_above(model, path, frozen.resize.size)
     if path is None or not whole:
         upper.requires_grad_(True)
     if path is not None:
         freeze_depthwise(upper)
-    return Cut(all_taps, below, path, upper, reads_images=path is None or whole)
+    return BackboneSplit(all_taps, below, path, upper, reads_images=path is None or whole)
 
 
-def below_of(frozen: Frozen, cut: Cut) -> list[bool]:
+def frozen_feature_mask(frozen: BackboneFeatures, cut: BackboneSplit) -> list[bool]:
     """Of each feature that the top model reads, whether it comes from below the boundary."""
     widths = [frozen.info.width(path, pooling, frozen.resize.size) for path, pooling in cut.taps]
     return [under for under, width in zip(cut.below, widths, strict=True) for _ in range(width)]
 
 
-class TunedPart:
+class FineTuningSetup:
     """What one fine-tuning trains, and what it reads; a context manager.
 
     Args:
@@ -99,28 +99,30 @@ class TunedPart:
         said: where the frozen part's output comes from.
     """
 
-    def __init__(self, frozen: Frozen, work: Work, taps: list[str], settings: FineTuning, boundary: str | None) -> None:
+    def __init__(
+        self, frozen: BackboneFeatures, work: StageContext, taps: list[str], settings: FineTuning, boundary: str | None
+    ) -> None:
         self.frozen, self.taps, self.settings, self.boundary = frozen, taps, settings, boundary
-        self.column: Column | None = None
+        self.column: FeatureColumn | None = None
         self.said = "nothing is frozen"
         self._work = work
         self._closing = contextlib.ExitStack()
         self._table = read_views(work.inputs["bottleneck_features"].path)
-        self._cut = cut_of(frozen, taps, boundary)
+        self._cut = split_backbone(frozen, taps, boundary)
 
-    def __enter__(self) -> "TunedPart":
+    def __enter__(self) -> "FineTuningSetup":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closing.close()
 
     def network(self, head: "Mapping[str, torch.Tensor]") -> "torch.nn.Module":
-        """The part that is trained, with the top model on it; see :func:`tl_dagster.training.fine_tuning.network`."""
+        """The part that is trained, with the top model on it; see :func:`tl_dagster.training.fine_tuning.build_tuned_network`."""
         import torch
 
-        from tl_dagster.training.fine_tuning import network
+        from tl_dagster.training.fine_tuning import build_tuned_network
 
-        model = network(self._cut.upper, head, below_of(self.frozen, self._cut))
+        model = build_tuned_network(self._cut.upper, head, frozen_feature_mask(self.frozen, self._cut))
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's types lack it
 
     def levels(self, model: "torch.nn.Module") -> dict[str, int]:
@@ -130,7 +132,7 @@ class TunedPart:
         numbers = [self.frozen.info.stage_number(name.partition(".")[2].rpartition(".")[0]) for name in named]
         return {name: max(numbers) - number for name, number in zip(named, numbers, strict=True)}
 
-    def inputs(self, checkpoint: "Checkpoint") -> "Inputs":
+    def inputs(self, checkpoint: "Checkpoint") -> "BatchSource":
         """What the network reads, by row of the table of views.
 
         Args:
@@ -141,7 +143,7 @@ class TunedPart:
             if cut.boundary is not None:
                 self.said = "recomputed in each step: the network cannot be cut at its boundary"
                 self._work.progress.say(f"the frozen part is {self.said}")
-            return Images(*self._drawing(), self.frozen.info.preprocess)
+            return DrawnImages(*self._drawing(), self.frozen.info.preprocess)
         column = None if fresh else self.frozen.boundary(len(self._table), self.boundary)
         self.column = column if column and self.frozen.has_room(self._table, column) else None
         if self.column is None:
@@ -155,19 +157,19 @@ class TunedPart:
         self.said = "from the feature cache"
         self.frozen.fill(self._table, [self.column], self._work)
         maps = self.column.read(self._table["key"].tolist())
-        return Activations(maps, self._shape(maps.width), self._below())
+        return CachedActivations(maps, self._shape(maps.width), self._below())
 
-    def _recomputed(self, checkpoint: "Checkpoint") -> Recomputed:
-        from tl_dagster.features.network import Network
-        from tl_dagster.features.taps import trunk
+    def _recomputed(self, checkpoint: "Checkpoint") -> RecomputedActivations:
+        from tl_dagster.features.network import InferenceRunner
+        from tl_dagster.features.taps import lower_module
 
         assert self._cut.boundary is not None  # noqa: S101  (for the type checker)
         lower = [*self._cut.frozen_taps, (self._cut.boundary, "none")]
         columns = [self.frozen.column(path, pooling) for path, pooling in lower]
         views, fresh, loader = self._drawing()
         preprocess = self.frozen.info.preprocess
-        network = Network(
-            lambda: trunk(self.frozen.load(), lower, self.frozen.resize.size),
+        network = InferenceRunner(
+            lambda: lower_module(self.frozen.load(), lower, self.frozen.resize.size),
             [column.recipe for column in columns],
             self.frozen.precision,
             preprocess["mean"],
@@ -176,13 +178,13 @@ class TunedPart:
         )
         before, say = checkpoint.facts().get(COMPILED), self._work.progress.say
         if self.frozen.declaration.compute.compile == "auto" and before is not False:
-            first = next(drawn(loader, views, range(min(loader.batch_size, len(views))), None, 0))
+            first = next(draw_views(loader, views, range(min(loader.batch_size, len(views))), None, 0))
             network.consider_compiling(first, self._views_drawn(), say, always=bool(before))
         if before and not network.compiled:
             say("the frozen part ran compiled before, and does not now: the model may differ in its last bits")
         checkpoint.circumstances = lambda: {COMPILED: network.compiled}
         width = self.frozen.info.width(*lower[-1], self.frozen.resize.size)
-        return Recomputed(views, fresh, loader, network, columns[0].dtype, self._shape(width))
+        return RecomputedActivations(views, fresh, loader, network, columns[0].dtype, self._shape(width))
 
     def _drawing(self) -> tuple[list[View], int | None, Loader]:
         views = views_to_draw(self._table, read_manifest(self._work.inputs["dataset"].path))
@@ -194,9 +196,9 @@ class TunedPart:
         train = int(((self._table["split"] == "train") & plain).sum()) * self.settings.views_per_epoch
         return (self.settings.epochs or 1) * (train + int((self._table["split"] == "validation").sum()))
 
-    def _below(self) -> SideBySide | None:
+    def _below(self) -> ConcatFeatures | None:
         columns = [self.frozen.column(path, pooling) for path, pooling in self._cut.frozen_taps]
-        return SideBySide(columns, self._table["key"].tolist()) if columns else None
+        return ConcatFeatures(columns, self._table["key"].tolist()) if columns else None
 
     def _shape(self, values: int) -> tuple[int, ...]:
         assert self.boundary is not None  # noqa: S101  (for the type checker)

@@ -5,22 +5,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.features.cache import Rows, SideBySide
+from tl_dagster.features.cache import ConcatFeatures, FeatureRows
 from tl_dagster.features.loading import Loader, View
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from tl_dagster.features.network import Network
+    from tl_dagster.features.network import InferenceRunner
 
     Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
-__all__ = ["Activations", "Images", "Recomputed", "drawn"]
+__all__ = ["CachedActivations", "DrawnImages", "RecomputedActivations", "draw_views"]
 
 
 @dataclass(frozen=True)
-class Activations:
+class CachedActivations:
     """Training inputs from the feature cache: the boundary's maps and the frozen taps' features, by table row.
 
     Attributes:
@@ -29,19 +29,19 @@ class Activations:
         below: the frozen taps' features; None when there are none.
     """
 
-    maps: Rows
+    maps: FeatureRows
     shape: tuple[int, ...]
-    below: SideBySide | None
+    below: ConcatFeatures | None
 
     def __call__(self, rows: "np.ndarray", size: int, epoch: int) -> "Batches":
-        """See :class:`tl_dagster.training.fine_tuning.Inputs`."""
+        """See :class:`tl_dagster.training.fine_tuning.BatchSource`."""
         for start in range(0, len(rows), size):
             chosen = rows[start : start + size]
             yield _as_maps(self.maps[chosen], self.shape), _as_features(self.below, chosen)
 
 
 @dataclass(frozen=True)
-class Recomputed:
+class RecomputedActivations:
     """Training inputs from the images: drawn, and put through the frozen part, each time anew.
 
     Attributes:
@@ -56,12 +56,12 @@ class Recomputed:
     views: list[View]
     fresh: int | None
     loader: Loader
-    lower: "Network"
+    lower: "InferenceRunner"
     dtype: str
     shape: tuple[int, ...]
 
     def __call__(self, rows: "np.ndarray", size: int, epoch: int) -> "Batches":
-        """See :class:`tl_dagster.training.fine_tuning.Inputs`."""
+        """See :class:`tl_dagster.training.fine_tuning.BatchSource`."""
         import numpy as np
         import torch
 
@@ -72,12 +72,12 @@ class Recomputed:
     def _outputs(self, rows: "np.ndarray", epoch: int) -> "Iterator[list[np.ndarray]]":
         import torch
 
-        for pixels in drawn(self.loader, self.views, rows, self.fresh, epoch):
+        for pixels in draw_views(self.loader, self.views, rows, self.fresh, epoch):
             yield [output.to(getattr(torch, self.dtype)).cpu().numpy() for output in self.lower(pixels)()]
 
 
 @dataclass(frozen=True)
-class Images:
+class DrawnImages:
     """Training inputs that are the images themselves, where nothing is frozen or the network cannot be cut.
 
     Attributes:
@@ -93,19 +93,19 @@ class Images:
     preprocess: Mapping[str, Any]
 
     def __call__(self, rows: "np.ndarray", size: int, epoch: int) -> "Batches":
-        """See :class:`tl_dagster.training.fine_tuning.Inputs`."""
+        """See :class:`tl_dagster.training.fine_tuning.BatchSource`."""
         import torch
 
-        from tl_dagster.features.network import per_channel, standardised
+        from tl_dagster.features.network import normalize, per_channel
 
         mean, std = (per_channel(self.preprocess[name]) for name in ("mean", "std"))
-        batches = ([pixels.copy()] for pixels in drawn(self.loader, self.views, rows, self.fresh, epoch))
+        batches = ([pixels.copy()] for pixels in draw_views(self.loader, self.views, rows, self.fresh, epoch))
         for (pixels,) in _in_batches(batches, size):
-            images = standardised(torch.from_numpy(pixels), mean, std)
+            images = normalize(torch.from_numpy(pixels), mean, std)
             yield images.contiguous(memory_format=torch.channels_last), torch.zeros(len(images), 0)
 
 
-def drawn(
+def draw_views(
     loader: Loader, views: Sequence[View], rows: "Sequence[int] | np.ndarray", fresh: int | None, epoch: int
 ) -> "Iterator[np.ndarray]":
     """The pixels of some table rows, in the loader's batches.
@@ -148,7 +148,7 @@ def _as_maps(values: "np.ndarray", shape: tuple[int, ...]) -> "torch.Tensor":
     return maps.to(torch.float32, memory_format=torch.channels_last) if maps.ndim == 4 else maps.float()
 
 
-def _as_features(values: SideBySide | None, rows: "np.ndarray") -> "torch.Tensor":
+def _as_features(values: ConcatFeatures | None, rows: "np.ndarray") -> "torch.Tensor":
     import torch
 
     return torch.zeros(len(rows), 0) if values is None else torch.from_numpy(values[rows]).float()

@@ -10,7 +10,7 @@ from tl_dagster.training.metrics import measure
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["assess", "best_of"]
+__all__ = ["assess", "best_model"]
 
 
 def assess(
@@ -43,7 +43,7 @@ def assess(
     return measured, compared
 
 
-def best_of(losses: Mapping[str, float | None]) -> str:
+def best_model(losses: Mapping[str, float | None]) -> str:
     """The model of least validation log-loss, of equal ones the first; the last where nothing was held out.
 
     Args:

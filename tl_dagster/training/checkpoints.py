@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tl_dagster.disk import replacing
+from tl_dagster.disk import replace_atomically
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Checkpoint", "grouped", "optimiser_tensors", "restore_optimiser"]
+__all__ = ["Checkpoint", "optimiser_tensors", "restore_optimiser", "select_group"]
 
 FACTS = "facts"
 Found = TypeVar("Found")
@@ -65,7 +65,7 @@ class Checkpoint:
 
         held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         try:
-            with replacing(self.path) as temporary:
+            with replace_atomically(self.path) as temporary:
                 save_file(held, temporary, metadata={FACTS: json.dumps({**self.circumstances(), **facts})})
         except (OSError, SafetensorError) as error:
             self._say(f"no checkpoint of this epoch, the one before stays: cannot write {self.path}: {error}")
@@ -76,7 +76,7 @@ def _facts(file: Any) -> dict[str, Any]:
     return found
 
 
-def grouped(tensors: "Mapping[str, torch.Tensor]", group: str, separator: str = "/") -> "dict[str, torch.Tensor]":
+def select_group(tensors: "Mapping[str, torch.Tensor]", group: str, separator: str = "/") -> "dict[str, torch.Tensor]":
     """Those whose names begin with a group and a separator, by the rest of their names."""
     begin = group + separator
     return {name.removeprefix(begin): each for name, each in tensors.items() if name.startswith(begin)}

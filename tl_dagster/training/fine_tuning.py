@@ -14,21 +14,21 @@ from tl_dagster.progress import Progress
 from tl_dagster.spec import FineTuning
 from tl_dagster.training.calibration import validate
 from tl_dagster.training.checkpoints import Checkpoint
-from tl_dagster.training.head import classifier
-from tl_dagster.training.loop import Plan, Trained, train
-from tl_dagster.training.optimisation import Group, optimiser_of
+from tl_dagster.training.head import build_head
+from tl_dagster.training.loop import LoopConfig, TrainingResult, train
+from tl_dagster.training.optimisation import ParameterGroup, build_optimiser
 from tl_dagster.training.standardised import Targets
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["Data", "Inputs", "fine_tune", "frozen_digest", "network", "predict"]
+__all__ = ["BatchSource", "FineTuningData", "build_tuned_network", "fine_tune", "frozen_digest", "predict"]
 
 EVALUATION_BATCH = 128
 
 
-class Inputs(Protocol):
+class BatchSource(Protocol):
     """Where training takes its data: by row of the table of views."""
 
     def __call__(self, rows: "np.ndarray", size: int, epoch: int) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
@@ -46,7 +46,7 @@ class Inputs(Protocol):
 
 
 @dataclass(frozen=True)
-class Data:
+class FineTuningData:
     """What is trained and validated on.
 
     Attributes:
@@ -59,7 +59,7 @@ class Data:
         emphasis: (classes,) float32 weight of each class in training, or None.
     """
 
-    inputs: Inputs
+    inputs: BatchSource
     train: "np.ndarray"
     validation: "np.ndarray"
     images: "np.ndarray"
@@ -68,12 +68,14 @@ class Data:
     emphasis: "torch.Tensor | None" = None
 
 
-def network(upper: "torch.nn.Module", head: Mapping[str, "torch.Tensor"], below: "Sequence[bool]") -> "torch.nn.Module":
+def build_tuned_network(
+    upper: "torch.nn.Module", head: Mapping[str, "torch.Tensor"], below: "Sequence[bool]"
+) -> "torch.nn.Module":
     """The upper part of a backbone with the top model on it.
 
     Args:
         upper: boundary activations or images → a list of the features (n, D_tap) of the taps above the boundary.
-        head: state of the top model; see :func:`tl_dagster.training.head.classifier`.
+        head: state of the top model; see :func:`tl_dagster.training.head.build_head`.
         below: (D,): which of the features that it reads come from below the boundary.
 
     Returns:
@@ -92,7 +94,7 @@ def network(upper: "torch.nn.Module", head: Mapping[str, "torch.Tensor"], below:
         def __init__(self) -> None:
             super().__init__()
             self.upper = upper
-            self.head = classifier(head)
+            self.head = build_head(head)
             self.register_buffer("order", torch.from_numpy(places), persistent=False)
 
         def forward(self, inputs: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
@@ -106,17 +108,17 @@ def network(upper: "torch.nn.Module", head: Mapping[str, "torch.Tensor"], below:
 
 def fine_tune(
     model: "torch.nn.Module",
-    data: Data,
+    data: FineTuningData,
     settings: FineTuning,
     levels: Mapping[str, int],
     precision: str,
     progress: Progress,
     checkpoint: Checkpoint | None = None,
-) -> Trained:
+) -> TrainingResult:
     """Train in place, and leave the best epoch's weights in the model; the top model is epoch 0, and among them.
 
     Args:
-        model: see :func:`network`; parameters that require gradients are trained.
+        model: see :func:`build_tuned_network`; parameters that require gradients are trained.
         data: what is trained and validated on.
         settings: with epochs and learning_rate given.
         levels: of each trained parameter of ``model.upper``, how many stages it lies below the highest.
@@ -133,7 +135,7 @@ def fine_tune(
     if settings.epochs is None or settings.learning_rate is None:
         raise ValueError("epochs and learning_rate must be given")
     seen = min(settings.views_per_epoch, data.train.shape[1]) * len(data.train)
-    plan = Plan(
+    plan = LoopConfig(
         epochs=settings.epochs,
         steps=-(-seen // settings.batch_size),
         mend=f"lower fine_tuning.learning_rate (now {settings.learning_rate:g}) or fine_tuning.head_learning_rate "
@@ -152,7 +154,7 @@ def fine_tune(
         probabilities = predict(model, data.inputs, data.validation, precision).softmax(1).numpy()
         return validate(probabilities, data.labels[data.validation], data.images)
 
-    optimiser = optimiser_of(settings.optimiser, _groups(model, settings, settings.learning_rate, levels))
+    optimiser = build_optimiser(settings.optimiser, _groups(model, settings, settings.learning_rate, levels))
     try:
         found = train(model, optimiser, losses, score, plan, progress, checkpoint)
     except torch.OutOfMemoryError as error:
@@ -176,7 +178,7 @@ def frozen_digest(model: "torch.nn.Module") -> str:
     return digest.hexdigest()
 
 
-def predict(model: "torch.nn.Module", inputs: Inputs, rows: "np.ndarray", precision: str) -> "torch.Tensor":
+def predict(model: "torch.nn.Module", inputs: BatchSource, rows: "np.ndarray", precision: str) -> "torch.Tensor":
     """Logits of table rows: (n,) int64 → float32 (n, classes)."""
     import torch
 
@@ -189,7 +191,7 @@ def predict(model: "torch.nn.Module", inputs: Inputs, rows: "np.ndarray", precis
 
 
 def _losses(
-    model: "torch.nn.Module", data: Data, settings: FineTuning, epoch: int, precision: str
+    model: "torch.nn.Module", data: FineTuningData, settings: FineTuning, epoch: int, precision: str
 ) -> "Iterator[torch.Tensor]":
     """The loss of each step of an epoch."""
     import numpy as np
@@ -230,7 +232,7 @@ def _autocast(device: "torch.device", precision: str) -> "torch.autocast":
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def _groups(model: Any, settings: FineTuning, rate: float, levels: Mapping[str, int]) -> list[Group]:
+def _groups(model: Any, settings: FineTuning, rate: float, levels: Mapping[str, int]) -> list[ParameterGroup]:
     """Learning rates that fall towards lower layers (Howard & Ruder 2018, discriminative fine-tuning)."""
     trained: dict[int, list[torch.nn.Parameter]] = {}
     for name, parameter in model.upper.named_parameters():
@@ -238,7 +240,7 @@ def _groups(model: Any, settings: FineTuning, rate: float, levels: Mapping[str, 
             trained.setdefault(levels[name], []).append(parameter)
     anchored = settings.decay_towards == "pretrained"
     body = [
-        Group(parameters, rate * settings.layer_decay**level, settings.weight_decay, anchored)
+        ParameterGroup(parameters, rate * settings.layer_decay**level, settings.weight_decay, anchored)
         for level, parameters in sorted(trained.items())
     ]
-    return [*body, Group(list(model.head.parameters()), settings.head_learning_rate)]
+    return [*body, ParameterGroup(list(model.head.parameters()), settings.head_learning_rate)]

@@ -4,16 +4,16 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tl_dagster.training.standardised import Features, Standardised, blocks
+from tl_dagster.training.standardised import Features, StandardizedFeatures, blocks
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["classifier", "layers", "logits_of"]
+__all__ = ["build_head", "build_layers", "compute_logits"]
 
 
-def layers(
+def build_layers(
     width: int, classes: int, hidden: int | None = None, dropout: float = 0.0
 ) -> "OrderedDict[str, torch.nn.Module]":
     """The layers from standardised features (n, D) to logits (n, classes), by name.
@@ -36,7 +36,7 @@ def layers(
     )
 
 
-def classifier(state: "Mapping[str, torch.Tensor]", dropout: float = 0.0) -> "torch.nn.Module":
+def build_head(state: "Mapping[str, torch.Tensor]", dropout: float = 0.0) -> "torch.nn.Module":
     """A top model from its state.
 
     Args:
@@ -56,7 +56,7 @@ def classifier(state: "Mapping[str, torch.Tensor]", dropout: float = 0.0) -> "to
 
         def __init__(self) -> None:
             hidden = len(state["hidden.bias"]) if "hidden.bias" in state else None
-            super().__init__(layers(len(state["mean"]), len(state["output.bias"]), hidden, dropout))
+            super().__init__(build_layers(len(state["mean"]), len(state["output.bias"]), hidden, dropout))
             self.register_buffer("mean", torch.empty_like(state["mean"]))
             self.register_buffer("std", torch.empty_like(state["std"]))
 
@@ -71,7 +71,7 @@ def classifier(state: "Mapping[str, torch.Tensor]", dropout: float = 0.0) -> "to
     return module.eval()
 
 
-def logits_of(module: "torch.nn.Module", features: Features | Standardised, classes: int) -> "np.ndarray":
+def compute_logits(module: "torch.nn.Module", features: Features | StandardizedFeatures, classes: int) -> "np.ndarray":
     """What a module in evaluation mode says of many views, block by block: float32 (n, classes).
 
     Args:

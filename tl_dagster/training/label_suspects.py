@@ -45,7 +45,7 @@ def held_out_probabilities(
     import numpy as np
     import torch
 
-    from tl_dagster.training.top_model import minimise
+    from tl_dagster.training.top_model import fit_logistic_regression
 
     probabilities = np.full(targets.shape, np.nan)
     labels = targets.argmax(1)
@@ -57,7 +57,9 @@ def held_out_probabilities(
         known = torch.tensor(features[rest], dtype=torch.float32)
         mean, std = known.mean(0), known.std(0, unbiased=False).clamp_min(1e-3)
         start = torch.zeros(targets.shape[1], features.shape[1] + 1)
-        parameters = minimise(known.sub_(mean).div_(std), torch.from_numpy(targets[rest]), l2, start, None, iterations)
+        parameters = fit_logistic_regression(
+            known.sub_(mean).div_(std), torch.from_numpy(targets[rest]), l2, start, None, iterations
+        )
         unseen = (torch.tensor(features[held_out], dtype=torch.float32) - mean) / std
         logits = unseen @ parameters[:, :-1].T + parameters[:, -1]
         probabilities[held_out] = logits.softmax(1).numpy()

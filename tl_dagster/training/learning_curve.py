@@ -100,12 +100,12 @@ def _accuracy(
 ) -> float:
     import torch
 
-    from tl_dagster.training.top_model import minimise
+    from tl_dagster.training.top_model import fit_logistic_regression
 
     known, unseen = (torch.tensor(features, dtype=torch.float32) for features in (train[0], test[0]))
     mean, std = known.mean(0), known.std(0, unbiased=False).clamp_min(1e-3)
     targets = torch.nn.functional.one_hot(torch.from_numpy(train[1]), classes).float()
     start = torch.zeros(classes, known.shape[1] + 1)
-    parameters = minimise(known.sub_(mean).div_(std), targets, l2, start, None, ITERATIONS)
+    parameters = fit_logistic_regression(known.sub_(mean).div_(std), targets, l2, start, None, ITERATIONS)
     logits = unseen.sub_(mean).div_(std) @ parameters[:, :-1].T + parameters[:, -1]
     return float((logits.argmax(1).numpy() == test[1]).mean())

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tl_dagster.progress import Progress
 from tl_dagster.spec import LinearTopModel
-from tl_dagster.training.head import layers
-from tl_dagster.training.standardised import Standardised, Targets, blocks
+from tl_dagster.training.head import build_layers
+from tl_dagster.training.standardised import StandardizedFeatures, Targets, blocks
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["minimise", "sweep"]
+__all__ = ["fit_l2_path", "fit_logistic_regression"]
 
 
-class Rows(Protocol):
+class TensorRows(Protocol):
     """A tensor, or what gives slices of one."""
 
     def __len__(self) -> int:
@@ -28,8 +28,8 @@ class Rows(Protocol):
         """A slice of the rows: float32 (n, columns)."""
 
 
-def sweep(
-    train: Standardised,
+def fit_l2_path(
+    train: StandardizedFeatures,
     targets: Targets,
     emphasis: "torch.Tensor | None",
     score: "Callable[[torch.nn.Module], tuple[float, float]]",
@@ -51,12 +51,12 @@ def sweep(
     """
     import torch
 
-    network = torch.nn.Sequential(layers(train.width, targets.classes))
+    network = torch.nn.Sequential(build_layers(train.width, targets.classes))
     parameters = best = torch.zeros(targets.classes, train.width + 1)
     path: list[tuple[float, float, float]] = []
     progress.start("strengths")
     for number, l2 in enumerate(sorted(settings.l2, reverse=True), 1):
-        parameters = minimise(train, targets, l2, parameters, emphasis, settings.max_iterations)
+        parameters = fit_logistic_regression(train, targets, l2, parameters, emphasis, settings.max_iterations)
         loss, accuracy = score(_set(network, parameters))
         if not path or loss < min(path, key=_log_loss)[1]:
             best = parameters
@@ -75,9 +75,9 @@ def _set(network: "torch.nn.Module", parameters: "torch.Tensor") -> "torch.nn.Mo
     return network
 
 
-def minimise(
-    features: Rows,
-    targets: Rows,
+def fit_logistic_regression(
+    features: TensorRows,
+    targets: TensorRows,
     l2: float,
     start: "torch.Tensor",
     emphasis: "torch.Tensor | None",
@@ -110,7 +110,7 @@ def minimise(
 
 
 def _loss_and_gradient(
-    parameters: "torch.Tensor", features: Rows, targets: Rows, l2: float, emphasis: "torch.Tensor | None"
+    parameters: "torch.Tensor", features: TensorRows, targets: TensorRows, l2: float, emphasis: "torch.Tensor | None"
 ) -> "tuple[float, torch.Tensor]":
     """Mean weighted cross-entropy and L2, and the gradient, summed over blocks of rows."""
     import torch

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 from tl_dagster.errors import InputError
 from tl_dagster.memory import keep_freed_memory
 from tl_dagster.progress import Progress
-from tl_dagster.training.checkpoints import Checkpoint, grouped, optimiser_tensors, restore_optimiser
+from tl_dagster.training.checkpoints import Checkpoint, optimiser_tensors, restore_optimiser, select_group
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Plan", "Trained", "train"]
+__all__ = ["LoopConfig", "TrainingResult", "train"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoopConfig:
     """How long, and how gently.
 
     Attributes:
@@ -48,7 +48,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """What training arrived at.
 
     Attributes:
@@ -99,12 +99,12 @@ class _State:
         checkpoint.save(tensors, {"history": self.history, "kept": self.kept, "seconds": seconds})
 
     def restore(self, tensors: "dict[str, torch.Tensor]", facts: dict[str, Any]) -> None:
-        self.model.load_state_dict(grouped(tensors, "model"), strict=False)
-        self.averaged.module.load_state_dict(grouped(tensors, "averaged"), strict=False)
+        self.model.load_state_dict(select_group(tensors, "model"), strict=False)
+        self.averaged.module.load_state_dict(select_group(tensors, "averaged"), strict=False)
         self.averaged.n_averaged.copy_(tensors["updates/count"])
-        restore_optimiser(self.optimiser, grouped(tensors, "optimiser"))
+        restore_optimiser(self.optimiser, select_group(tensors, "optimiser"))
         self.history, self.kept = facts["history"], facts["kept"]
-        self.best = _copied(self.averaged.module) if self._improved() else grouped(tensors, "best")
+        self.best = _copied(self.averaged.module) if self._improved() else select_group(tensors, "best")
         self.begun -= facts["seconds"]
 
 
@@ -113,15 +113,15 @@ def train(
     optimiser: "torch.optim.Optimizer",
     losses: "Callable[[int], Iterator[torch.Tensor]]",
     score: "Callable[[torch.nn.Module], tuple[float, float]]",
-    plan: Plan,
+    plan: LoopConfig,
     progress: Progress,
     checkpoint: Checkpoint | None = None,
-) -> Trained:
+) -> TrainingResult:
     """Train in place, and leave the best epoch's weights in the model.
 
     Args:
         model: trained; the caller says in which mode.
-        optimiser: see :func:`tl_dagster.training.optimisation.optimiser_of`.
+        optimiser: see :func:`tl_dagster.training.optimisation.build_optimiser`.
         losses: the epoch's number, from 1 → the loss of each of its steps; all that is random in it comes from that
             number, so that training goes on after a kill as if there had been none.
         score: a network → log-loss and accuracy on the validation split.
@@ -155,20 +155,20 @@ def train(
         if checkpoint:
             state.save(checkpoint)
     model.load_state_dict(state.best, strict=False)
-    return Trained(state.kept, state.history[plan.untrained :], time.monotonic() - state.begun)
+    return TrainingResult(state.kept, state.history[plan.untrained :], time.monotonic() - state.begun)
 
 
 def _epoch(
     state: _State,
     losses: "Callable[[int], Iterator[torch.Tensor]]",
-    plan: Plan,
+    plan: LoopConfig,
     progress: Progress,
     checkpoint: Checkpoint | None,
 ) -> float:
     """One epoch; the mean loss of its steps."""
     import torch
 
-    from tl_dagster.training.optimisation import decay, set_rates
+    from tl_dagster.training.optimisation import decay_weights, set_rates
 
     epoch, total = len(state.history), 0.0
     trained = [parameter for group in state.optimiser.param_groups for parameter in group["params"]]
@@ -181,7 +181,7 @@ def _epoch(
         loss.backward()
         if plan.clip is not None:
             torch.nn.utils.clip_grad_norm_(trained, plan.clip)
-        decay(state.optimiser)
+        decay_weights(state.optimiser)
         state.optimiser.step()
         state.averaged.update_parameters(state.model)
         total += value
@@ -189,14 +189,14 @@ def _epoch(
     return total / plan.steps
 
 
-def _factor(step: int, plan: Plan) -> float:
+def _factor(step: int, plan: LoopConfig) -> float:
     """Linear warm-up, then a cosine to zero (Loshchilov & Hutter 2017, "SGDR")."""
     steps = plan.epochs * plan.steps
     rising = min(1.0, (step + 1) / (plan.warmup * steps)) if plan.warmup else 1.0
     return rising * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def _stale(state: _State, plan: Plan, progress: Progress) -> bool:
+def _stale(state: _State, plan: LoopConfig, progress: Progress) -> bool:
     """Whether the best epoch lies so far back that training stops early (Prechelt 1998)."""
     epoch = len(state.history) - 1
     stale = plan.patience is not None and epoch - state.kept >= plan.patience
@@ -205,7 +205,7 @@ def _stale(state: _State, plan: Plan, progress: Progress) -> bool:
     return stale
 
 
-def _tell(state: _State, plan: Plan, progress: Progress) -> None:
+def _tell(state: _State, plan: LoopConfig, progress: Progress) -> None:
     last = state.history[-1]
     loss = f"loss {last['training_loss']:.4f}, " if "training_loss" in last else ""
     progress.say(
@@ -214,7 +214,7 @@ def _tell(state: _State, plan: Plan, progress: Progress) -> None:
     )
 
 
-def _require_number(value: float, what: str, plan: Plan, state: _State, checkpoint: Checkpoint | None) -> None:
+def _require_number(value: float, what: str, plan: LoopConfig, state: _State, checkpoint: Checkpoint | None) -> None:
     if not math.isfinite(value):
         last = len(state.history) - 1
         stays = f"; the checkpoint of epoch {last} stays: {checkpoint.path}" if checkpoint and last else ""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from tl_dagster.progress import Progress
 from tl_dagster.spec import MlpTopModel
-from tl_dagster.training.head import layers
-from tl_dagster.training.loop import Plan, train
-from tl_dagster.training.optimisation import Group, optimiser_of
-from tl_dagster.training.standardised import BLOCK_BYTES, Standardised, Targets
+from tl_dagster.training.head import build_layers
+from tl_dagster.training.loop import LoopConfig, train
+from tl_dagster.training.optimisation import ParameterGroup, build_optimiser
+from tl_dagster.training.standardised import BLOCK_BYTES, StandardizedFeatures, Targets
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ WARMUP = 0.1
 
 
 def fit_mlp(
-    features: Standardised,
+    features: StandardizedFeatures,
     targets: Targets,
     emphasis: "torch.Tensor | None",
     score: "Callable[[torch.nn.Module], tuple[float, float]]",
@@ -41,7 +41,7 @@ def fit_mlp(
         progress: told of each step and epoch.
 
     Returns:
-        The network, and what is to be told of it: epoch, and history, as of :class:`~tl_dagster.training.loop.Trained`.
+        The network, and what is to be told of it: epoch, and history, as of :class:`~tl_dagster.training.loop.TrainingResult`.
 
     Raises:
         InputError: the loss is no number.
@@ -50,27 +50,27 @@ def fit_mlp(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(settings.seed, 0))
-        network = torch.nn.Sequential(layers(features.width, targets.classes, settings.hidden, settings.dropout))
-        group = Group(list(network.parameters()), settings.learning_rate, settings.weight_decay)
+        network = torch.nn.Sequential(build_layers(features.width, targets.classes, settings.hidden, settings.dropout))
+        group = ParameterGroup(list(network.parameters()), settings.learning_rate, settings.weight_decay)
 
         def losses(epoch: int) -> "Iterator[torch.Tensor]":
             network.train()
             return _losses(network, features, targets, emphasis, settings, epoch)
 
-        plan = Plan(
+        plan = LoopConfig(
             settings.epochs,
             math.ceil(len(features) / settings.batch_size),
             f"lower top_model.learning_rate, now {settings.learning_rate:g}",
             warmup=WARMUP,
             untrained=True,
         )
-        trained = train(network, optimiser_of("adamw", [group]), losses, score, plan, progress)
+        trained = train(network, build_optimiser("adamw", [group]), losses, score, plan, progress)
     return network.eval(), {"epoch": trained.epoch, "history": trained.history}
 
 
 def _losses(
     network: "torch.nn.Module",
-    features: Standardised,
+    features: StandardizedFeatures,
     targets: Targets,
     emphasis: "torch.Tensor | None",
     settings: MlpTopModel,

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Group", "decay", "optimiser_of", "set_rates"]
+__all__ = ["ParameterGroup", "build_optimiser", "decay_weights", "set_rates"]
 
 MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)
-class Group:
+class ParameterGroup:
     """Parameters that are trained alike.
 
     Attributes:
@@ -31,7 +31,7 @@ class Group:
     anchored: bool = False
 
 
-def optimiser_of(kind: str, groups: Sequence[Group]) -> "torch.optim.Optimizer":
+def build_optimiser(kind: str, groups: Sequence[ParameterGroup]) -> "torch.optim.Optimizer":
     """AdamW (Loshchilov & Hutter 2019), or SGD with Nesterov's momentum.
 
     Args:
@@ -63,7 +63,7 @@ def set_rates(optimiser: "torch.optim.Optimizer", factor: float) -> None:
         group["lr"] = group["peak"] * factor
 
 
-def decay(optimiser: "torch.optim.Optimizer") -> None:
+def decay_weights(optimiser: "torch.optim.Optimizer") -> None:
     """One step of weight decay, before the optimiser's own."""
     import torch
 

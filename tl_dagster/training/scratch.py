@@ -15,21 +15,21 @@ from tl_dagster.spec import ScratchBaseline
 from tl_dagster.training import loop
 from tl_dagster.training.calibration import validate
 from tl_dagster.training.checkpoints import Checkpoint
-from tl_dagster.training.loop import Plan, Trained
-from tl_dagster.training.optimisation import Group, optimiser_of
+from tl_dagster.training.loop import LoopConfig, TrainingResult
+from tl_dagster.training.optimisation import ParameterGroup, build_optimiser
 from tl_dagster.training.standardised import Targets
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["Draw", "Examples", "convnet", "from_pixels", "predict", "train"]
+__all__ = ["Examples", "PixelSource", "build_from_pixels", "convnet", "predict", "train"]
 
 CHANNELS, DENSE, DROPOUT = (32, 32, 64), 64, 0.5
 WARMUP, WEIGHT_DECAY = 0.1, 0.01
 
 
-class Draw(Protocol):
+class PixelSource(Protocol):
     """Where training takes its images: by row of the table of views."""
 
     def __call__(self, rows: "np.ndarray", epoch: int = 0) -> "Iterator[np.ndarray]":
@@ -89,7 +89,7 @@ def convnet(size: int, classes: int) -> "torch.nn.Module":
     return model
 
 
-def from_pixels(model: "torch.nn.Module", mean: Sequence[float], std: Sequence[float]) -> "torch.nn.Module":
+def build_from_pixels(model: "torch.nn.Module", mean: Sequence[float], std: Sequence[float]) -> "torch.nn.Module":
     """A network behind its normalisation: uint8 pixels (N, size, size, 3) → logits (N, classes).
 
     Args:
@@ -99,7 +99,7 @@ def from_pixels(model: "torch.nn.Module", mean: Sequence[float], std: Sequence[f
     """
     import torch
 
-    from tl_dagster.features.network import per_channel, standardised
+    from tl_dagster.features.network import normalize, per_channel
 
     class FromPixels(torch.nn.Module):
         shift: torch.Tensor
@@ -112,7 +112,7 @@ def from_pixels(model: "torch.nn.Module", mean: Sequence[float], std: Sequence[f
             self.register_buffer("scale", per_channel(std))
 
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = self.model(standardised(pixels, self.shift, self.scale))
+            logits: torch.Tensor = self.model(normalize(pixels, self.shift, self.scale))
             return logits
 
     return FromPixels()
@@ -120,17 +120,17 @@ def from_pixels(model: "torch.nn.Module", mean: Sequence[float], std: Sequence[f
 
 def train(
     model: "torch.nn.Module",
-    draw: Draw,
+    draw: PixelSource,
     examples: Examples,
     settings: ScratchBaseline,
     precision: str,
     checkpoint: Path,
     progress: Progress,
-) -> Trained:
+) -> TrainingResult:
     """Train in place by AdamW, and leave the weights of the epoch with the lowest validation log-loss in the model.
 
     Args:
-        model: see :func:`from_pixels`; on its device.
+        model: see :func:`build_from_pixels`; on its device.
         draw: gives the pixels, ``settings.batch_size`` at a time.
         examples: of training and validation.
         settings: the declared settings.
@@ -148,7 +148,7 @@ def train(
 
     alone = len(examples.train) % settings.batch_size == 1 < min(settings.batch_size, len(examples.train))
     count = len(examples.train) - alone  # batch normalisation knows no variance of a single image
-    plan = Plan(
+    plan = LoopConfig(
         epochs=settings.epochs,
         steps=-(-count // settings.batch_size),
         mend=f"lower scratch_baseline.learning_rate (now {settings.learning_rate:g}), or set backbone.precision: fp32",
@@ -164,7 +164,9 @@ def train(
         probabilities = predict(model, draw, examples.validation, precision).softmax(1).numpy()
         return validate(probabilities, examples.labels, examples.images)
 
-    optimiser = optimiser_of("adamw", [Group(list(model.parameters()), settings.learning_rate, WEIGHT_DECAY)])
+    optimiser = build_optimiser(
+        "adamw", [ParameterGroup(list(model.parameters()), settings.learning_rate, WEIGHT_DECAY)]
+    )
     try:
         return loop.train(model, optimiser, losses, score, plan, progress, Checkpoint(checkpoint, progress.say))
     except torch.OutOfMemoryError as error:
@@ -175,7 +177,7 @@ def train(
 
 
 def _losses(
-    model: "torch.nn.Module", draw: Draw, examples: Examples, seed: int, epoch: int, count: int, precision: str
+    model: "torch.nn.Module", draw: PixelSource, examples: Examples, seed: int, epoch: int, count: int, precision: str
 ) -> "Iterator[torch.Tensor]":
     """The loss of each step of an epoch, which sees so many of the training images once."""
     import numpy as np
@@ -194,7 +196,7 @@ def _losses(
         yield torch.nn.functional.cross_entropy(logits.float(), targets)
 
 
-def predict(model: "torch.nn.Module", draw: Draw, rows: "np.ndarray", precision: str) -> "torch.Tensor":
+def predict(model: "torch.nn.Module", draw: PixelSource, rows: "np.ndarray", precision: str) -> "torch.Tensor":
     """Logits of the views of table rows: (n,) int64 → float32 (n, classes), on the CPU."""
     import torch
 

@@ -8,7 +8,16 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["MEMORY_BYTES", "Features", "Standardised", "Targets", "Views", "blocks", "moments", "one_hot"]
+__all__ = [
+    "MEMORY_BYTES",
+    "Features",
+    "LabelledFeatures",
+    "StandardizedFeatures",
+    "Targets",
+    "blocks",
+    "moments",
+    "one_hot",
+]
 
 BLOCK_BYTES = 64 * 2**20
 MEMORY_BYTES = 2 * 2**30
@@ -26,7 +35,7 @@ class Features(Protocol):
 
 
 @dataclass(frozen=True)
-class Views:
+class LabelledFeatures:
     """Labelled views.
 
     Attributes:
@@ -117,7 +126,7 @@ def moments(features: Features) -> "tuple[torch.Tensor, torch.Tensor]":
     return mean.float(), torch.where(std < LEAST_STD, 1.0, std).float()
 
 
-class Standardised:
+class StandardizedFeatures:
     """``(features - mean) / std`` in float32.
 
     Args:

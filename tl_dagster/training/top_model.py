@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING, Any
 from tl_dagster.progress import Progress
 from tl_dagster.spec import MlpTopModel, TopModel
 from tl_dagster.training.calibration import averaged_probabilities, temperature, validate
-from tl_dagster.training.head import classifier, logits_of
-from tl_dagster.training.linear import minimise, sweep
+from tl_dagster.training.head import build_head, compute_logits
+from tl_dagster.training.linear import fit_l2_path, fit_logistic_regression
 from tl_dagster.training.mlp import fit_mlp
-from tl_dagster.training.standardised import MEMORY_BYTES, Features, Standardised, Targets, Views, moments
+from tl_dagster.training.standardised import (
+    MEMORY_BYTES,
+    Features,
+    LabelledFeatures,
+    StandardizedFeatures,
+    Targets,
+    moments,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,24 +28,24 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Features",
-    "Fit",
-    "Views",
+    "FittedTopModel",
+    "LabelledFeatures",
     "averaged_probabilities",
+    "build_head",
     "class_weights",
-    "classifier",
-    "fit",
-    "logits_of",
-    "minimise",
+    "compute_logits",
+    "fit_logistic_regression",
+    "fit_top_model",
     "validate",
 ]
 
 
 @dataclass(frozen=True)
-class Fit:
+class FittedTopModel:
     """A fitted and calibrated top model.
 
     Attributes:
-        state: see :func:`~tl_dagster.training.head.classifier`; the temperature is in it.
+        state: see :func:`~tl_dagster.training.head.build_head`; the temperature is in it.
         temperature: what its logits were divided by.
         log_losses: on validation, before and after that.
         told: how it was chosen: l2 and path, or epoch and history.
@@ -50,14 +57,14 @@ class Fit:
     told: dict[str, Any]
 
 
-def fit(
-    train: Views,
-    validation: Views,
+def fit_top_model(
+    train: LabelledFeatures,
+    validation: LabelledFeatures,
     classes: int,
     settings: TopModel,
     progress: Progress,
     memory: int = MEMORY_BYTES,
-) -> Fit:
+) -> FittedTopModel:
     """Standardise, fit, calibrate on validation, and choose there by the log-loss.
 
     Args:
@@ -75,8 +82,8 @@ def fit(
     import torch
 
     mean, std = moments(train.features)
-    features = Standardised(train.features, mean, std, memory)
-    held_out = Standardised(validation.features, mean, std, memory)
+    features = StandardizedFeatures(train.features, mean, std, memory)
+    held_out = StandardizedFeatures(validation.features, mean, std, memory)
     targets = Targets(train.labels, train.confidence, classes)
     emphasis = class_weights(train.labels, classes) if settings.balanced else None
 
@@ -86,15 +93,15 @@ def fit(
 
     def score(network: "torch.nn.Module") -> tuple[float, float]:
         # As it would be handed on, calibrated: else the one that happens to be as sure as it is right would be chosen.
-        logits = logits_of(network.eval(), held_out, classes)
+        logits = compute_logits(network.eval(), held_out, classes)
         logits /= temperature(logits, validation.labels, validation.images)
         return validate(probabilities(logits), validation.labels, validation.images)
 
     if isinstance(settings, MlpTopModel):
         network, told = fit_mlp(features, targets, emphasis, score, settings, progress)
     else:
-        network, told = sweep(features, targets, emphasis, score, settings, progress)
-    logits = logits_of(network, held_out, classes)
+        network, told = fit_l2_path(features, targets, emphasis, score, settings, progress)
+    logits = compute_logits(network, held_out, classes)
     divisor = temperature(logits, validation.labels, validation.images)
     before, after = (
         validate(probabilities(each), validation.labels, validation.images)[0] for each in (logits, logits / divisor)
@@ -102,7 +109,7 @@ def fit(
     progress.say(f"temperature {divisor:.3f}: validation log-loss {before:.4f}, then {after:.4f}")
     state = {"mean": mean, "std": std, **network.state_dict()}
     state |= {name: state[name] / divisor for name in ("output.weight", "output.bias")}
-    return Fit(state, divisor, (before, after), told)
+    return FittedTopModel(state, divisor, (before, after), told)
 
 
 def class_weights(labels: "np.ndarray", classes: int) -> "torch.Tensor":

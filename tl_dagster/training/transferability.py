@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Probe", "candidates", "logme", "probe", "stratified"]
+__all__ = ["Probe", "candidates", "fit_probes", "logme", "stratified"]
 
 FOLDS, ITERATIONS, STRENGTHS = 5, 50, (0.1, 0.01)
 MOST_IMAGES, MOST_CLASSES = 3000, 50
@@ -77,7 +77,7 @@ def stratified(labels: "np.ndarray", width: int) -> "np.ndarray":
     return chosen
 
 
-def probe(
+def fit_probes(
     features: "Mapping[str, np.ndarray]", labels: "np.ndarray", groups: "np.ndarray", highest: str
 ) -> list[Probe]:
     """Probe each candidate.

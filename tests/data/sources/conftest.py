@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter
 
-from tl_dagster.data.kept import Kept, Place
+from tl_dagster.data.kept import SourceCache, SourceContext
 from tl_dagster.data.sources import Source, list_images
 
 
@@ -53,7 +53,7 @@ def listing(tmp_path, kept):
     def list_(kind, path, **fields):
         named = {"name": path} if kind == "torchvision" else {"path": str(path)}
         source = TypeAdapter(Source).validate_python({"kind": kind, **named, **fields})
-        return list_images(source, Place(tmp_path, Kept(kept)))
+        return list_images(source, SourceContext(tmp_path, SourceCache(kept)))
 
     return list_
 

@@ -17,7 +17,7 @@ from tests.data.sources.test_parquet import structs, write
 from tests.data.sources.test_webdataset import samples
 from tl_dagster import InputError
 from tl_dagster.data import files
-from tl_dagster.data.index import Index
+from tl_dagster.data.index import FileIndex
 from tl_dagster.data.manifest import identify
 from tl_dagster.data.remote import UnreachableError
 
@@ -66,18 +66,18 @@ def test_over_http_and_unchanged_files_are_not_fetched_again(server, listing, ke
     url = f"{server.url}/{served(server, kind)}"
     name = "archive" if kind in ("zip", "tar", "tar.gz") else kind
     listed = listing(name, url)
-    identified, read, _ = identify(listed, Index(tmp_path / "index"))
+    identified, read, _ = identify(listed, FileIndex(tmp_path / "index"))
     assert labels_of(identified) == LABELS and read == 6
     asked = server.gets()
-    identified, read, _ = identify(listing(name, url), Index(tmp_path / "index"))
+    identified, read, _ = identify(listing(name, url), FileIndex(tmp_path / "index"))
     assert (labels_of(identified), read, server.gets()) == (LABELS, 0, asked)
 
 
 def test_a_changed_file_is_fetched_again(server, listing, tmp_path):
     url = f"{server.url}/{served(server, 'folder')}"
-    identify(listing("folder", url), Index(tmp_path / "index"))
+    identify(listing("folder", url), FileIndex(tmp_path / "index"))
     (server.folder / "photos" / "cat" / "0.png").write_bytes(png(99))
-    identified, read, _ = identify(listing("folder", url), Index(tmp_path / "index"))
+    identified, read, _ = identify(listing("folder", url), FileIndex(tmp_path / "index"))
     assert read == 1 and identified["id"].nunique() == 6
 
 
@@ -163,9 +163,9 @@ def test_what_was_read_before_a_server_stopped_is_kept(server, listing, tmp_path
     listed = listing("folder", f"{server.url}/{served(server, 'folder')}")
     server.broken = {"/dog/2.png": (answer, 99)}
     with pytest.raises(UnreachableError, match="what was read before is kept"):
-        identify(listed, Index(tmp_path / "index"), workers=1)
+        identify(listed, FileIndex(tmp_path / "index"), workers=1)
     server.broken = {}
-    assert identify(listed, Index(tmp_path / "index"))[1] == 1
+    assert identify(listed, FileIndex(tmp_path / "index"))[1] == 1
 
 
 @pytest.mark.parametrize(("answer", "asked"), [(403, 1), (404, 1), (503, 3), (408, 3)])
@@ -203,11 +203,11 @@ def test_a_folder_in_a_bucket(bucket, listing, tmp_path, place):
     if place:
         bucket.put_object(Key=f"{place}-2/cat/7.png", Body=b"")
     url = f"s3://{bucket.name}/{place}"
-    identified, read, _ = identify(listing("folder", url), Index(tmp_path / "index"))
+    identified, read, _ = identify(listing("folder", url), FileIndex(tmp_path / "index"))
     assert (labels_of(identified), read) == (LABELS, 6)
     bucket.put_object(Key=f"{prefix}cat/0.png", Body=png(99))
     bucket.put_object(Key=f"{prefix}cat/9.png", Body=png(98))
-    identified, read, _ = identify(listing("folder", url), Index(tmp_path / "index"))
+    identified, read, _ = identify(listing("folder", url), FileIndex(tmp_path / "index"))
     assert (labels_of(identified), read) == ({"cat": 4, "dog": 3}, 2)
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from tl_dagster.data.kept import Place
+from tl_dagster.data.kept import SourceContext
 from tl_dagster.data.sources.archive import ArchiveSource
 from tl_dagster.data.sources.base import ImageSource
 from tl_dagster.data.sources.folder import FolderSource
@@ -36,7 +36,7 @@ Source = Annotated[
 ]
 
 
-def list_images(source: ImageSource, place: Place) -> "pd.DataFrame":
+def list_images(source: ImageSource, place: SourceContext) -> "pd.DataFrame":
     """A source's images, sorted by uri; see :meth:`ImageSource.listing`.
 
     Raises:

@@ -10,10 +10,10 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from tl_dagster.data.files import DAMAGED, as_text, change_of, local_uri, path_of, tar_uri, zip_uri
-from tl_dagster.data.kept import CHUNK, Kept, Place
+from tl_dagster.data.kept import CHUNK, SourceCache, SourceContext
 from tl_dagster.data.remote import is_remote
-from tl_dagster.data.sources.base import CLIMBS, SPLITS, Patterned, Row, climbs_out, may_be_image, named
-from tl_dagster.errors import InputError, shown
+from tl_dagster.data.sources.base import CLIMBS, SPLITS, Patterned, SourceRow, climbs_out, is_visible, may_be_image
+from tl_dagster.errors import InputError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,27 +33,27 @@ class ArchiveSource(Patterned):
         None, description="Regular expression searched in each member's path, as in a folder source."
     )
 
-    def where(self, place: Place) -> str:
+    def where(self, place: SourceContext) -> str:
         """The archive."""
-        return shown(place.uri(self.path))
+        return printable(place.uri(self.path))
 
-    def signature(self, place: Place) -> object:
+    def signature(self, place: SourceContext) -> object:
         """The archive's own stamp."""
         return place.kept.stamp(place.uri(self.path))
 
-    def present(self, place: Place) -> bool:
+    def present(self, place: SourceContext) -> bool:
         """See :meth:`ImageSource.present`."""
         uri = place.uri(self.path)
         return is_remote(uri) or Path(path_of(uri)).is_file()
 
-    def listing(self, place: Place) -> "pd.DataFrame":
+    def listing(self, place: SourceContext) -> "pd.DataFrame":
         """See :meth:`ImageSource.listing`."""
         path, stamp = place.kept.local(place.uri(self.path))
         members = _zip_members(path) if _is_zip(path) else tar_members(path, stamp, place.kept)
-        return self.tabled(_below_one_folder([row for row in members if named(row[0]) or row[3]]))
+        return self.tabled(_below_one_folder([row for row in members if is_visible(row[0]) or row[3]]))
 
 
-def _below_one_folder(rows: list[Row]) -> list[Row]:
+def _below_one_folder(rows: list[SourceRow]) -> list[SourceRow]:
     """Archives often hold one folder that holds everything: leave its name out, unless it is that of a split."""
     paths = [path for path, _, _, problem in rows if "/" in path and problem is None and may_be_image(path)]
     tops = {path.partition("/")[0] for path in paths}
@@ -72,7 +72,7 @@ def _is_zip(path: Path) -> bool:
         raise InputError(f"source.path: {path} cannot be read: {error.strerror or error}") from error
 
 
-def _zip_members(path: Path) -> Iterator[Row]:
+def _zip_members(path: Path) -> Iterator[SourceRow]:
     """The members of a zip file; each one's own checksum is its stamp."""
     container = local_uri(path)
     try:
@@ -93,7 +93,7 @@ def _zip_problem(member: zipfile.ZipInfo) -> str | None:
     return ENCRYPTED if member.flag_bits & 1 else None
 
 
-def tar_members(path: Path, stamp: str, kept: Kept) -> Iterator[Row]:
+def tar_members(path: Path, stamp: str, kept: SourceCache) -> Iterator[SourceRow]:
     """The members of a tar file.
 
     Args:
@@ -133,7 +133,7 @@ def _check_end(path: Path, offset: int) -> None:
             raise tarfile.ReadError(f"a broken header at byte {offset:,}")
 
 
-def plain_tar(path: Path, stamp: str, kept: Kept) -> Path:
+def plain_tar(path: Path, stamp: str, kept: SourceCache) -> Path:
     """The path of an uncompressed tar: the file itself, or its unpacked copy in the store.
 
     Raises:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import field_validator
 
-from tl_dagster.data.kept import Place
-from tl_dagster.errors import InputError, nearest
+from tl_dagster.data.kept import SourceContext
+from tl_dagster.errors import InputError, suggest
 from tl_dagster.identity import digest_columns
 from tl_dagster.settings import Settings
 
@@ -21,12 +21,12 @@ __all__ = [
     "SPLITS",
     "ImageSource",
     "Patterned",
-    "Row",
+    "SourceRow",
+    "build_listing",
     "climbs_out",
+    "is_visible",
     "may_be_image",
-    "named",
-    "split_named",
-    "table_of",
+    "parse_splits",
 ]
 
 COLUMNS = ("uri", "stamp", "label", "group", "split", "confidence", "problem")
@@ -46,7 +46,7 @@ IMAGE_SUFFIXES = {
 # Hidden, or left in folders by systems.
 HIDDEN = re.compile(r"(?:^|/)(?:\.|(?:thumbs\.db|desktop\.ini|__macosx)(?:/|$))", re.IGNORECASE)
 # Path that tells the label, address, stamp, and why it cannot be used.
-Row = tuple[str, str, str | None, str | None]
+SourceRow = tuple[str, str, str | None, str | None]
 CLIMBS = "the member's name climbs out of the archive"
 
 
@@ -54,7 +54,7 @@ class ImageSource(Settings, ABC):
     """Where labelled images are. A new source is one such class in one file, and a line in the union of sources."""
 
     @abstractmethod
-    def listing(self, place: Place) -> "pd.DataFrame":
+    def listing(self, place: SourceContext) -> "pd.DataFrame":
         """One row per image, in any order; nothing is decoded.
 
         Returns:
@@ -68,10 +68,10 @@ class ImageSource(Settings, ABC):
         """
 
     @abstractmethod
-    def where(self, place: Place) -> str:
+    def where(self, place: SourceContext) -> str:
         """What messages call it: its path or URL."""
 
-    def present(self, place: Place) -> bool:
+    def present(self, place: SourceContext) -> bool:
         """Whether it is still there, when its files cannot be read any more."""
         return True
 
@@ -79,7 +79,7 @@ class ImageSource(Settings, ABC):
         """The settings that groups come from: with others, near copies are grouped anew."""
         return [getattr(self, "group", None), getattr(self, "pattern", None)]
 
-    def signature(self, place: Place) -> object:
+    def signature(self, place: SourceContext) -> object:
         """Changes when the source does; found without reading images (JSON-serialisable)."""
         return digest_columns(self.listing(place).sort_values("uri"))
 
@@ -102,7 +102,7 @@ class Patterned(ImageSource):
                 raise ValueError(f"'{pattern}': name its groups (?P<label>…), (?P<group>…) or (?P<split>…)")
         return pattern
 
-    def tabled(self, found: Sequence[Row]) -> "pd.DataFrame":
+    def tabled(self, found: Sequence[SourceRow]) -> "pd.DataFrame":
         """A listing from the files of a folder or archive; what is no image by its name is counted, not listed."""
         import pandas as pd
 
@@ -111,7 +111,7 @@ class Patterned(ImageSource):
         rows = {name: pd.Series([row[place] for row in images], dtype="str") for place, name in enumerate(names)}
         labelled = self.labelled(rows["path"])
         problem = rows["problem"].fillna(labelled["problem"])
-        frame = table_of(labelled.assign(uri=rows["uri"], stamp=rows["stamp"], problem=problem))
+        frame = build_listing(labelled.assign(uri=rows["uri"], stamp=rows["stamp"], problem=problem))
         frame.attrs["other_files"] = len(found) - len(images)
         return frame
 
@@ -129,7 +129,7 @@ class Patterned(ImageSource):
             found = paths.str.extract(self.pattern)
             rows = found.reindex(columns=["label", "group", "split"])
             rows["label"] = rows["label"].where(rows["label"] != "")
-            rows["split"] = split_named(rows["split"], "source.pattern")
+            rows["split"] = parse_splits(rows["split"], "source.pattern")
             problem = f"the pattern {self.pattern} does not match the path"
         else:
             cut = pc.extract_regex(pa.array(paths, pa.large_string()), "(?s)^(?P<a>[^/]*)/?(?P<b>[^/]*)/?(?P<c>.*)$")
@@ -145,7 +145,7 @@ class Patterned(ImageSource):
         return rows.assign(label=rows["label"].fillna(""))
 
 
-def table_of(rows: "dict[str, Any] | pd.DataFrame") -> "pd.DataFrame":
+def build_listing(rows: "dict[str, Any] | pd.DataFrame") -> "pd.DataFrame":
     """A listing from its columns; those that are not given are empty."""
     import pandas as pd
 
@@ -165,7 +165,7 @@ def may_be_image(path: str) -> bool:
     return not 0 < dot < len(name) - 1 or name[dot:].lower() in IMAGE_SUFFIXES
 
 
-def named(path: str) -> bool:
+def is_visible(path: str) -> bool:
     """Whether people named it: no part is hidden or a system's."""
     return HIDDEN.search(path) is None
 
@@ -176,14 +176,14 @@ def climbs_out(member: str) -> bool:
     return member.startswith(("/", "\\")) or ".." in parts or parts[0].endswith(":")
 
 
-def split_named(values: "pd.Series[str]", where: str) -> "pd.Series[str]":
+def parse_splits(values: "pd.Series[str]", where: str) -> "pd.Series[str]":
     """train, validation or test, from what people call them.
 
     Raises:
         InputError: a name that means none of them.
     """
-    named = values.where(values.notna() & (values != ""), None).astype("str").str.strip().str.lower()
-    for name in named.dropna().unique():
+    lowered = values.where(values.notna() & (values != ""), None).astype("str").str.strip().str.lower()
+    for name in lowered.dropna().unique():
         if name not in SPLITS:
-            raise InputError(f"{where}: split '{name}': {nearest(name, SPLITS)}")
-    return named.map(SPLITS)
+            raise InputError(f"{where}: split '{name}': {suggest(name, SPLITS)}")
+    return lowered.map(SPLITS)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from tl_dagster.data.files import as_text, local_uri, path_of, stamp_of
-from tl_dagster.data.kept import Place
+from tl_dagster.data.kept import SourceContext
 from tl_dagster.data.remote import find, is_remote, remote_stamp, remote_stamps
-from tl_dagster.data.sources.base import Patterned, Row, named
-from tl_dagster.errors import InputError, shown
+from tl_dagster.data.sources.base import Patterned, SourceRow, is_visible
+from tl_dagster.errors import InputError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,34 +34,36 @@ class FolderSource(Patterned):
     )
     follow_links: bool = Field(False, description="Also take files that links out of the folder lead to.")
 
-    def where(self, place: Place) -> str:
+    def where(self, place: SourceContext) -> str:
         """The folder."""
-        return shown(place.uri(self.path))
+        return printable(place.uri(self.path))
 
-    def present(self, place: Place) -> bool:
+    def present(self, place: SourceContext) -> bool:
         """See :meth:`ImageSource.present`."""
         uri = place.uri(self.path)
         return is_remote(uri) or Path(path_of(uri)).is_dir()
 
-    def listing(self, place: Place) -> "pd.DataFrame":
+    def listing(self, place: SourceContext) -> "pd.DataFrame":
         """See :meth:`ImageSource.listing`."""
         uri = place.uri(self.path)
         return self.tabled(list(_remote(uri) if is_remote(uri) else self._local(uri)))
 
-    def _local(self, uri: str) -> Iterator[Row]:
+    def _local(self, uri: str) -> Iterator[SourceRow]:
         folder = Path(path_of(uri))
         if not folder.is_dir():
             raise InputError(
-                f"source.path: no folder {shown(uri)}; give a folder with one sub-folder of images per class"
+                f"source.path: no folder {printable(uri)}; give a folder with one sub-folder of images per class"
             )
         top = os.fsencode(folder)
         try:
             yield from self._walk(top, len(top.rstrip(b"/")) + 1, os.fsencode(folder.resolve()), frozenset())
         except OSError as error:
-            where = shown(local_uri(error.filename or folder))
+            where = printable(local_uri(error.filename or folder))
             raise InputError(f"source.path: {where} cannot be listed: {error.strerror or error}") from error
 
-    def _walk(self, folder: bytes, above_it: int, root: bytes, parents: frozenset[tuple[int, int]]) -> Iterator[Row]:
+    def _walk(
+        self, folder: bytes, above_it: int, root: bytes, parents: frozenset[tuple[int, int]]
+    ) -> Iterator[SourceRow]:
         """The files under a folder; a link to a folder above it is not followed.
 
         Args:
@@ -78,7 +80,7 @@ class FolderSource(Patterned):
             found = sorted(entries, key=lambda entry: entry.name)
         for entry in found:
             path, link = as_text(entry.path[above_it:]), entry.is_symlink()
-            if not named(path):
+            if not is_visible(path):
                 continue
             if link and not self.follow_links and not _inside(entry.path, root):
                 yield path, local_uri(entry.path), None, OUTSIDE
@@ -94,7 +96,7 @@ def _inside(link: bytes, root: bytes) -> bool:
     return real == root or real.startswith(root.rstrip(b"/") + b"/")
 
 
-def _file(path: str, entry: os.DirEntry[bytes]) -> Row | None:
+def _file(path: str, entry: os.DirEntry[bytes]) -> SourceRow | None:
     """The row of a file; none of a pipe, socket or device, whose reading may never end."""
     uri = local_uri(entry.path)
     try:
@@ -109,11 +111,11 @@ def _file(path: str, entry: os.DirEntry[bytes]) -> Row | None:
     return (path, uri, stamp_of(status), None) if stat.S_ISREG(status.st_mode) else None
 
 
-def _remote(url: str) -> Iterator[Row]:
+def _remote(url: str) -> Iterator[SourceRow]:
     try:
-        found = [(path, uri, remote_stamp(info)) for path, uri, info in find(url) if named(path)]
+        found = [(path, uri, remote_stamp(info)) for path, uri, info in find(url) if is_visible(path)]
     except OSError as error:
-        raise InputError(f"source.path: {shown(url)} cannot be listed: {error}") from error
+        raise InputError(f"source.path: {printable(url)} cannot be listed: {error}") from error
     # A listing over HTTP names files and no more: ask for each one's etag, which is less than the file.
     silent = [uri for _, uri, stamp in found if stamp is None]
     asked = dict(zip(silent, remote_stamps(silent), strict=True))

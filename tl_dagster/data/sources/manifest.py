@@ -10,10 +10,10 @@ from urllib.parse import quote
 from pydantic import Field, field_validator, model_validator
 
 from tl_dagster.data.files import DAMAGED, local_uri, path_of, stamp_of
-from tl_dagster.data.kept import Place
+from tl_dagster.data.kept import SourceContext
 from tl_dagster.data.remote import is_remote, is_web, remote_stamps
-from tl_dagster.data.sources.base import Patterned, split_named, table_of
-from tl_dagster.errors import InputError, nearest, shown
+from tl_dagster.data.sources.base import Patterned, build_listing, parse_splits
+from tl_dagster.errors import InputError, printable, suggest
 from tl_dagster.settings import Settings
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class ManifestSource(Patterned):
         for field in self._read_fields():
             column = getattr(self, field)
             if self.columns is not None and column not in self.columns:
-                raise ValueError(f"{field}: no column '{column}': {nearest(column, self.columns)}")
+                raise ValueError(f"{field}: no column '{column}': {suggest(column, self.columns)}")
         if self.pattern is not None and self.bins is not None:
             raise ValueError("bins cuts a column of numbers, and pattern takes labels from paths: give one of them")
         return self
@@ -88,11 +88,11 @@ class ManifestSource(Patterned):
         fields = ["uri", "group", "split"] if self.pattern is not None else ["uri", "label", "group", "split"]
         return [field for field in fields if getattr(self, field) is not None]
 
-    def where(self, place: Place) -> str:
+    def where(self, place: SourceContext) -> str:
         """The table."""
-        return shown(self._table(place))
+        return printable(self._table(place))
 
-    def _table(self, place: Place) -> str:
+    def _table(self, place: SourceContext) -> str:
         if self.package is None:
             return place.uri(self.path)
         try:
@@ -105,7 +105,7 @@ class ManifestSource(Patterned):
             )
         return local_uri(Path(next(iter(spec.submodule_search_locations)), self.path))
 
-    def listing(self, place: Place) -> "pd.DataFrame":
+    def listing(self, place: SourceContext) -> "pd.DataFrame":
         """See :meth:`ImageSource.listing`."""
         import pandas as pd
 
@@ -115,14 +115,14 @@ class ManifestSource(Patterned):
         for field in self._read_fields():
             column = getattr(self, field)
             if column not in table.columns:
-                raise InputError(f"source.{field}: {path} has no column '{column}': {nearest(column, table.columns)}")
+                raise InputError(f"source.{field}: {path} has no column '{column}': {suggest(column, table.columns)}")
         needed = [self.uri] if self.pattern is not None else [self.uri, self.label]
         missing = (table[needed].isna() | (table[needed] == "")).any(axis=1)
         if missing.any():
             line = int(missing.to_numpy().argmax())
             names = " or ".join(f"'{name}'" for name in needed)
             raise InputError(f"{path}: row {line + 1} has an empty {names}; fill it in or remove the row")
-        frame = table_of(self._labels(table, path))
+        frame = build_listing(self._labels(table, path))
         base = place.uri(self.root) if self.root else address.rpartition("/")[0]
         frame["uri"] = [_absolute(uri, base) for uri in table[self.uri].astype("str")]
         told = pd.DataFrame(_stamps(frame["uri"].tolist()), columns=["stamp", "problem"], index=frame.index)
@@ -141,7 +141,7 @@ class ManifestSource(Patterned):
         if self.group is not None:
             rows["group"] = table[self.group].astype("str").where(table[self.group].notna(), None)
         if self.split is not None:
-            rows["split"] = split_named(table[self.split], str(path))
+            rows["split"] = parse_splits(table[self.split], str(path))
         return rows.assign(uri="")
 
     def _read(self, path: Path) -> "pd.DataFrame":

@@ -8,11 +8,11 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from tl_dagster.data.files import change_of
-from tl_dagster.data.kept import Place, write_tar
+from tl_dagster.data.kept import SourceContext, write_tar
 from tl_dagster.data.sources.archive import tar_members
-from tl_dagster.data.sources.base import SPLITS, ImageSource, split_named, table_of
+from tl_dagster.data.sources.base import SPLITS, ImageSource, build_listing, parse_splits
 from tl_dagster.data.sources.shards import expand
-from tl_dagster.errors import InputError, nearest, shown
+from tl_dagster.errors import InputError, printable, suggest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,24 +41,24 @@ class ParquetSource(ImageSource):
         None, description="Column of given splits; nothing: from file names such as train-00000-of-00002.parquet."
     )
 
-    def where(self, place: Place) -> str:
+    def where(self, place: SourceContext) -> str:
         """The files."""
-        return shown(place.uri(self.path))
+        return printable(place.uri(self.path))
 
-    def signature(self, place: Place) -> object:
+    def signature(self, place: SourceContext) -> object:
         """The files' own stamps."""
         return [(uri, place.kept.stamp(uri)) for uri in self._files(place)]
 
-    def listing(self, place: Place) -> "pd.DataFrame":
+    def listing(self, place: SourceContext) -> "pd.DataFrame":
         """See :meth:`ImageSource.listing`."""
         import pandas as pd
 
         return pd.concat([self._file(uri, place) for uri in self._files(place)], ignore_index=True)
 
-    def _files(self, place: Place) -> list[str]:
+    def _files(self, place: SourceContext) -> list[str]:
         return expand(place.uri(self.path), (".parquet",))
 
-    def _file(self, uri: str, place: Place) -> "pd.DataFrame":
+    def _file(self, uri: str, place: SourceContext) -> "pd.DataFrame":
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -69,7 +69,7 @@ class ParquetSource(ImageSource):
             for field in ("image", "label", "group", "split"):
                 column = getattr(self, field)
                 if column is not None and column not in columns:
-                    raise InputError(f"source.{field}: {path} has no column '{column}': {nearest(column, columns)}")
+                    raise InputError(f"source.{field}: {path} has no column '{column}': {suggest(column, columns)}")
             kept = place.kept.path(uri, stamp or change_of(path.stat()), self.image, name=f"{path.stem}.tar")
             place.kept.file(kept, lambda file: self._unpack(table, file))
             chosen = {column: None for column in (self.label, self.group, self.split) if column is not None}
@@ -79,13 +79,13 @@ class ParquetSource(ImageSource):
             raise InputError(f"source.path: {path} is a damaged Parquet file: {error}") from error
         members = list(tar_members(kept, stamp, place.kept))
         labels = told[self.label]
-        frame = table_of(
+        frame = build_listing(
             {
                 "uri": [member[1] for member in members],
                 "stamp": [member[2] for member in members],
                 "label": labels.map(dict(enumerate(names))) if names else labels,
                 "group": told[self.group] if self.group else None,
-                "split": split_named(told[self.split], str(path)) if self.split else _split_of(path),
+                "split": parse_splits(told[self.split], str(path)) if self.split else _split_of(path),
             }
         )
         frame["problem"] = frame["problem"].mask(frame["label"].isna(), "has no label")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tl_dagster.data.files import local_uri, name_of, path_of
 from tl_dagster.data.remote import filesystem, find, is_remote, retrying
-from tl_dagster.data.sources.base import named
-from tl_dagster.errors import InputError, shown
+from tl_dagster.data.sources.base import is_visible
+from tl_dagster.errors import InputError, printable
 
 __all__ = ["expand"]
 
@@ -27,22 +27,22 @@ def expand(uri: str, suffixes: tuple[str, ...]) -> list[str]:
         literal = not is_remote(uri) and Path(path_of(uri)).exists()
         parts = [uri] if literal else list(braceexpand.braceexpand(uri, escape=False))
     except ValueError as error:
-        raise InputError(f"source.path: {shown(uri)}: {error}") from error
+        raise InputError(f"source.path: {printable(uri)}: {error}") from error
     found = [file for part in parts for file in (_remote if is_remote(part) else _local)(part, suffixes)]
     if not found:
-        raise InputError(f"source.path: {shown(uri)} holds no {' or '.join(suffixes)} files")
+        raise InputError(f"source.path: {printable(uri)} holds no {' or '.join(suffixes)} files")
     return found
 
 
 def _local(uri: str, suffixes: tuple[str, ...]) -> list[str]:
     path = Path(path_of(uri))
     if path.is_dir():
-        children = [child for child in sorted(path.rglob("*")) if named(child.name)]
+        children = [child for child in sorted(path.rglob("*")) if is_visible(child.name)]
         return [local_uri(child) for child in children if child.name.lower().endswith(suffixes)]
     if "*" in path.name:
         return [local_uri(child) for child in sorted(path.parent.glob(path.name))]
     if not path.is_file():
-        raise InputError(f"source.path: no file or folder {shown(uri)}")
+        raise InputError(f"source.path: no file or folder {printable(uri)}")
     return [uri]
 
 
@@ -55,6 +55,6 @@ def _remote(uri: str, suffixes: tuple[str, ...]) -> list[str]:
             return [files.unstrip_protocol(each) for each in sorted(children) if fnmatchcase(name_of(each), name)]
         if name.lower().endswith(suffixes):
             return [uri]
-        return [address for path, address, _ in find(uri) if named(path) and path.lower().endswith(suffixes)]
+        return [address for path, address, _ in find(uri) if is_visible(path) and path.lower().endswith(suffixes)]
     except OSError as error:
-        raise InputError(f"source.path: {shown(uri)} cannot be listed: {error}") from error
+        raise InputError(f"source.path: {printable(uri)} cannot be listed: {error}") from error

@@ -8,10 +8,10 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tl_dagster.data.kept import Kept, Place, write_tar
+from tl_dagster.data.kept import SourceCache, SourceContext, write_tar
 from tl_dagster.data.sources.archive import tar_members
-from tl_dagster.data.sources.base import SPLITS, ImageSource, table_of
-from tl_dagster.errors import InputError, nearest
+from tl_dagster.data.sources.base import SPLITS, ImageSource, build_listing
+from tl_dagster.errors import InputError, suggest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,15 +29,15 @@ class TorchvisionSource(ImageSource):
     name: str = Field(description="Name of the class in torchvision.datasets.")
     options: dict[str, str | int | bool] = Field({}, description="Further arguments of that class.")
 
-    def where(self, place: Place) -> str:
+    def where(self, place: SourceContext) -> str:
         """The data set's name."""
         return f"torchvision.datasets.{self.name}"
 
-    def signature(self, place: Place) -> object:
+    def signature(self, place: SourceContext) -> object:
         """A published data set does not change."""
         return self.model_dump(mode="json")
 
-    def listing(self, place: Place) -> "pd.DataFrame":
+    def listing(self, place: SourceContext) -> "pd.DataFrame":
         """See :meth:`ImageSource.listing`; the data set's own parts are the given splits."""
         import pandas as pd
 
@@ -48,16 +48,16 @@ class TorchvisionSource(ImageSource):
         for member, address, _, _ in tar_members(tar, "kept", place.kept):
             part, label, _ = member.split("/")
             rows.append((address, bytes.fromhex(label).decode(), SPLITS.get(part)))
-        return table_of(pd.DataFrame(rows, columns=["uri", "label", "split"]).assign(stamp="kept"))
+        return build_listing(pd.DataFrame(rows, columns=["uri", "label", "split"]).assign(stamp="kept"))
 
-    def _unpack(self, file: IO[bytes], kept: Kept) -> None:
+    def _unpack(self, file: IO[bytes], kept: SourceCache) -> None:
         from tl_dagster.libraries import import_torchvision
 
         datasets = import_torchvision().datasets
         make = getattr(datasets, self.name, None)
         if not inspect.isclass(make) or not issubclass(make, datasets.VisionDataset):
             raise InputError(
-                f"source.name: torchvision has no data set '{self.name}': {nearest(self.name, datasets.__all__)}"
+                f"source.name: torchvision has no data set '{self.name}': {suggest(self.name, datasets.__all__)}"
             )
 
         def images() -> Iterator[tuple[str, bytes]]:

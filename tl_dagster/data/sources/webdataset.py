@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from tl_dagster.data.files import name_of, read
-from tl_dagster.data.kept import Place
+from tl_dagster.data.kept import SourceContext
 from tl_dagster.data.sources.archive import tar_members
-from tl_dagster.data.sources.base import SPLITS, ImageSource, may_be_image, named, table_of
+from tl_dagster.data.sources.base import SPLITS, ImageSource, build_listing, is_visible, may_be_image
 from tl_dagster.data.sources.shards import expand
-from tl_dagster.errors import InputError, shown
+from tl_dagster.errors import InputError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,22 +30,22 @@ class WebDatasetSource(ImageSource):
     )
     classes: list[str] | None = Field(None, description="Names of the classes, where the label is their number.")
 
-    def where(self, place: Place) -> str:
+    def where(self, place: SourceContext) -> str:
         """The shards."""
-        return shown(place.uri(self.path))
+        return printable(place.uri(self.path))
 
-    def signature(self, place: Place) -> object:
+    def signature(self, place: SourceContext) -> object:
         """The shards' own stamps."""
         return [(uri, place.kept.stamp(uri)) for uri in expand(place.uri(self.path), SUFFIXES)]
 
-    def listing(self, place: Place) -> "pd.DataFrame":
+    def listing(self, place: SourceContext) -> "pd.DataFrame":
         """See :meth:`ImageSource.listing`; the split of a shard named like one (train-000.tar) is given."""
         import pandas as pd
 
         shards = expand(place.uri(self.path), SUFFIXES)
         return pd.concat([self._shard(uri, place) for uri in shards], ignore_index=True)
 
-    def _shard(self, uri: str, place: Place) -> "pd.DataFrame":
+    def _shard(self, uri: str, place: SourceContext) -> "pd.DataFrame":
         import pandas as pd
 
         path, stamp = place.kept.local(uri)
@@ -59,7 +59,7 @@ class WebDatasetSource(ImageSource):
             sample = f"{folder}/{key}"
             if ending.lower() == suffix and problem is None:
                 labels[sample] = self._label(address, field, f"{path}: {member}")
-            elif problem or (ending and named(last) and may_be_image(last)):
+            elif problem or (ending and is_visible(last) and may_be_image(last)):
                 images.append((sample, address, member_stamp, problem))
         split = SPLITS.get(name_of(uri).partition("-")[0].partition(".")[0].lower())
         rows = [
@@ -72,7 +72,7 @@ class WebDatasetSource(ImageSource):
             )
             for key, address, told, problem in images
         ]
-        return table_of(pd.DataFrame(rows, columns=["uri", "stamp", "label", "split", "problem"]))
+        return build_listing(pd.DataFrame(rows, columns=["uri", "stamp", "label", "split", "problem"]))
 
     def _label(self, address: str, field: str, where: str) -> str:
         text = read(address).decode("utf-8", "replace").strip()
