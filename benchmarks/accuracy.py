@@ -58,9 +58,9 @@ def seeded(settings: dict[str, Any], seed: int) -> dict[str, Any]:
 def evaluate(settings: dict[str, Any], store: str) -> dict[str, Any]:
     """Run a pipeline up to its models: test accuracies, the strategy's cell, seconds of each stage."""
     from tl_dagster import Declaration
-    from tl_dagster.stages import STAGES
-    from tl_dagster.stages.predictions import read_predictions
-    from tl_dagster.stages.transfer_strategy import read_decision
+    from tl_dagster.graph.stages import STAGES
+    from tl_dagster.graph.stages.transfer_strategy import read_decision
+    from tl_dagster.models.predictions import read_predictions
 
     declared = Declaration.model_validate(settings)
     kinds = [each for each in STAGES if each.declared(declared) and each.name != "evaluation"]

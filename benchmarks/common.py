@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tl_dagster.artifacts import Materialization
-    from tl_dagster.features.network import InferenceRunner
-    from tl_dagster.stages.base import Stage, StageContext
-    from tl_dagster.stages.frozen import BackboneFeatures
+    from tl_dagster.backbones.inference import InferenceRunner
+    from tl_dagster.features.backbone_features import BackboneFeatures
+    from tl_dagster.graph.stage import Stage, StageContext
+    from tl_dagster.store.artifacts import Materialization
 
 __all__ = [
     "apart",
@@ -110,8 +110,8 @@ def _call(module: str, name: str, given: str) -> None:
 def prepared(settings: Mapping[str, Any], store: str | Path, kind: "type[Stage]") -> "tuple[Stage, StageContext]":
     """A stage of a declared pipeline, and what it would have in hand in Dagster."""
     from tl_dagster import ArtifactStore, Declaration
-    from tl_dagster.progress import Progress
-    from tl_dagster.stages.base import StageContext
+    from tl_dagster.graph.stage import StageContext
+    from tl_dagster.runtime.progress import Progress
 
     declaration, artifacts = Declaration.model_validate(settings), ArtifactStore(Path(store))
     held = {name: artifacts.read_ref(declaration.name, name) for name in (*kind.reads, kind.name)}
@@ -135,17 +135,17 @@ def run_stages(
 
 def ingest(settings: dict[str, Any], store: str) -> dict[str, Any]:
     """What comes before extraction; not timed."""
-    from tl_dagster.stages.augmented_splits import AugmentedSplits
-    from tl_dagster.stages.dataset import Dataset
+    from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
+    from tl_dagster.graph.stages.dataset import Dataset
 
     return {"rows": run_stages(settings, store, [Dataset, AugmentedSplits])[-1].artifact.outcome.rows}
 
 
 def opened(settings: dict[str, Any], store: str) -> "tuple[BackboneFeatures, pd.DataFrame, StageContext]":
     """The declared backbone, the table of views, and what the stage has in hand."""
-    from tl_dagster.stages.augmented_splits import read_views
-    from tl_dagster.stages.bottleneck_features import BottleneckFeatures
-    from tl_dagster.stages.frozen import BackboneFeatures
+    from tl_dagster.features.backbone_features import BackboneFeatures
+    from tl_dagster.graph.stages.augmented_splits import read_views
+    from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures
 
     stage, work = prepared(settings, store, BottleneckFeatures)
     return BackboneFeatures(stage.declaration, work.store), read_views(work.inputs["augmented_splits"].path), work
@@ -164,7 +164,7 @@ def compiled(settings: dict[str, Any], store: str) -> dict[str, Any]:
     """Compile the network, also where that would not repay itself: seconds, or nothing where it cannot be."""
     import numpy as np
 
-    from tl_dagster.features import network
+    from tl_dagster.backbones import inference as network
 
     network.COMPILE_SECONDS = 0.0
     frozen, _, _ = opened(settings, store)
@@ -179,8 +179,8 @@ def compiled(settings: dict[str, Any], store: str) -> dict[str, Any]:
 
 def whole(frozen: "BackboneFeatures") -> "InferenceRunner":
     """The network that gives the declared taps."""
-    from tl_dagster.features.network import InferenceRunner
-    from tl_dagster.features.taps import build_extractor
+    from tl_dagster.backbones.inference import InferenceRunner
+    from tl_dagster.backbones.taps import build_extractor
 
     recipes = [column.recipe for column in frozen.columns()]
     taps = [(recipe["tap"], recipe["pooling"]) for recipe in recipes]
@@ -195,7 +195,7 @@ def machine() -> dict[str, Any]:
     """The machine that a figure belongs to."""
     import torch
 
-    from tl_dagster.features.hardware import processors
+    from tl_dagster.runtime.hardware import processors
 
     cpu = next(
         (line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor()

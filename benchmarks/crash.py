@@ -29,9 +29,9 @@ def extract(settings: dict[str, Any], store: str) -> dict[str, Any]:
     """The stage; tells on its standard output what it says, and each batch that it forwarded, at once."""
     from dataclasses import replace
 
-    from tl_dagster.features import network
-    from tl_dagster.progress import Progress
-    from tl_dagster.stages.bottleneck_features import BottleneckFeatures
+    from tl_dagster.backbones import inference as network
+    from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures
+    from tl_dagster.runtime.progress import Progress
 
     class Told(Progress):
         def update(self, done: int, total: int, note: str = "") -> None:
@@ -109,8 +109,8 @@ def moments(kills: int, flush: float, compiling: float) -> list[tuple[str, float
 
 def measure(settings: dict[str, Any], folder: Path, kills: int) -> dict[str, float | None]:
     """Disturb, finish, compare."""
+    from tl_dagster.backbones.inference import COMPILE_SECONDS
     from tl_dagster.features.extraction import FLUSH_SECONDS
-    from tl_dagster.features.network import COMPILE_SECONDS
 
     environment = fresh(folder)
     store, other = folder / "store", folder / "other"

@@ -16,7 +16,7 @@ import yaml
 
 from benchmarks.common import apart, finish, fresh
 from tl_dagster import ArtifactIOManager, Declaration, build_definitions
-from tl_dagster.console import run_logger
+from tl_dagster.graph.logging import run_logger
 
 ROOT = Path(__file__).parent.parent
 TARGETS = {

@@ -35,11 +35,11 @@ TARGETS = {
 
 def prepare(settings: dict[str, Any], store: str) -> dict[str, Any]:
     """Features, activations and top model: everything before fine-tuning."""
-    from tl_dagster.stages.augmented_splits import AugmentedSplits
-    from tl_dagster.stages.bottleneck_features import BottleneckFeatures
-    from tl_dagster.stages.dataset import Dataset
-    from tl_dagster.stages.top_model import TopModel
-    from tl_dagster.stages.transfer_strategy import TransferStrategy
+    from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
+    from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures
+    from tl_dagster.graph.stages.dataset import Dataset
+    from tl_dagster.graph.stages.top_model import TopModel
+    from tl_dagster.graph.stages.transfer_strategy import TransferStrategy
 
     kinds = [Dataset, AugmentedSplits, BottleneckFeatures, TransferStrategy, TopModel]
     return {"views": run_stages(settings, store, kinds)[1].artifact.outcome.rows}
@@ -50,8 +50,8 @@ def tune(settings: dict[str, Any], store: str, gigabytes: float) -> dict[str, An
     import json
     from dataclasses import replace
 
-    from tl_dagster.progress import Progress
-    from tl_dagster.stages.fine_tuned_model import FineTunedModel
+    from tl_dagster.graph.stages.fine_tuned_model import FineTunedModel
+    from tl_dagster.runtime.progress import Progress
 
     stage, work = prepared({**settings, "compute": {"activation_cache_gb": gigabytes}}, store, FineTunedModel)
     ended: list[float] = []

@@ -38,7 +38,7 @@ def network_alone(settings: dict[str, Any], store: str) -> dict[str, Any]:
     """Images per second of the compiled network."""
     import torch
 
-    from tl_dagster.features.backbones import load_backbone
+    from tl_dagster.backbones.building import load_backbone
 
     frozen, _, _ = opened(settings, store)
     model = (

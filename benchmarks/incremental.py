@@ -38,7 +38,7 @@ def declared(folder: Path) -> dict[str, Any]:
 
 def features(settings: dict[str, Any], store: str) -> dict[str, Any]:
     """The stage, and its checks."""
-    from tl_dagster.stages.bottleneck_features import BottleneckFeatures
+    from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures
 
     held = run_stages(settings, store, [BottleneckFeatures])[-1]
     return {"computed": held.computed, "reused": held.reused_rows, "torch": "torch" in sys.modules}
@@ -50,11 +50,11 @@ def make_up(settings: dict[str, Any], store: str, count: int) -> dict[str, Any]:
     import pandas as pd
 
     from tl_dagster import ArtifactStore, Declaration
-    from tl_dagster.artifacts import ArtifactSummary, Materialization
-    from tl_dagster.features import copies
-    from tl_dagster.stages.augmented_splits import AugmentedSplits, read_views
-    from tl_dagster.stages.dataset import MANIFEST, PAIRS, Dataset
-    from tl_dagster.stages.frozen import BackboneFeatures
+    from tl_dagster.evaluation import near_identical as copies
+    from tl_dagster.features.backbone_features import BackboneFeatures
+    from tl_dagster.graph.stages.augmented_splits import AugmentedSplits, read_views
+    from tl_dagster.graph.stages.dataset import MANIFEST, PAIRS, Dataset
+    from tl_dagster.store.artifacts import ArtifactSummary, Materialization
 
     artifacts = ArtifactStore(Path(store))
 

@@ -36,9 +36,9 @@ def generate(folder: Path, count: int) -> None:
 def ours(folder: Path, store: Path) -> int:
     """Materialize the dataset stage once; the rows it holds."""
     from tl_dagster import ArtifactStore, Declaration
-    from tl_dagster.progress import Progress
-    from tl_dagster.stages.base import StageContext
-    from tl_dagster.stages.dataset import Dataset
+    from tl_dagster.graph.stage import StageContext
+    from tl_dagster.graph.stages.dataset import Dataset
+    from tl_dagster.runtime.progress import Progress
 
     declaration = Declaration.model_validate({"name": "files", "source": {"kind": "folder", "path": str(folder)}})
     stage, artifacts = Dataset(declaration, folder), ArtifactStore(store)
@@ -49,7 +49,7 @@ def ours(folder: Path, store: Path) -> int:
 
 def plain(folder: Path) -> int:
     """ImageFolder, hashing and decoding each file."""
-    from tl_dagster.libraries import import_torchvision
+    from tl_dagster.runtime.libraries import import_torchvision
 
     images = import_torchvision().datasets.ImageFolder(folder)
     rows = {}

@@ -44,9 +44,9 @@ def measure(count: int) -> dict[str, float]:
     from tl_dagster.data.augmentation import Augmenter
     from tl_dagster.data.manifest import usable
     from tl_dagster.data.splits import assign_splits, list_views
-    from tl_dagster.identity import digest_columns
-    from tl_dagster.spec import Augmentation, Checks, Splits
-    from tl_dagster.stages.checks import drift
+    from tl_dagster.declaration import Augmentation, Checks, Splits
+    from tl_dagster.graph.checks import drift
+    from tl_dagster.store.digests import digest_columns
 
     before, now = rows(count), rows(count, changed=count // 100)
     plain = Augmentation(preset="none")

@@ -44,12 +44,12 @@ def measure(settings: dict[str, Any], store: str, seeds: int) -> dict[str, Any]:
     import numpy as np
 
     from tl_dagster import ArtifactStore
-    from tl_dagster.stages.augmented_splits import AugmentedSplits
-    from tl_dagster.stages.bottleneck_features import BottleneckFeatures
-    from tl_dagster.stages.dataset import Dataset
-    from tl_dagster.stages.predictions import read_predictions
-    from tl_dagster.stages.top_model import TopModel, read_features
-    from tl_dagster.stages.transfer_strategy import TransferStrategy
+    from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
+    from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures
+    from tl_dagster.graph.stages.dataset import Dataset
+    from tl_dagster.graph.stages.top_model import TopModel, read_features
+    from tl_dagster.graph.stages.transfer_strategy import TransferStrategy
+    from tl_dagster.models.predictions import read_predictions
 
     accuracies: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
     features = {}

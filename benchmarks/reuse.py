@@ -34,9 +34,9 @@ def backbone(name: str, taps: list[str]) -> dict[str, Any]:
 
 def extract(settings: dict[str, Any], store: str) -> dict[str, Any]:
     """The first three stages: images, views forwarded, images decoded."""
-    from tl_dagster.stages.augmented_splits import AugmentedSplits
-    from tl_dagster.stages.bottleneck_features import BottleneckFeatures
-    from tl_dagster.stages.dataset import Dataset
+    from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
+    from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures
+    from tl_dagster.graph.stages.dataset import Dataset
 
     dataset, _, held = run_stages(settings, store, [Dataset, AugmentedSplits, BottleneckFeatures])
     decoded = held.artifact.outcome.metrics.get("images_decoded", 0) if held.computed else 0

@@ -97,11 +97,11 @@ def measure(settings: dict[str, Any], store: str, epochs: int | None) -> dict[st
     """The verification of one set, as its artifact holds it."""
     import json
 
-    from tl_dagster.stages.augmented_splits import AugmentedSplits
-    from tl_dagster.stages.bottleneck_features import BottleneckFeatures
-    from tl_dagster.stages.dataset import Dataset
-    from tl_dagster.stages.strategy_verification import StrategyVerification
-    from tl_dagster.stages.transfer_strategy import TransferStrategy
+    from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
+    from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures
+    from tl_dagster.graph.stages.dataset import Dataset
+    from tl_dagster.graph.stages.strategy_verification import StrategyVerification
+    from tl_dagster.graph.stages.transfer_strategy import TransferStrategy
 
     settings = {**settings, "fine_tuning": {"epochs": epochs}}
     stages = [Dataset, AugmentedSplits, BottleneckFeatures, TransferStrategy, StrategyVerification]

@@ -29,7 +29,7 @@ def ours(table: str, store: str) -> dict[str, Any]:
 
 def fastai(source: str) -> dict[str, Any]:
     """The other side: ``fine_tune`` on the same: accuracy on the same test images."""
-    from tl_dagster.libraries import import_timm
+    from tl_dagster.runtime.libraries import import_timm
 
     timm = import_timm()  # torchvision beside a CPU build of torch; fastai needs it too
     from fastai.vision.all import (
@@ -42,9 +42,9 @@ def fastai(source: str) -> dict[str, Any]:
         vision_learner,
     )
 
-    from tl_dagster.features.catalogue import describe_backbone
-    from tl_dagster.features.weights import load_weights, locate_weights
-    from tl_dagster.spec import Backbone
+    from tl_dagster.backbones.description import describe_backbone
+    from tl_dagster.backbones.weights import load_weights, locate_weights
+    from tl_dagster.declaration import Backbone
 
     set_seed(0)
     declared = Backbone(taps=["penultimate"])

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from tl_dagster import ArtifactIOManager, ArtifactStore, Declaration, build_definitions
-from tl_dagster.artifacts import Materialization
-from tl_dagster.stages import STAGES
+from tl_dagster.graph.stages import STAGES
+from tl_dagster.store.artifacts import Materialization
 
 # Tests run on all processors side by side; threads beside that would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

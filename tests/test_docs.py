@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import NAMES
-from tl_dagster import spec
+from tl_dagster import declaration as spec
 from tl_dagster.data import sources
 
 ROOT = Path(__file__).parent.parent

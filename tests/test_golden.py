@@ -12,11 +12,11 @@ import pytest
 
 from tests.conftest import Pipeline
 from tl_dagster import ArtifactStore
-from tl_dagster.artifacts import Artifact
 from tl_dagster.data.decoding import DECODER_VERSION
-from tl_dagster.stages import STAGES
-from tl_dagster.stages.predictions import read_predictions
-from tl_dagster.stages.top_model import read_features
+from tl_dagster.graph.stages import STAGES
+from tl_dagster.graph.stages.top_model import read_features
+from tl_dagster.models.predictions import read_predictions
+from tl_dagster.store.artifacts import Artifact
 
 GOLDEN = Path(__file__).parent / "golden.json"
 SETTINGS = {

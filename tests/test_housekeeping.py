@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tl_dagster import ArtifactStore
-from tl_dagster.cli import main
+from tl_dagster.cli.main import main
 from tl_dagster.features.cache import list_columns
-from tl_dagster.housekeeping import prune, stats
+from tl_dagster.features.housekeeping import prune, stats
 
 
 def cached(pipeline) -> int:

@@ -7,7 +7,7 @@ import pytest
 HEAP = """
 import ctypes, sys
 import torch
-from tl_dagster.memory import keep_freed_memory
+from tl_dagster.runtime.memory import keep_freed_memory
 
 class Mallinfo(ctypes.Structure):  # mallinfo(3)
     _fields_ = [(name, ctypes.c_size_t) for name in (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tl_dagster.stages import STAGES
+from tl_dagster.graph.stages import STAGES
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (

@@ -1,8 +1,8 @@
 """Transfer learning as a graph of Dagster assets, declared in YAML."""
 
-from tl_dagster.artifacts import ArtifactIOManager, ArtifactStore
-from tl_dagster.component import TransferLearning, build_definitions
-from tl_dagster.errors import InputError
-from tl_dagster.spec import Declaration
+from tl_dagster.declaration import Declaration
+from tl_dagster.graph.component import TransferLearning, build_definitions
+from tl_dagster.runtime.errors import InputError
+from tl_dagster.store.artifacts import ArtifactIOManager, ArtifactStore
 
 __all__ = ["ArtifactIOManager", "ArtifactStore", "Declaration", "InputError", "TransferLearning", "build_definitions"]

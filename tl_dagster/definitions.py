@@ -4,8 +4,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from tl_dagster.artifacts import ArtifactIOManager
-from tl_dagster.console import run_logger
+from tl_dagster.graph.logging import run_logger
+from tl_dagster.store.artifacts import ArtifactIOManager
 
 __all__ = ["defs"]
 

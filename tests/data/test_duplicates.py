@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tl_dagster.data.decoding import inspect_image
-from tl_dagster.data.duplicates import GroupRegistry, group_near_copies, near_pairs
+from tl_dagster.data.near_copies import GroupRegistry, group_near_copies, near_pairs
 from tl_dagster.data.splits import unit_hash
 
 RANDOM = np.random.default_rng(0)

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from tl_dagster.data import files
-from tl_dagster.data.index import FileIndex
-from tl_dagster.data.kept import SourceCache, SourceContext
+from tl_dagster.data.file_index import FileIndex
 from tl_dagster.data.manifest import content_digest, diff_manifests, identify, reject_copies, usable
+from tl_dagster.data.source_cache import SourceCache, SourceContext
 from tl_dagster.data.sources import FolderSource, list_images
 
 NO_PAIRS = pd.DataFrame({"a": [], "b": [], "distance": []})
@@ -128,7 +128,7 @@ def test_a_failed_read_does_not_inherit_what_was_known(photos, monkeypatch):
 
 def test_two_runs_share_an_index(photos, monkeypatch):
     """One joins the shards while the other reads them."""
-    monkeypatch.setattr("tl_dagster.data.index.MOST_SHARDS", 1)
+    monkeypatch.setattr("tl_dagster.data.file_index.MOST_SHARDS", 1)
     monkeypatch.setattr("tl_dagster.data.manifest.FLUSH_SECONDS", 0.0)
     monkeypatch.setattr("tl_dagster.data.manifest.PART", 2)
     listing, index = listed(photos), FileIndex(photos.parent / "index")

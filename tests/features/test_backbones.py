@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from tl_dagster import InputError
-from tl_dagster.features.backbones import create_network, load_backbone
-from tl_dagster.features.catalogue import describe_backbone
-from tl_dagster.features.taps import build_extractor
-from tl_dagster.features.weights import locate_weights
-from tl_dagster.spec import Backbone
+from tl_dagster.backbones.building import create_network, load_backbone
+from tl_dagster.backbones.description import describe_backbone
+from tl_dagster.backbones.taps import build_extractor
+from tl_dagster.backbones.weights import locate_weights
+from tl_dagster.declaration import Backbone
 
 LECTURE = {
     "torchvision/alexnet": (4096, 3),
@@ -52,7 +52,7 @@ def test_default_weights_know_a_photograph(store):
     assert weights.identity.startswith("57934424")
     from sklearn.datasets import load_sample_image
 
-    from tl_dagster.features.weights import load_weights
+    from tl_dagster.backbones.weights import load_weights
 
     model = create_network(info.name, 224)
     load_weights(model, info, weights)

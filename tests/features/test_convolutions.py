@@ -3,9 +3,9 @@ import copy
 import pytest
 import torch
 
-from tl_dagster.features.convolutions import freeze_depthwise, fuse_conv_relu
-from tl_dagster.features.taps import trace_network
-from tl_dagster.libraries import import_timm
+from tl_dagster.backbones.fused_convolutions import freeze_depthwise, fuse_conv_relu
+from tl_dagster.backbones.taps import trace_network
+from tl_dagster.runtime.libraries import import_timm
 
 LAYERS = {
     "dense": lambda: torch.nn.Conv2d(8, 8, 3, 2, 1),

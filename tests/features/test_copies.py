@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tl_dagster.features.copies import find_near_identical
+from tl_dagster.evaluation.near_identical import find_near_identical
 
 RANDOM = np.random.default_rng(0)
 

@@ -10,12 +10,12 @@ import pytest
 from tests.conftest import Pipeline
 from tl_dagster import InputError
 from tl_dagster.features import extraction, loading
+from tl_dagster.features.backbone_features import BackboneFeatures
 from tl_dagster.features.cache import FeatureColumn
 from tl_dagster.features.extraction import extract
 from tl_dagster.features.loading import View
-from tl_dagster.progress import Progress
-from tl_dagster.stages.frozen import BackboneFeatures
-from tl_dagster.stages.top_model import read_features
+from tl_dagster.graph.stages.top_model import read_features
+from tl_dagster.runtime.progress import Progress
 
 
 def features(pipeline: Pipeline, store, **changes) -> np.ndarray:
@@ -51,7 +51,7 @@ def wanted(photos: Path, views: int = 1) -> list[View]:
 
 
 def rows(frozen: BackboneFeatures, views: list[View], root: Path, say=lambda line: None, reused=0):
-    from tl_dagster.features.taps import build_extractor
+    from tl_dagster.backbones.taps import build_extractor
 
     column = FeatureColumn(root, frozen.columns()[0].recipe)
     done = extract(
@@ -71,8 +71,8 @@ def rows(frozen: BackboneFeatures, views: list[View], root: Path, say=lambda lin
 def test_cached_and_live_features_are_equal_in_any_order(frozen, photos, tmp_path):
     import torch
 
+    from tl_dagster.backbones.taps import build_extractor
     from tl_dagster.data.augmentation import Augmenter
-    from tl_dagster.features.taps import build_extractor
 
     views = wanted(photos, views=2)
     cached, done = rows(frozen, views, tmp_path / "a")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tl_dagster.libraries import import_timm, import_torchvision
 from tl_dagster.reporting.grad_cam import heat_maps, last_map
+from tl_dagster.runtime.libraries import import_timm, import_torchvision
 
 
 class Corner(torch.nn.Module):

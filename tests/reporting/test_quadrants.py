@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from tl_dagster.reporting.quadrants import accuracies, quadrants
-from tl_dagster.training.strategy import CELLS, Size, decide
-from tl_dagster.training.transferability import Probe
+from tl_dagster.strategy.decide import CELLS, Size, decide
+from tl_dagster.strategy.probes import Probe
 
 PROBES = [Probe(("high",), 0.1, 0.2, 0.9, 0.0, 0.0, 0.1), Probe(("low",), 0.1, 0.1, 0.9, 0.5, 0.4, 0.1)]
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tests.training.test_bootstrap import predictions
-from tl_dagster.reporting import evaluated
+from tl_dagster.evaluation.comparison import assess
+from tl_dagster.evaluation.metrics import confusion
+from tl_dagster.reporting import evaluation_report as evaluated
 from tl_dagster.reporting.curves import learning_curves, reliability, roc, training_size
 from tl_dagster.reporting.pictures import confusion_matrix
-from tl_dagster.training.assessment import assess
-from tl_dagster.training.metrics import confusion
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "<script>alert(1)</script>$x_" + "long" * 40

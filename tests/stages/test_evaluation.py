@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from tests.conftest import Pipeline
-from tl_dagster.progress import Progress
-from tl_dagster.stages.base import StageContext
-from tl_dagster.stages.evaluation import Evaluation
+from tl_dagster.graph.stage import StageContext
+from tl_dagster.graph.stages.evaluation import Evaluation
+from tl_dagster.runtime.progress import Progress
 
 TITLES = {
     "Confusion matrices",

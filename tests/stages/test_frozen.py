@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from tl_dagster import InputError
+from tl_dagster.backbones.description import BackboneInfo
 from tl_dagster.data import decoding
-from tl_dagster.features.catalogue import BackboneInfo
-from tl_dagster.progress import Progress
-from tl_dagster.stages import frozen as module
-from tl_dagster.stages.augmented_splits import read_views
-from tl_dagster.stages.base import StageContext
-from tl_dagster.stages.frozen import BackboneFeatures
+from tl_dagster.features import backbone_features as module
+from tl_dagster.features.backbone_features import BackboneFeatures
+from tl_dagster.graph.stage import StageContext
+from tl_dagster.graph.stages.augmented_splits import read_views
+from tl_dagster.runtime.progress import Progress
 
 INGREDIENTS = {
     "size": {"backbone": {"image_size": 96}},
@@ -81,7 +81,7 @@ def split(pipeline):
 def test_what_does_not_fit_is_refused_before_anything_is_computed(split, monkeypatch):
     with pytest.raises(InputError, match=r"need 0\.00 GB more, and compute\.feature_cache_gb allows"):
         fill(split, compute={"feature_cache_gb": 1e-9})
-    monkeypatch.setattr("tl_dagster.disk.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("tl_dagster.store.files.free_bytes", lambda path: 1000)
     with pytest.raises(InputError, match=r"GB free\. Delete what no pipeline uses \(tl-dagster cache prune --unused\)"):
         fill(split)
     assert not list(split.store.root.glob("features/*/*.arrow"))

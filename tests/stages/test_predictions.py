@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.special import softmax
 
-from tl_dagster.stages.predictions import (
+from tl_dagster.models.predictions import (
     build_targets,
     class_indices,
     copy_predictions,

@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from tests.conftest import Pipeline
-from tl_dagster.artifacts import Materialization
+from tl_dagster.backbones.description import describe_backbone
 from tl_dagster.data.augmentation import Augmenter
 from tl_dagster.data.decoding import read_verified
-from tl_dagster.features.catalogue import describe_backbone
-from tl_dagster.progress import Progress
-from tl_dagster.spec import Backbone
-from tl_dagster.stages.augmented_splits import AugmentedSplits, read_views
-from tl_dagster.stages.base import StageContext
-from tl_dagster.stages.dataset import Dataset, read_manifest
-from tl_dagster.stages.frozen import views_to_draw
-from tl_dagster.stages.predictions import read_predictions
-from tl_dagster.stages.scratch_baseline import ScratchBaseline, ScratchImages, _untrained
+from tl_dagster.declaration import Backbone
+from tl_dagster.features.backbone_features import views_to_draw
+from tl_dagster.graph.stage import StageContext
+from tl_dagster.graph.stages.augmented_splits import AugmentedSplits, read_views
+from tl_dagster.graph.stages.dataset import Dataset, read_manifest
+from tl_dagster.graph.stages.scratch_baseline import ScratchBaseline, ScratchImages, _untrained
+from tl_dagster.models.predictions import read_predictions
+from tl_dagster.runtime.progress import Progress
+from tl_dagster.store.artifacts import Materialization
 
 SMALL = {"architectures": ["convnet", "backbone"], "image_size": 48, "epochs": 2, "batch_size": 8}
 
@@ -62,7 +62,7 @@ def test_each_network_has_its_predictions_and_is_told_of(pipeline):
 
 def test_killed_between_two_networks(pipeline, tmp_path, monkeypatch):
     """The first is not trained again, and the artifact is that of an undisturbed run."""
-    module = "tl_dagster.stages.scratch_baseline._untrained"
+    module = "tl_dagster.graph.stages.scratch_baseline._untrained"
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt

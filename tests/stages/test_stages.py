@@ -51,7 +51,7 @@ def test_reuse_loads_no_torch(pipeline: Pipeline):
 import sys, dagster as dg
 from pathlib import Path
 from tl_dagster import *
-from tl_dagster.spec import Declaration
+from tl_dagster.declaration import Declaration
 defs = dg.Definitions.merge(
     definitions_of(Declaration.model_validate({pipeline.settings!r}), Path(".")),
     dg.Definitions(resources={{"artifacts": ArtifactIOManager(root={str(pipeline.store.root)!r})}}),

@@ -6,13 +6,13 @@ import shutil
 import pytest
 
 from tl_dagster import InputError
-from tl_dagster.progress import Progress
-from tl_dagster.stages.augmented_splits import AugmentedSplits
-from tl_dagster.stages.base import StageContext
-from tl_dagster.stages.bottleneck_features import BottleneckFeatures
-from tl_dagster.stages.dataset import Dataset
-from tl_dagster.stages.strategy_verification import StrategyVerification
-from tl_dagster.stages.transfer_strategy import TransferStrategy, read_decision
+from tl_dagster.graph.stage import StageContext
+from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
+from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures
+from tl_dagster.graph.stages.dataset import Dataset
+from tl_dagster.graph.stages.strategy_verification import StrategyVerification
+from tl_dagster.graph.stages.transfer_strategy import TransferStrategy, read_decision
+from tl_dagster.runtime.progress import Progress
 
 TO_STRATEGY = (Dataset, AugmentedSplits, BottleneckFeatures, TransferStrategy)
 

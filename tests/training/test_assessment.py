@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.training.test_bootstrap import predictions
-from tl_dagster.training.assessment import assess, best_model
+from tl_dagster.evaluation.comparison import assess, best_model
 
 
 def test_models_are_measured_and_paired():

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tl_dagster.training.bootstrap import compare, intervals, resampled
-from tl_dagster.training.metrics import measure
+from tl_dagster.evaluation.bootstrap import compare, intervals, resampled
+from tl_dagster.evaluation.metrics import measure
 
 
 def predictions(count: int, classes: int = 2, seed: int = 0):
@@ -30,7 +30,7 @@ def test_draws_surround_what_is_measured(classes):
 
 def test_a_draw_is_the_measure_of_the_images_drawn(monkeypatch):
     """One draw, built image by image."""
-    monkeypatch.setattr("tl_dagster.training.bootstrap.RESAMPLES", 1)
+    monkeypatch.setattr("tl_dagster.evaluation.bootstrap.RESAMPLES", 1)
     truth, probabilities = predictions(50, 6)
     groups = np.arange(50) // 3
     rows = [row for group in np.random.default_rng(0).integers(17, size=17) for row in np.flatnonzero(groups == group)]
@@ -51,7 +51,7 @@ def test_groups_widen():
 def test_blocks_change_nothing(monkeypatch):
     truth, probabilities = predictions(60)
     whole = resampled(truth, probabilities, np.arange(60))
-    monkeypatch.setattr("tl_dagster.training.bootstrap.BLOCK", 60 * 7)
+    monkeypatch.setattr("tl_dagster.evaluation.bootstrap.BLOCK", 60 * 7)
     for name, values in resampled(truth, probabilities, np.arange(60)).items():
         assert np.allclose(values, whole[name])
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from tl_dagster.training.calibration import averaged_probabilities, averaged_softmax, temperature, validate
+from tl_dagster.models.calibration import averaged_probabilities, averaged_softmax, temperature, validate
 
 
 def drawn(count: int, views: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -43,5 +43,5 @@ def test_one_image():
 
 def test_blocks_average_as_the_whole_does(monkeypatch):
     logits, _, images = drawn(20)
-    monkeypatch.setattr("tl_dagster.training.calibration.BLOCK_VALUES", 35)
+    monkeypatch.setattr("tl_dagster.models.calibration.BLOCK_VALUES", 35)
     np.testing.assert_allclose(averaged_softmax(logits, images), averaged_probabilities(softmax(logits, 1), images))

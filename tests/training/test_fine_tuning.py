@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tl_dagster.stages.frozen import BackboneFeatures
-from tl_dagster.stages.predictions import read_predictions
-from tl_dagster.stages.tuned_part import split_backbone
+from tl_dagster.features.backbone_features import BackboneFeatures
+from tl_dagster.models.predictions import read_predictions
 from tl_dagster.training.fine_tuning import frozen_digest
+from tl_dagster.training.fine_tuning_setup import split_backbone
 
 FP32 = {"backbone": {"precision": "fp32", "image_size": 64, "taps": ["stage4", "stage5"]}}
 
@@ -52,7 +52,9 @@ def test_a_frozen_part_that_ran_uncompiled_goes_on_so(pipeline, monkeypatch):
         patched.setattr("tl_dagster.training.loop._stale", no_power)
         pipeline.run(upto="fine_tuned_model", **recomputed)
     assert list((pipeline.store.root / "checkpoints").iterdir())
-    monkeypatch.setattr("tl_dagster.features.network.InferenceRunner.consider_compiling", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(
+        "tl_dagster.backbones.inference.InferenceRunner.consider_compiling", lambda *_: pytest.fail("asked again")
+    )
     assert described(pipeline, **recomputed)["history"] == undisturbed
 
 
@@ -136,7 +138,7 @@ def test_lower_stages_learn_more_slowly(pipeline):
 
 
 def test_a_network_that_cannot_be_cut(pipeline, monkeypatch):
-    monkeypatch.setattr("tl_dagster.features.taps.upper_module", lambda *_: None)
+    monkeypatch.setattr("tl_dagster.backbones.taps.upper_module", lambda *_: None)
     found = described(pipeline, **FP32, **tuning(epochs=1))
     top = pipeline.held()["top_model"].artifact.outcome.metrics
     assert found["history"][0]["validation_log_loss"] == pytest.approx(top["validation_log_loss"], rel=2e-3)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tl_dagster.training.learning_curve import learning_curve, sample
+from tl_dagster.evaluation.learning_curve import learning_curve, sample
 
 
 def clusters(count: int, seed: int):

@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 
-from tl_dagster.errors import InputError
-from tl_dagster.progress import Progress
+from tl_dagster.runtime.errors import InputError
+from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.checkpoints import Checkpoint
 from tl_dagster.training.loop import LoopConfig, train
-from tl_dagster.training.optimisation import ParameterGroup, build_optimiser
+from tl_dagster.training.optimisers import ParameterGroup, build_optimiser
 
 X = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
 Y = (X.sum(1) > 0).long()
@@ -81,7 +81,7 @@ def test_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tl_dagster.disk.sync", full)
+    monkeypatch.setattr("tl_dagster.store.files.sync", full)
     checkpoint.save({"a": torch.zeros(3)}, {"epoch": 2})
     tensors, facts = checkpoint.load()
     assert facts == {"epoch": 1} and tensors["a"].sum() == 3
@@ -105,7 +105,7 @@ def test_decay_towards_the_first_weights():
         optimiser = build_optimiser("sgd", [ParameterGroup([model[0].weight], 0.1, 0.5, anchored)])
         if anchored:
             optimiser.param_groups[0]["anchors"] = [before]
-        from tl_dagster.training.optimisation import decay_weights
+        from tl_dagster.training.optimisers import decay_weights
 
         decay_weights(optimiser)
         torch.testing.assert_close(model[0].weight.detach(), before + 1 + 0.05 * (middle - before - 1))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tl_dagster.training.metrics import calibration, confusion, measure
+from tl_dagster.evaluation.metrics import calibration, confusion, measure
 
 
 def test_by_hand():

@@ -6,9 +6,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from tl_dagster.errors import InputError
-from tl_dagster.training.strategy import CELLS, Decision, Size, decide
-from tl_dagster.training.transferability import Probe, fit_probes
+from tl_dagster.runtime.errors import InputError
+from tl_dagster.strategy.decide import CELLS, Decision, Size, decide
+from tl_dagster.strategy.probes import Probe, fit_probes
 
 LARGE, SMALL = Size(8000, 2, 2_000_000), Size(200, 2, 2_000_000)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tl_dagster.training.transferability import candidates, fit_probes, logme, stratified
+from tl_dagster.strategy.probes import candidates, fit_probes, logme, stratified
 
 
 def slow_logme(features, labels):

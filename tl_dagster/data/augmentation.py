@@ -14,9 +14,9 @@ import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.errors import InputError, suggest
-from tl_dagster.identity import digest
-from tl_dagster.spec import Augmentation
+from tl_dagster.declaration import Augmentation
+from tl_dagster.runtime.errors import InputError, suggest
+from tl_dagster.store.digests import digest
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tl_dagster.data.decoding import image_id, inspect_image
+from tl_dagster.data.file_index import INFO_COLUMNS, NUMBERS, FileIndex, FileRecord
 from tl_dagster.data.files import read
-from tl_dagster.data.index import INFO_COLUMNS, NUMBERS, FileIndex, FileRecord
 from tl_dagster.data.remote import REQUESTS, is_remote
-from tl_dagster.errors import InputError, printable
-from tl_dagster.identity import digest, digest_columns
+from tl_dagster.runtime.errors import InputError, printable
+from tl_dagster.store.digests import digest, digest_columns
 
 if TYPE_CHECKING:
     import numpy as np

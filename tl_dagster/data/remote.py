@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from tl_dagster.errors import InputError, printable
+from tl_dagster.runtime.errors import InputError, printable
 
 __all__ = [
     "REQUESTS",

@@ -8,8 +8,8 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from tl_dagster.data.augmentation import MIRRORED
-from tl_dagster.errors import InputError
-from tl_dagster.spec import Augmentation, Splits
+from tl_dagster.declaration import Augmentation, Splits
+from tl_dagster.runtime.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np

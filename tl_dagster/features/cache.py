@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.disk import write_atomically
-from tl_dagster.errors import InputError
 from tl_dagster.features import shards
 from tl_dagster.features.shards import KEY_BYTES, DamagedError, OldFormatError, Shard
-from tl_dagster.identity import digest
+from tl_dagster.runtime.errors import InputError
+from tl_dagster.store.digests import digest
+from tl_dagster.store.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Extraction: the frozen backbone's activations of each view that the cache does not hold yet.
 
 Workers decode and augment ahead (:mod:`tl_dagster.features.loading`), the main thread runs the network
-(:mod:`tl_dagster.features.network`), and a thread writes: the network waits for neither. A compiled and an eager
+(:mod:`tl_dagster.backbones.inference`), and a thread writes: the network waits for neither. A compiled and an eager
 network give the same rows up to the rounding of the declared precision; a row is computed by one of them, once.
 """
 
@@ -13,11 +13,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tl_dagster.errors import InputError
+from tl_dagster.backbones.inference import InferenceRunner
 from tl_dagster.features.cache import FeatureColumn
 from tl_dagster.features.loading import Loader, View
-from tl_dagster.features.network import InferenceRunner
-from tl_dagster.progress import Progress
+from tl_dagster.runtime.errors import InputError
+from tl_dagster.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from tl_dagster.data.augmentation import Augmenter
 from tl_dagster.data.decoding import Resize, read_verified
-from tl_dagster.errors import InputError
-from tl_dagster.features.hardware import processors
+from tl_dagster.runtime.errors import InputError
+from tl_dagster.runtime.hardware import processors
 
 if TYPE_CHECKING:
     import numpy as np

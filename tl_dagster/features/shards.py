@@ -10,8 +10,8 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.disk import replace_atomically
-from tl_dagster.errors import InputError
+from tl_dagster.runtime.errors import InputError
+from tl_dagster.store.files import replace_atomically
 
 if TYPE_CHECKING:
     import numpy as np

@@ -27,7 +27,7 @@ def reliability(path: Path, models: "Mapping[str, Predictions]") -> None:
         path: the PNG file.
         models: title → class numbers and probabilities of the test images.
     """
-    from tl_dagster.training.metrics import BINS, calibration
+    from tl_dagster.evaluation.metrics import BINS, calibration
 
     figure, (axis, below) = new_figure(5.6, 5.0, 1, heights=(3, 1))
     axis.plot([0, 1], [0, 1], ":", color=SOFT, label="confidence = accuracy")
@@ -121,7 +121,7 @@ def training_size(path: Path, points: Sequence[Mapping[str, Any]], reached: Mapp
 
     Args:
         path: the PNG file.
-        points: see :func:`tl_dagster.training.learning_curve.learning_curve`.
+        points: see :func:`tl_dagster.evaluation.learning_curve.learning_curve`.
         reached: model → its test accuracy on all training views, drawn as lines.
     """
     from matplotlib.ticker import NullFormatter, StrMethodFormatter

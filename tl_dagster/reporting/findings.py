@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tl_dagster.artifacts import TableRows
 from tl_dagster.reporting.report import Table
+from tl_dagster.store.artifacts import TableRows
 
 __all__ = ["class_rows", "comparison", "headline", "model_rows", "model_title", "paired", "per_class"]
 

@@ -8,7 +8,7 @@ from tl_dagster.reporting.pictures import FIRST, INK, SECOND, SOFT, new_figure, 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tl_dagster.training.strategy import Decision
+    from tl_dagster.strategy.decide import Decision
 
 __all__ = ["accuracies", "quadrants"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tl_dagster.data.decoding import thumbnail
 from tl_dagster.data.files import read
-from tl_dagster.errors import InputError
+from tl_dagster.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont

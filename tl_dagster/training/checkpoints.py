@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tl_dagster.disk import replace_atomically
+from tl_dagster.store.files import replace_atomically
 
 if TYPE_CHECKING:
     import torch

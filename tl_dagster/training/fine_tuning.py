@@ -9,15 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tl_dagster.errors import InputError
-from tl_dagster.progress import Progress
-from tl_dagster.spec import FineTuning
-from tl_dagster.training.calibration import validate
+from tl_dagster.declaration import FineTuning
+from tl_dagster.models.calibration import validate
+from tl_dagster.models.heads import build_head
+from tl_dagster.runtime.errors import InputError
+from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.checkpoints import Checkpoint
-from tl_dagster.training.head import build_head
+from tl_dagster.training.feature_batches import Targets
 from tl_dagster.training.loop import LoopConfig, TrainingResult, train
-from tl_dagster.training.optimisation import ParameterGroup, build_optimiser
-from tl_dagster.training.standardised import Targets
+from tl_dagster.training.optimisers import ParameterGroup, build_optimiser
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +75,7 @@ def build_tuned_network(
 
     Args:
         upper: boundary activations or images → a list of the features (n, D_tap) of the taps above the boundary.
-        head: state of the top model; see :func:`tl_dagster.training.head.build_head`.
+        head: state of the top model; see :func:`tl_dagster.models.heads.build_head`.
         below: (D,): which of the features that it reads come from below the boundary.
 
     Returns:

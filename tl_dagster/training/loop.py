@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.errors import InputError
-from tl_dagster.memory import keep_freed_memory
-from tl_dagster.progress import Progress
+from tl_dagster.runtime.errors import InputError
+from tl_dagster.runtime.memory import keep_freed_memory
+from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.checkpoints import Checkpoint, optimiser_tensors, restore_optimiser, select_group
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def train(
 
     Args:
         model: trained; the caller says in which mode.
-        optimiser: see :func:`tl_dagster.training.optimisation.build_optimiser`.
+        optimiser: see :func:`tl_dagster.training.optimisers.build_optimiser`.
         losses: the epoch's number, from 1 → the loss of each of its steps; all that is random in it comes from that
             number, so that training goes on after a kill as if there had been none.
         score: a network → log-loss and accuracy on the validation split.
@@ -168,7 +168,7 @@ def _epoch(
     """One epoch; the mean loss of its steps."""
     import torch
 
-    from tl_dagster.training.optimisation import decay_weights, set_rates
+    from tl_dagster.training.optimisers import decay_weights, set_rates
 
     epoch, total = len(state.history), 0.0
     trained = [parameter for group in state.optimiser.param_groups for parameter in group["params"]]

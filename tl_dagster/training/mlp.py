@@ -7,12 +7,12 @@ import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.progress import Progress
-from tl_dagster.spec import MlpTopModel
-from tl_dagster.training.head import build_layers
+from tl_dagster.declaration import MlpTopModel
+from tl_dagster.models.heads import build_layers
+from tl_dagster.runtime.progress import Progress
+from tl_dagster.training.feature_batches import BLOCK_BYTES, StandardizedFeatures, Targets
 from tl_dagster.training.loop import LoopConfig, train
-from tl_dagster.training.optimisation import ParameterGroup, build_optimiser
-from tl_dagster.training.standardised import BLOCK_BYTES, StandardizedFeatures, Targets
+from tl_dagster.training.optimisers import ParameterGroup, build_optimiser
 
 if TYPE_CHECKING:
     import torch

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from tl_dagster.errors import InputError
-from tl_dagster.progress import Progress
-from tl_dagster.spec import ScratchBaseline
+from tl_dagster.declaration import ScratchBaseline
+from tl_dagster.models.calibration import validate
+from tl_dagster.runtime.errors import InputError
+from tl_dagster.runtime.progress import Progress
 from tl_dagster.training import loop
-from tl_dagster.training.calibration import validate
 from tl_dagster.training.checkpoints import Checkpoint
+from tl_dagster.training.feature_batches import Targets
 from tl_dagster.training.loop import LoopConfig, TrainingResult
-from tl_dagster.training.optimisation import ParameterGroup, build_optimiser
-from tl_dagster.training.standardised import Targets
+from tl_dagster.training.optimisers import ParameterGroup, build_optimiser
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,7 +99,7 @@ def build_from_pixels(model: "torch.nn.Module", mean: Sequence[float], std: Sequ
     """
     import torch
 
-    from tl_dagster.features.network import normalize, per_channel
+    from tl_dagster.backbones.inference import normalize, per_channel
 
     class FromPixels(torch.nn.Module):
         shift: torch.Tensor

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
-from tl_dagster.settings import Settings
+from tl_dagster.runtime.settings import Settings
 
 __all__ = ["FineTuning", "LinearTopModel", "MlpTopModel", "ScratchBaseline", "TopModel", "TransferStrategy"]
 

@@ -1,19 +1,17 @@
 """The top model: a classifier on the cached features of all training views, calibrated on validation.
 
-How it is fitted is in :mod:`tl_dagster.training.linear` and :mod:`tl_dagster.training.mlp`; its parts that are useful
+How it is fitted is in :mod:`tl_dagster.training.logistic_regression` and :mod:`tl_dagster.training.mlp`; its parts that are useful
 elsewhere can be had from here.
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.progress import Progress
-from tl_dagster.spec import MlpTopModel, TopModel
-from tl_dagster.training.calibration import averaged_probabilities, temperature, validate
-from tl_dagster.training.head import build_head, compute_logits
-from tl_dagster.training.linear import fit_l2_path, fit_logistic_regression
-from tl_dagster.training.mlp import fit_mlp
-from tl_dagster.training.standardised import (
+from tl_dagster.declaration import MlpTopModel, TopModel
+from tl_dagster.models.calibration import averaged_probabilities, temperature, validate
+from tl_dagster.models.heads import build_head, compute_logits
+from tl_dagster.runtime.progress import Progress
+from tl_dagster.training.feature_batches import (
     MEMORY_BYTES,
     Features,
     LabelledFeatures,
@@ -21,6 +19,8 @@ from tl_dagster.training.standardised import (
     Targets,
     moments,
 )
+from tl_dagster.training.logistic_regression import fit_l2_path, fit_logistic_regression
+from tl_dagster.training.mlp import fit_mlp
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ class FittedTopModel:
     """A fitted and calibrated top model.
 
     Attributes:
-        state: see :func:`~tl_dagster.training.head.build_head`; the temperature is in it.
+        state: see :func:`~tl_dagster.models.heads.build_head`; the temperature is in it.
         temperature: what its logits were divided by.
         log_losses: on validation, before and after that.
         told: how it was chosen: l2 and path, or epoch and history.

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter
 
-from tl_dagster.data.kept import SourceCache, SourceContext
+from tl_dagster.data.source_cache import SourceCache, SourceContext
 from tl_dagster.data.sources import Source, list_images
 
 

@@ -17,7 +17,7 @@ from tests.data.sources.test_parquet import structs, write
 from tests.data.sources.test_webdataset import samples
 from tl_dagster import InputError
 from tl_dagster.data import files
-from tl_dagster.data.index import FileIndex
+from tl_dagster.data.file_index import FileIndex
 from tl_dagster.data.manifest import identify
 from tl_dagster.data.remote import UnreachableError
 

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.data.sources.conftest import labels_of
 from tl_dagster import InputError
 from tl_dagster.data import files
-from tl_dagster.libraries import import_torchvision
+from tl_dagster.runtime.libraries import import_torchvision
 
 COUNTS = {"train": 6, "t10k": 4}
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from tl_dagster.data.kept import SourceContext
+from tl_dagster.data.source_cache import SourceContext
 from tl_dagster.data.sources.archive import ArchiveSource
 from tl_dagster.data.sources.base import ImageSource
 from tl_dagster.data.sources.folder import FolderSource
@@ -12,7 +12,7 @@ from tl_dagster.data.sources.manifest import Bins, ManifestSource
 from tl_dagster.data.sources.parquet import ParquetSource
 from tl_dagster.data.sources.torchvision import TorchvisionSource
 from tl_dagster.data.sources.webdataset import WebDatasetSource
-from tl_dagster.errors import InputError
+from tl_dagster.runtime.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

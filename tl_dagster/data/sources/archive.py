@@ -10,10 +10,10 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from tl_dagster.data.files import DAMAGED, as_text, change_of, local_uri, path_of, tar_uri, zip_uri
-from tl_dagster.data.kept import CHUNK, SourceCache, SourceContext
 from tl_dagster.data.remote import is_remote
+from tl_dagster.data.source_cache import CHUNK, SourceCache, SourceContext
 from tl_dagster.data.sources.base import CLIMBS, SPLITS, Patterned, SourceRow, climbs_out, is_visible, may_be_image
-from tl_dagster.errors import InputError, printable
+from tl_dagster.runtime.errors import InputError, printable
 
 if TYPE_CHECKING:
     import pandas as pd

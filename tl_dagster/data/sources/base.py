@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import field_validator
 
-from tl_dagster.data.kept import SourceContext
-from tl_dagster.errors import InputError, suggest
-from tl_dagster.identity import digest_columns
-from tl_dagster.settings import Settings
+from tl_dagster.data.source_cache import SourceContext
+from tl_dagster.runtime.errors import InputError, suggest
+from tl_dagster.runtime.settings import Settings
+from tl_dagster.store.digests import digest_columns
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from tl_dagster.data.files import as_text, local_uri, path_of, stamp_of
-from tl_dagster.data.kept import SourceContext
 from tl_dagster.data.remote import find, is_remote, remote_stamp, remote_stamps
+from tl_dagster.data.source_cache import SourceContext
 from tl_dagster.data.sources.base import Patterned, SourceRow, is_visible
-from tl_dagster.errors import InputError, printable
+from tl_dagster.runtime.errors import InputError, printable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,11 +10,11 @@ from urllib.parse import quote
 from pydantic import Field, field_validator, model_validator
 
 from tl_dagster.data.files import DAMAGED, local_uri, path_of, stamp_of
-from tl_dagster.data.kept import SourceContext
 from tl_dagster.data.remote import is_remote, is_web, remote_stamps
+from tl_dagster.data.source_cache import SourceContext
 from tl_dagster.data.sources.base import Patterned, build_listing, parse_splits
-from tl_dagster.errors import InputError, printable, suggest
-from tl_dagster.settings import Settings
+from tl_dagster.runtime.errors import InputError, printable, suggest
+from tl_dagster.runtime.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,11 +8,11 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from tl_dagster.data.files import change_of
-from tl_dagster.data.kept import SourceContext, write_tar
+from tl_dagster.data.source_cache import SourceContext, write_tar
 from tl_dagster.data.sources.archive import tar_members
 from tl_dagster.data.sources.base import SPLITS, ImageSource, build_listing, parse_splits
 from tl_dagster.data.sources.shards import expand
-from tl_dagster.errors import InputError, printable, suggest
+from tl_dagster.runtime.errors import InputError, printable, suggest
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ from pathlib import Path
 from tl_dagster.data.files import local_uri, name_of, path_of
 from tl_dagster.data.remote import filesystem, find, is_remote, retrying
 from tl_dagster.data.sources.base import is_visible
-from tl_dagster.errors import InputError, printable
+from tl_dagster.runtime.errors import InputError, printable
 
 __all__ = ["expand"]
 

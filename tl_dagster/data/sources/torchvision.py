@@ -8,10 +8,10 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tl_dagster.data.kept import SourceCache, SourceContext, write_tar
+from tl_dagster.data.source_cache import SourceCache, SourceContext, write_tar
 from tl_dagster.data.sources.archive import tar_members
 from tl_dagster.data.sources.base import SPLITS, ImageSource, build_listing
-from tl_dagster.errors import InputError, suggest
+from tl_dagster.runtime.errors import InputError, suggest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ class TorchvisionSource(ImageSource):
         return build_listing(pd.DataFrame(rows, columns=["uri", "label", "split"]).assign(stamp="kept"))
 
     def _unpack(self, file: IO[bytes], kept: SourceCache) -> None:
-        from tl_dagster.libraries import import_torchvision
+        from tl_dagster.runtime.libraries import import_torchvision
 
         datasets = import_torchvision().datasets
         make = getattr(datasets, self.name, None)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from tl_dagster.data.files import name_of, read
-from tl_dagster.data.kept import SourceContext
+from tl_dagster.data.source_cache import SourceContext
 from tl_dagster.data.sources.archive import tar_members
 from tl_dagster.data.sources.base import SPLITS, ImageSource, build_listing, is_visible, may_be_image
 from tl_dagster.data.sources.shards import expand
-from tl_dagster.errors import InputError, printable
+from tl_dagster.runtime.errors import InputError, printable
 
 if TYPE_CHECKING:
     import pandas as pd

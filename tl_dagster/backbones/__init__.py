@@ -1,0 +1,1 @@
+"""Backbones: description, weights, building, taps, splitting, inference."""

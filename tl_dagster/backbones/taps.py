@@ -1,0 +1,300 @@
+"""Taps of a backbone: the features of its layers from one forward pass, and the backbone cut in two at one of them."""
+
+import copy
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tl_dagster.backbones.fused_convolutions import fuse_conv_relu
+from tl_dagster.runtime.libraries import import_timm, import_torchvision
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["build_extractor", "lower_module", "pool", "trace_network", "unfreeze_above", "upper_module"]
+
+
+def trace_network(model: "torch.nn.Module") -> "tuple[torch.fx.Graph, dict[str, torch.fx.Node]]":
+    """The network's graph, and the node in it of each module's (last) output and of each operation.
+
+    Operations are named as :func:`torchvision.models.feature_extraction.get_graph_node_names` names them. In the
+    order in which they finish.
+
+    Raises:
+        Exception: of any kind, for networks that cannot be traced.
+    """
+    import torch
+
+    torchvision, timm = import_torchvision(), import_timm()
+    from torchvision.models.feature_extraction import NodePathTracer
+
+    named: dict[str, torch.fx.Node] = {}
+
+    class Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision has no types
+        def create_proxy(self, *args: Any, **options: Any) -> Any:
+            proxy = super().create_proxy(*args, **options)
+            named[self.node_to_qualname[proxy.node]] = proxy.node
+            return proxy
+
+        def call_module(self, m: torch.nn.Module, *args: Any) -> Any:
+            output = super().call_module(m, *args)
+            named.pop(path := self.path_of_module(m), None)  # a module that is used twice finishes the second time
+            if isinstance(output, torch.fx.Proxy):
+                named[path] = output.node
+            return output
+
+    operations = [each for each in vars(torchvision.ops).values() if isinstance(each, type)]
+    tracer = Tracer(
+        leaf_modules=[
+            *timm.layers.get_notrace_modules(),
+            *(each for each in operations if issubclass(each, torch.nn.Module)),
+        ],
+        autowrap_modules=(math, torchvision.ops),
+        autowrap_functions=timm.layers.get_notrace_functions(),
+    )
+    return tracer.trace(model), named
+
+
+def pool(values: "torch.Tensor", pooling: str) -> "torch.Tensor":
+    """Reduce a tap to one vector per image.
+
+    Args:
+        values: a map (N, C, H, W) or (N, H, W, C), tokens (N, T, C), or already a vector (N, D).
+        pooling: "avg", "max", "avg+max" (side by side), "grid2x2" (the averages of the map's four quarters, side by
+            side), or "none" (the map itself, flattened).
+    """
+    import torch
+
+    if pooling == "none" or values.ndim == 2:
+        return values.flatten(1)
+    channels_last = values.ndim == 4 and values.shape[1] == values.shape[2] != values.shape[3]
+    if pooling == "grid2x2":
+        if values.ndim == 3:  # class tokens and registers come first, the square of patches after them
+            side, channels_last = math.isqrt(values.shape[1]), True
+            values = values[:, values.shape[1] - side**2 :].unflatten(1, (side, side))
+        if channels_last:
+            values = values.permute(0, 3, 1, 2)
+        return torch.nn.functional.adaptive_avg_pool2d(values, 2).flatten(2).transpose(1, 2).flatten(1)
+    axes: tuple[int, ...] = (1, 2) if channels_last else (1,) if values.ndim == 3 else (2, 3)
+    parts = {"avg": lambda: values.mean(axes), "max": lambda: values.amax(axes)}
+    return torch.cat([parts[part]() for part in pooling.split("+")], 1)
+
+
+def build_extractor(model: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -> "torch.nn.Module":
+    """Wrap a backbone so that one forward pass gives the pooled features of several layers.
+
+    Args:
+        model: see :func:`.backbones.load_backbone`.
+        taps: (module path or node, pooling) of each.
+
+    Returns:
+        A module: images (N, 3, size, size) → a list of (N, D_tap), in the order of the taps.
+    """
+    import torch
+
+    modules = {path for path, _ in model.named_modules()}
+    if not all(path in modules for path, _ in taps):
+        return _pooled(_traced(model, [path for path, _ in taps]), taps)
+
+    class Tapped(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            self.seen: dict[str, torch.Tensor] = {}
+            for path in {path for path, _ in taps}:
+                # A partial of a method, not a closure: a copy of this module must fill its own `seen`.
+                model.get_submodule(path).register_forward_hook(partial(self._keep, path))
+
+        def _keep(self, path: str, _: Any, __: Any, output: torch.Tensor) -> None:
+            self.seen[path] = output
+
+        def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+            self.model(images)
+            pooled = [pool(self.seen[path], pooling) for path, pooling in taps]
+            self.seen.clear()  # empty again: a compiled forward would otherwise be compiled a second time
+            return pooled
+
+    return Tapped()
+
+
+def lower_module(model: "torch.nn.Module", taps: Sequence[tuple[str, str]], size: int) -> "torch.nn.Module":
+    """As :func:`build_extractor`, without what runs after the taps, where that can be left out.
+
+    Args:
+        model: see :func:`.backbones.load_backbone`.
+        taps: (module path or node, pooling) of each.
+        size: pixels of the square input, to try it.
+    """
+    traced = _as_hooked(model, [path for path, _ in taps], size)
+    return _pooled(traced, taps) if traced is not None else build_extractor(model, taps)
+
+
+def upper_module(
+    model: "torch.nn.Module", boundary: str | None, taps: Sequence[tuple[str, str]], size: int
+) -> "torch.nn.Module | None":
+    """The part of a backbone above a layer, as a module of its own, with batch norm folded into convolutions.
+
+    Args:
+        model: see :func:`.backbones.load_backbone`.
+        boundary: module path of the last layer below; None: the whole backbone.
+        taps: (module path, pooling) of the taps above it.
+        size: pixels of the square input, to try it.
+
+    Returns:
+        A module: the boundary's output (or images) → a list of (N, D_tap), as from :func:`build_extractor`; None when the upper
+        part also reads something else than the boundary's output, or the network cannot be traced.
+    """
+    import torch
+
+    paths = [path for path in (boundary, *(path for path, _ in taps)) if path is not None]
+    traced = _as_hooked(model, paths, size)
+    if traced is None:
+        return None
+    graph = traced.graph if boundary is None else _cut(traced.graph, boundary)
+    if graph is None:
+        return None
+    upper = torch.fx.GraphModule(traced, graph)
+    _fold_batch_norm(upper)
+    fuse_conv_relu(upper)
+    return _pooled(upper, taps)
+
+
+def _as_hooked(model: "torch.nn.Module", paths: Sequence[str], size: int) -> "torch.fx.GraphModule | None":
+    """The network up to some modules and nodes as a graph, where that gives what hooks see at the modules.
+
+    It does not where the network cannot be traced, or what a module returned is overwritten by what follows it, as by
+    the addition that ends a block: hooks see what is left there in the end.
+    """
+    import torch
+
+    images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    seen: dict[str, torch.Tensor] = {}
+    modules = {path for path, _ in model.named_modules()} & set(paths)
+    handles = [model.get_submodule(path).register_forward_hook(partial(_note, seen, path)) for path in modules]
+    with torch.no_grad():
+        model(images)
+    for handle in handles:  # tracing would call them too
+        handle.remove()
+    try:
+        traced = _traced(model, paths)
+        with torch.no_grad():
+            found = traced(images)
+    except Exception:
+        # Tracing fails in as many ways as there are dynamic networks; the caller then runs the whole network.
+        return None
+    close = partial(torch.allclose, rtol=1e-3, atol=1e-5, equal_nan=True)
+    return traced if all(close(found[path], seen[path]) for path in modules) else None
+
+
+def _note(seen: "dict[str, torch.Tensor]", path: str, _: Any, __: Any, output: "torch.Tensor") -> None:
+    seen[path] = output
+
+
+def _traced(model: "torch.nn.Module", paths: Sequence[str]) -> "torch.fx.GraphModule":
+    """The network up to some modules and nodes, as a graph: images → {path: output}."""
+    import torch
+
+    graph, named = trace_network(model)
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    output.args = ({path: named[path] if path else output.args[0] for path in paths},)
+    traced = torch.fx.GraphModule(model, graph)
+    _protect(traced, list(output.args[0].values()))
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+    return traced
+
+
+def _protect(traced: "torch.fx.GraphModule", nodes: Sequence[Any]) -> None:
+    """Layers that would overwrite what some nodes give write elsewhere: whether they are left out must not matter."""
+    for user in {user for node in nodes for user in node.users if node in user.args[:1]}:
+        if user.op == "call_module" and getattr(layer := traced.get_submodule(user.target), "inplace", False):
+            user.target = f"{user.target}_apart"
+            traced.add_submodule(user.target, copy.copy(layer))
+            traced.get_submodule(user.target).inplace = False  # type: ignore[assignment]
+        elif user.kwargs.get("inplace"):
+            user.kwargs = {**user.kwargs, "inplace": False}
+
+
+def _pooled(graph: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -> "torch.nn.Module":
+    import torch
+
+    class Pooled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.upper = graph
+
+        def forward(self, values: torch.Tensor) -> list[torch.Tensor]:
+            seen = self.upper(values)
+            return [pool(seen[path], pooling) for path, pooling in taps]
+
+    return Pooled().eval()
+
+
+def _fold_batch_norm(module: Any) -> None:
+    """Fold batch norm into the convolution before it: its statistics are frozen for good, and steps are cheaper.
+
+    The folded weights are also better scaled for training: batch norm's gain, often far above one, no longer
+    multiplies every update of the convolution (Jacob et al. 2018, section 3.2, for the folding).
+    """
+    import torch
+    from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+    for node in module.graph.nodes:
+        if node.op != "call_module" or node.args[0].op != "call_module" or len(node.args[0].users) != 1:
+            continue
+        norm, before = module.get_submodule(node.target), module.get_submodule(node.args[0].target)
+        if isinstance(norm, torch.nn.BatchNorm2d) and isinstance(before, torch.nn.Conv2d):
+            statistics = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+            before.weight, before.bias = fuse_conv_bn_weights(before.weight, before.bias, *statistics)  # type: ignore[arg-type]
+            parent, _, name = node.target.rpartition(".")
+            # timm's batch norms carry the activation that follows them.
+            setattr(module.get_submodule(parent), name, getattr(norm, "act", torch.nn.Identity()))
+
+
+def _cut(graph: Any, boundary: str) -> Any:
+    """The graph with the boundary's output as its only input; None when it needs anything else from below."""
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    seen = dict(output.args[0])
+    below = seen.pop(boundary)
+    output.args = (seen,)
+    (images,) = (node for node in graph.nodes if node.op == "placeholder")
+    with graph.inserting_before(images):
+        entry = graph.placeholder("activations")
+    below.replace_all_uses_with(entry)
+    graph.eliminate_dead_code()
+    if images.users:
+        return None
+    graph.erase_node(images)
+    graph.lint()
+    return graph
+
+
+def unfreeze_above(model: "torch.nn.Module", boundary: str, size: int) -> None:
+    """Let gradients reach every parameter that is used after a layer has run, and no other.
+
+    Args:
+        model: the whole backbone, frozen.
+        boundary: module path of the last layer that stays frozen.
+        size: pixels of the square input.
+    """
+    import torch
+
+    above: list[torch.nn.Module] = []
+    passed = [False]
+
+    def note(module: torch.nn.Module, *_: Any) -> None:
+        if passed[0]:
+            above.append(module)
+
+    def reached(*_: Any) -> None:
+        passed[0] = True
+
+    handles = [module.register_forward_pre_hook(note) for module in model.modules()]
+    handles.append(model.get_submodule(boundary).register_forward_hook(reached))
+    with torch.no_grad():
+        model(torch.zeros(1, 3, size, size))
+    for handle in handles:
+        handle.remove()
+    for module in above:
+        module.requires_grad_(True)

@@ -1,0 +1,100 @@
+"""What was learnt of each file, so that an unchanged one is not read again and known bytes are not decoded again.
+
+Rows are appended as Parquet shards, each written under a temporary name and renamed: a kill at any moment, or a
+server that stops answering, loses at most the files since the last flush.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tl_dagster.data.decoding import ImageInfo
+from tl_dagster.runtime.errors import InputError
+from tl_dagster.store.files import replace_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["INFO_COLUMNS", "NUMBERS", "FileIndex", "FileRecord"]
+
+INFO_COLUMNS = [field.name for field in fields(ImageInfo)]
+TEXTS = {"uri": "str", "stamp": "str", "id": "str", "format": "str", "perceptual": "str", "problem": "str"}
+NUMBERS = {"bytes": "int64", "width": "int64", "height": "int64", "brightness": "float64", "contrast": "float64"}
+MOST_SHARDS = 8
+
+# uri, stamp, id, size in bytes, and what was seen (None: the bytes are known already).
+FileRecord = tuple[str, str | None, str, int, ImageInfo | None]
+
+
+class FileIndex:
+    """The index of one source.
+
+    Args:
+        folder: made when first written; safe to delete: everything is read again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self) -> "pd.DataFrame":
+        """All rows: uri, stamp, id, bytes and the fields of :class:`ImageInfo`; for each uri the last one."""
+        import pandas as pd
+        import pyarrow.parquet as pq
+
+        while True:
+            shards = self._shards()
+            try:
+                tables = [pq.read_table(shard).to_pandas() for shard in shards]
+                break
+            except FileNotFoundError:  # another run has joined the shards meanwhile
+                continue
+        rows: pd.DataFrame = pd.concat(tables) if tables else pd.DataFrame(columns=[*TEXTS, *NUMBERS])
+        return rows.astype({**TEXTS, **NUMBERS}).drop_duplicates("uri", keep="last", ignore_index=True)
+
+    def append(self, read: Sequence[FileRecord], known: "pd.DataFrame") -> "pd.DataFrame":
+        """Write what was read as one shard; returns its rows.
+
+        Args:
+            read: files, in the order in which they were read.
+            known: rows by image id, for files whose bytes were seen before.
+
+        Raises:
+            InputError: the store cannot be written.
+        """
+        import pandas as pd
+
+        rows = pd.DataFrame(
+            [(uri, stamp, identity, size) for uri, stamp, identity, size, _ in read],
+            columns=["uri", "stamp", "id", "bytes"],
+        )
+        seen = {identity: asdict(look) for _, _, identity, _, look in read if look is not None}
+        looks = pd.DataFrame.from_dict(seen, orient="index", columns=INFO_COLUMNS)
+        lacking = [identity for identity in rows["id"].unique() if identity not in seen]
+        # The rest was seen before: in an earlier run, or as another file of this one.
+        looks = pd.concat([looks, known.reindex(lacking)[INFO_COLUMNS]]) if lacking else looks
+        rows = pd.concat([rows, looks.reindex(rows["id"]).reset_index(drop=True)], axis=1).astype({**TEXTS, **NUMBERS})
+        self._write(rows)
+        return rows
+
+    def compact(self) -> None:
+        """Join the shards when there are many."""
+        shards = self._shards()
+        if len(shards) > MOST_SHARDS:
+            self._write(self.read())
+            for shard in shards:
+                shard.unlink(missing_ok=True)
+
+    def _shards(self) -> list[Path]:
+        # Names begin with a number that rises: the last word on a file is in the last shard.
+        return sorted(self.folder.glob("*.parquet"))
+
+    def _write(self, rows: "pd.DataFrame") -> None:
+        shards = self._shards()
+        number = int(shards[-1].name.partition("-")[0]) + 1 if shards else 0
+        try:
+            with replace_atomically(self.folder / f"{number:08d}-{uuid.uuid4().hex}.parquet") as temporary:
+                rows.to_parquet(temporary, index=False)
+        except OSError as error:
+            raise InputError(f"cannot write {self.folder}: {error.strerror or error}; free some space") from error

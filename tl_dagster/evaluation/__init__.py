@@ -1,0 +1,1 @@
+"""What models and data are worth: metrics, intervals, comparisons, suspects."""

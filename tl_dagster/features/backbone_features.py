@@ -1,0 +1,234 @@
+"""The declared backbone as stages use it: its columns in the feature cache, and what fills them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from tl_dagster.backbones.description import BackboneInfo, describe_backbone
+from tl_dagster.backbones.inference import batch_size_for
+from tl_dagster.backbones.weights import Weights, locate_weights
+from tl_dagster.data.augmentation import Augmenter
+from tl_dagster.data.decoding import DECODER_VERSION
+from tl_dagster.data.manifest import image_uris
+from tl_dagster.declaration import Declaration
+from tl_dagster.features.cache import FeatureColumn, locked
+from tl_dagster.features.extraction import ExtractionResult, extract
+from tl_dagster.features.loading import Loader, View
+from tl_dagster.graph.stage import StageContext
+from tl_dagster.graph.stages.dataset import read_manifest
+from tl_dagster.runtime.errors import InputError
+from tl_dagster.runtime.hardware import has_gpu, resolve_precision
+from tl_dagster.store import files as disk
+from tl_dagster.store.artifacts import ArtifactStore
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    SideOutput = tuple[FeatureColumn, np.ndarray]  # a column, and which rows are for it: bool
+
+__all__ = ["BackboneFeatures", "views_to_draw"]
+
+
+class BackboneFeatures:
+    """The declared backbone with its weights: knows its columns in the cache, and computes them.
+
+    Args:
+        declaration: the pipeline.
+        store: where the feature cache is.
+    """
+
+    def __init__(self, declaration: Declaration, store: ArtifactStore) -> None:
+        self.declaration = declaration
+        self.backbone = declaration.backbone
+        self.info: BackboneInfo = describe_backbone(self.backbone)
+        self.weights: Weights = locate_weights(self.backbone, self.info)
+        self.precision = resolve_precision(self.backbone.precision)
+        self.resize = self.info.resize(self.backbone)
+        self._cache = store.root / "features"
+
+    def column(self, tap: str, pooling: str) -> FeatureColumn:
+        """The cache's column of a tap."""
+        return FeatureColumn(
+            self._cache,
+            {
+                "decode": DECODER_VERSION,
+                "resize": asdict(self.resize),
+                "mean": self.info.preprocess["mean"],
+                "std": self.info.preprocess["std"],
+                "backbone": self.backbone.name,
+                "weights": self.weights.identity,
+                "tap": self.info.module(tap),
+                "pooling": pooling,
+                "precision": self.precision,
+            },
+        )
+
+    def columns(self) -> list[FeatureColumn]:
+        """The columns of the declared taps, in their order."""
+        return [self.column(tap, self.backbone.pooling) for tap in self.backbone.taps]
+
+    def boundary(self, rows: int, tap: str | None) -> FeatureColumn | None:
+        """The column of activations that fine-tuning starts from; None when there is none, or it exceeds its budget.
+
+        Args:
+            rows: views that would be kept.
+            tap: the last that stays frozen, see :meth:`.BackboneInfo.frozen_through`; None: nothing is.
+        """
+        if tap is None or len(self.info.outputs[self.info.module(tap)]) == 2:
+            return None  # networks of tokens can hardly ever be cut
+        column = self.column(tap, "none")
+        return column if rows * self._row_bytes(column) <= self.declaration.compute.activation_cache_gb * 1e9 else None
+
+    def has_room(self, table: "pd.DataFrame", column: FeatureColumn) -> bool:
+        """Whether the rows that a column lacks of a table of views fit on the disk, and into the cache's budget."""
+        return self._lacks_room([(column, column.missing(table["key"].tolist()))]) is None
+
+    def expected_boundary(self, rows: int) -> FeatureColumn | None:
+        """What :meth:`boundary` will most likely be asked for, before the transfer strategy has chosen."""
+        tuning = self.declaration.fine_tuning
+        strategy = self.declaration.transfer_strategy.strategy
+        guess = {"auto": "top", "fine-tune-top": "top", "fine-tune-all": "all"}.get(strategy, "none")
+        depth = guess if tuning.depth == "auto" else tuning.depth
+        if tuning.fresh_augmentation or depth == "none":
+            return None
+        try:
+            return self.boundary(rows, self.info.frozen_through(self.backbone.taps, depth))
+        except InputError:  # nothing lies below these taps: the strategy may well stop at their features
+            return None
+
+    def load(self) -> "torch.nn.Module":
+        """The backbone in torch."""
+        from tl_dagster.backbones.building import load_backbone
+
+        return load_backbone(self.info, self.weights, self.backbone.taps)
+
+    def maxima(self) -> dict[str, FeatureColumn]:
+        """Stage → the largest value of each channel there, from lower to higher, up to the highest declared tap."""
+        reached = [
+            stage
+            for stage in self.info.stages
+            if any(self.info.is_below(self.info.module(stage), tap) for tap in self.backbone.taps)
+        ]
+        return {stage: self.column(stage, "max") for stage in reached}
+
+    def loader(self, work: int = 0) -> Loader:
+        """What draws views for this network; ``work``: about how many."""
+        compute = self.declaration.compute
+        return Loader(
+            self.resize,
+            Augmenter(self.declaration.augmentation),
+            batch_size=compute.batch_size or batch_size_for(self.resize.size, gpu=has_gpu()),
+            workers=compute.workers,
+            work=work,
+            yielding=not has_gpu(),
+        )
+
+    def fill(
+        self, table: "pd.DataFrame", columns: list[FeatureColumn], work: StageContext, also: "Sequence[SideOutput]" = ()
+    ) -> ExtractionResult:
+        """Compute the rows that columns lack, unless another run is doing so: then wait for it.
+
+        Args:
+            table: rows of augmented_splits.
+            columns: they shall have a row for each.
+            work: reads the dataset, and tells of progress.
+            also: columns that are given rows of what is forwarded anyway, and for which of the table's rows.
+
+        Raises:
+            InputError: there is no room, or an image is gone.
+        """
+        import numpy as np
+
+        declared = {column.name for column in columns}
+        also = [(column, rows) for column, rows in also if column.name not in declared]
+        keys = table["key"].tolist()
+        complete = not any(column.missing(keys).any() for column in columns)
+        for problem in (problem for column in columns for problem in column.damaged):
+            work.progress.say(
+                f"a damaged shard of the feature cache is set aside, its rows are computed anew: {problem}"
+            )
+        if complete:
+            return ExtractionResult()
+        with locked([*columns, *(column for column, _ in also)], work.progress.say):
+            for column in (*columns, *(column for column, _ in also)):
+                column.sweep()
+            lacking = [column.missing(keys) for column in columns]
+            rows = np.flatnonzero(np.logical_or.reduce(lacking))
+            if not len(rows):  # the run that was waited for computed them
+                return ExtractionResult()
+            part = table.iloc[rows]
+            stored = [(column, lacks[rows]) for column, lacks in zip(columns, lacking, strict=True)]
+            extra = [(column, column.missing(part["key"].tolist()) & chosen[rows]) for column, chosen in also]
+            if self._lacks_room(stored + extra):
+                work.progress.say(
+                    "no room for what fine-tuning starts from: only the features are kept; fine-tuning will run "
+                    "the frozen part in each epoch"
+                )
+                extra = []
+            if reason := self._lacks_room(stored):
+                raise InputError(reason)
+            stored += extra
+            views = views_to_draw(part, read_manifest(work.inputs["dataset"].path))
+            done = self._extract(views, stored, work, len(table) - len(part), len(columns))
+        for (column, _), difference in zip(stored, done.difference, strict=False):
+            column.note({"difference_to_fp32": difference})
+        return done
+
+    def _extract(
+        self, wanted: list[View], stored: "list[SideOutput]", work: StageContext, reused: int, required: int
+    ) -> ExtractionResult:
+        def network() -> "torch.nn.Module":
+            from tl_dagster.backbones.taps import build_extractor
+
+            return build_extractor(
+                self.load(), [(column.recipe["tap"], column.recipe["pooling"]) for column, _ in stored]
+            )
+
+        return extract(
+            wanted,
+            stored,
+            network,
+            self.loader(len(wanted)),
+            mean=self.info.preprocess["mean"],
+            std=self.info.preprocess["std"],
+            compiling=self.declaration.compute.compile == "auto",
+            progress=work.progress,
+            reused=reused,
+            required=required,
+            compare=not all(column.noted() for column, _ in stored),
+        )
+
+    def _lacks_room(self, stored: "list[SideOutput]") -> str | None:
+        """Why these rows cannot be written, and the mend; None when they can."""
+        needed = sum(int(lacks.sum()) * self._row_bytes(column) for column, lacks in stored)
+        limit = self.declaration.compute.feature_cache_gb
+        free = disk.free_bytes(self._cache)
+        if needed > free:
+            where = f"the disk of {self._cache} has {free / 1e9:,.2f} GB free"
+        elif limit is not None and needed + (used := disk.used_bytes(self._cache)) > limit * 1e9:
+            where = f"compute.feature_cache_gb allows {limit:g} GB, of which {used / 1e9:,.2f} GB are used"
+        else:
+            return None
+        return (
+            f"the features need {needed / 1e9:,.2f} GB more, and {where}. Delete what no pipeline uses "
+            "(tl-dagster cache prune --unused), declare fewer views or taps, another pooling or a smaller "
+            "compute.activation_cache_gb, or put the store on a larger disk"
+        )
+
+    def _row_bytes(self, column: FeatureColumn) -> int:
+        width = self.info.width(column.recipe["tap"], column.recipe["pooling"], self.resize.size)
+        return width * (4 if column.dtype == "float32" else 2)
+
+
+def views_to_draw(table: "pd.DataFrame", manifest: "pd.DataFrame") -> list[View]:
+    """Views by where their images lie now.
+
+    Args:
+        table: rows of augmented_splits.
+        manifest: the dataset's images.
+    """
+    places = image_uris(manifest).to_dict()
+    rows = zip(table["id"], table["view"], table["key"], strict=True)
+    return [View(places[identity], identity, int(view), key) for identity, view, key in rows]

@@ -1,0 +1,174 @@
+"""What a store's feature cache holds, whether it is whole, and what of it may be deleted."""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from tl_dagster.features.cache import FeatureColumn, list_columns
+from tl_dagster.graph.stages.augmented_splits import AugmentedSplits, read_views
+from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures, columns_used
+from tl_dagster.graph.stages.dataset import Dataset, read_manifest
+from tl_dagster.graph.stages.fine_tuned_model import FineTunedModel, activations_used
+from tl_dagster.store.artifacts import ArtifactStore
+from tl_dagster.store.files import used_bytes
+
+__all__ = ["ColumnUsage", "FreedSpace", "prune", "stats", "title", "verify"]
+
+DAY = 86_400.0
+IN_USE_DAYS = 1 / 24
+GIVEN_UP_DAYS = 7.0
+
+
+@dataclass(frozen=True)
+class ColumnUsage:
+    """One recipe of the cache: backbone, layer, pooling, precision.
+
+    Attributes:
+        column: its rows.
+        rows: how many.
+        size: bytes on disk.
+        shards: files.
+        days: since its rows were last read or written.
+        pipelines: whose present features or models use it.
+    """
+
+    column: FeatureColumn
+    rows: int
+    size: int
+    shards: int
+    days: float
+    pipelines: tuple[str, ...]
+
+
+@dataclass
+class FreedSpace:
+    """What was (or would be) deleted: rows and bytes, and the recipes that a running extraction kept from it."""
+
+    rows: int = 0
+    size: int = 0
+    busy: int = 0
+
+
+def stats(store: ArtifactStore) -> list[ColumnUsage]:
+    """Every recipe of the feature cache, the largest first."""
+    users = _users(store)
+    held = []
+    for column in list_columns(store.root / "features"):
+        shards = column.shards()
+        days = (time.time() - column.last_used()) / DAY
+        pipelines = tuple(sorted(users.get(column.name, ())))
+        held.append(ColumnUsage(column, sum(map(len, shards)), used_bytes(column.folder), len(shards), days, pipelines))
+    return sorted(held, key=lambda each: -each.size)
+
+
+def verify(store: ArtifactStore, tell: Callable[[str], None] = lambda line: None) -> list[str]:
+    """Read the whole feature cache; damaged shards are set aside, and their rows computed anew by the next run.
+
+    Args:
+        store: whose cache is read.
+        tell: told of each recipe.
+
+    Returns:
+        What is wrong with each damaged shard.
+    """
+    damaged = []
+    for column in list_columns(store.root / "features"):
+        tell(title(column))
+        damaged += [f"{column.folder.name}/{problem}" for problem in column.verify()]
+    return damaged
+
+
+def title(column: FeatureColumn) -> str:
+    """A recipe in one line."""
+    recipe = column.recipe
+    return (
+        f"{recipe['backbone']} {recipe['tap']} {recipe['pooling']} {recipe['precision']} {recipe['resize']['size']} px"
+    )
+
+
+def prune(
+    store: ArtifactStore, *, unused: bool = False, older_than: float | None = None, dry_run: bool = False
+) -> FreedSpace:
+    """Delete cached features: of images that no pipeline's dataset holds any more, or of whole recipes.
+
+    What comes back is computed anew. Recipes that a running extraction adds to are passed over.
+
+    Args:
+        store: whose feature cache is pruned.
+        unused: delete recipes that no pipeline's present features or models use, and nobody used for an hour.
+        older_than: delete recipes whose rows were not read or written for so many days; with ``unused``,
+            both must hold.
+        dry_run: only count.
+    """
+    freed = FreedSpace()
+    _prune_checkpoints(store, freed, dry_run)
+    if unused or older_than is not None:
+        for held in stats(store):
+            at_work = held.days < IN_USE_DAYS  # its run may not have said yet that it uses it
+            if (unused and (held.pipelines or at_work)) or held.days < (older_than or 0):
+                continue
+            _locked(held.column, freed, partial(_delete, held.column, dry_run))
+        return freed
+    gone = _views_of_gone_images(store)
+    for column in list_columns(store.root / "features") if gone else []:
+        _locked(column, freed, partial(column.drop, gone, dry_run=dry_run))
+    return freed
+
+
+def _prune_checkpoints(store: ArtifactStore, freed: FreedSpace, dry_run: bool) -> None:
+    """Delete checkpoints that no run has written to for a week: their training was given up."""
+    for path in (store.root / "checkpoints").glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # its training has just ended
+            held = path.stat()
+            if time.time() - held.st_mtime > GIVEN_UP_DAYS * DAY:
+                freed.size += held.st_size
+                if not dry_run:
+                    path.unlink()
+
+
+def _locked(column: FeatureColumn, freed: FreedSpace, delete: Callable[[], tuple[int, int]]) -> None:
+    from filelock import Timeout
+
+    try:
+        with column.lock.acquire(timeout=0):
+            rows, size = delete()
+    except Timeout:
+        freed.busy += 1
+        return
+    freed.rows, freed.size = freed.rows + rows, freed.size + size
+
+
+def _delete(column: FeatureColumn, dry_run: bool) -> tuple[int, int]:
+    rows, size = sum(map(len, column.shards())), used_bytes(column.folder)
+    if not dry_run:
+        shutil.rmtree(column.folder)
+    return rows, size
+
+
+def _users(store: ArtifactStore) -> dict[str, set[str]]:
+    """Column → pipelines whose present features or models use it."""
+    users: dict[str, set[str]] = {}
+    for pipeline in (store.root / "refs").glob("*"):
+        for stage, of in ((BottleneckFeatures.name, columns_used), (FineTunedModel.name, activations_used)):
+            if held := store.read_ref(pipeline.name, stage):
+                for name in of(held.artifact.path):
+                    users.setdefault(name, set()).add(pipeline.name)
+    return users
+
+
+def _views_of_gone_images(store: ArtifactStore) -> set[bytes]:
+    import pandas as pd
+
+    present: set[str] = set()
+    for pipeline in (store.root / "refs").glob("*"):
+        if held := store.read_ref(pipeline.name, Dataset.name):
+            present |= set(read_manifest(held.artifact.path)["id"])
+    artifacts = [path.parent for path in (store.root / "artifacts" / AugmentedSplits.name).glob("*/artifact.json")]
+    views: list[pd.DataFrame] = [read_views(path)[["id", "key"]].drop_duplicates("key") for path in artifacts]
+    if not views:
+        return set()
+    known = pd.concat(views).drop_duplicates("key")
+    return {bytes.fromhex(key) for key in known.loc[~known["id"].isin(present), "key"]}

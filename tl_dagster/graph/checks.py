@@ -1,0 +1,185 @@
+"""What the asset checks say: from a manifest, splits or features to a verdict. Thresholds are declared in `checks`."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tl_dagster.data.manifest import CONFLICT, COPY, diff_manifests, usable
+from tl_dagster.declaration import Checks
+from tl_dagster.graph.stage import CheckResult
+from tl_dagster.runtime.errors import printable
+from tl_dagster.store.artifacts import ArtifactSummary, TableRows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "class_balance",
+    "drift",
+    "label_conflicts",
+    "label_suspects",
+    "leakage",
+    "near_identical",
+    "per_class",
+    "readable",
+    "table_rows",
+]
+
+MOST_ROWS = 100  # of a table in the UI
+ASIDE = {"file": "uri", "label": "label", "reason": "problem"}
+STATISTICS = ("brightness", "contrast", "width", "height", "bytes")
+FEWEST = 30  # images below which a distribution is not compared
+
+
+def readable(manifest: "pd.DataFrame", outcome: ArtifactSummary, settings: Checks, sheet: str) -> CheckResult:
+    """Whether files had to be set aside, and whether too many; a copy of an image that is used is no loss."""
+    aside = manifest["problem"].notna()
+    copies = int(manifest["problem"].str.startswith(COPY).sum())
+    lost = int(aside.sum()) - copies
+    share = lost / len(manifest)
+    said = f"files that cannot be used: {lost:,} of {len(manifest):,}"
+    said += f"; copies of used images, left out: {copies:,}" if copies else ""
+    stops = share > settings.set_aside
+    if stops:
+        said += f"; that is more than checks.set_aside = {settings.set_aside:g}: mend them, or declare a larger share"
+    return CheckResult(
+        passed=lost == 0,
+        said=said,
+        stops=stops,
+        table=outcome.tables.get("set_aside_files", ()),
+        picture=sheet,
+        numbers={"set_aside_share": share, "copies": copies},
+    )
+
+
+def label_conflicts(manifest: "pd.DataFrame") -> CheckResult:
+    """Images that carry two labels."""
+    rows = manifest[manifest["problem"].str.startswith(CONFLICT).fillna(False)]
+    table = table_rows({name: rows[column] for name, column in ASIDE.items()})
+    images = rows["id"].nunique()
+    said = f"images under two labels: {images:,}" + ("; none of their copies is used" if images else "")
+    return CheckResult(passed=rows.empty, said=said, table=table, numbers={"images": images})
+
+
+def per_class(counts: "pd.Series[int]", settings: Checks) -> CheckResult:
+    """Whether each class has the declared number of usable images."""
+    few = counts[counts < settings.per_class].sort_values()
+    table = [{"class": str(label), "images": int(count)} for label, count in few.head(MOST_ROWS).items()]
+    said = (
+        f"{len(few):,} classes have fewer than {settings.per_class} usable images"
+        if len(few)
+        else f"each of {len(counts):,} classes has {counts.min():,} images or more"
+    )
+    return CheckResult(passed=few.empty, said=said, table=table, numbers={"smallest_class": int(counts.min())})
+
+
+def class_balance(counts: "pd.Series[int]", settings: Checks) -> CheckResult:
+    """Whether the largest class is too large against the smallest."""
+    ratio = float(counts.max() / counts.min())
+    said = f"'{counts.idxmax()}' has {ratio:.1f} times the images of '{counts.idxmin()}'"
+    if ratio > settings.imbalance:
+        said += "; declare top_model.balanced: true, or add images of the small class"
+    total = int(counts.sum())
+    table = [
+        {"class": str(label), "images": int(count), "share": round(float(count) / total, 4)}
+        for label, count in counts.head(MOST_ROWS).items()
+    ]
+    return CheckResult(
+        passed=ratio <= settings.imbalance, said=said, table=table, numbers={"largest_over_smallest": ratio}
+    )
+
+
+def drift(before: "pd.DataFrame | None", now: "pd.DataFrame", settings: Checks) -> CheckResult:
+    """How far class mix and image statistics moved since the last version of the data.
+
+    Classes by total variation distance (half the sum of the changes of share); statistics by the two-sample
+    Kolmogorov-Smirnov statistic (the largest gap between the cumulative distributions).
+    """
+    if before is None:
+        return CheckResult(passed=True, said="the first version: nothing to compare with")
+    old, new = usable(before), usable(now)
+    shares = [rows["label"].value_counts(normalize=True) for rows in (old, new)]
+    moved = {"class mix": float(shares[0].sub(shares[1], fill_value=0).abs().sum() / 2)}
+    if min(len(old), len(new)) >= FEWEST:
+        # What an earlier version of the stage did not look at is not compared.
+        moved.update({name: _gap(old[name], new[name]) for name in STATISTICS if name in old})
+    table = [
+        {"what": "class mix", "moved": round(moved["class mix"], 4), "before": "", "now": ""},
+        *(
+            {
+                "what": name,
+                "moved": round(gap, 4),
+                "before": f"median {old[name].median():,.1f}",
+                "now": f"median {new[name].median():,.1f}",
+            }
+            for name, gap in moved.items()
+            if name != "class mix"
+        ),
+    ]
+    far = [name for name, gap in moved.items() if gap > settings.drift]
+    changes = diff_manifests(before, now)
+    said = ", ".join(f"{count:,} {kind}" for kind, count in changes.items() if count) or "nothing changed"
+    said += f"; moved more than checks.drift = {settings.drift:g}: {', '.join(far)}" if far else ""
+    numbers = {**{name.replace(" ", "_"): gap for name, gap in moved.items()}, **changes}
+    return CheckResult(passed=not far, said=said, table=table, numbers=numbers)
+
+
+def leakage(pairs: "pd.DataFrame", settings: Checks) -> CheckResult:
+    """Near copies, and copies that given splits repeat, across splits.
+
+    Args:
+        pairs: columns split_a, uri_a, split_b, uri_b, distance (bits of the perceptual hash).
+        settings: whether they stop the run.
+    """
+    said = (
+        f"near copies in two splits: {len(pairs):,} pairs; the measured accuracy is too good: "
+        "remove one of each pair, or give them the same group or split"
+        if len(pairs)
+        else "no image has a copy or near copy in another split"
+    )
+    table = table_rows(
+        {
+            "image": pairs["uri_a"],
+            "split": pairs["split_a"],
+            "near copy": pairs["uri_b"],
+            "its split": pairs["split_b"],
+            "distance in bits": pairs["distance"],
+        }
+    )
+    return CheckResult(not len(pairs), said, settings.leakage == "stop", table, numbers={"pairs": len(pairs)})
+
+
+def near_identical(pairs: TableRows, count: int, sheet: str) -> CheckResult:
+    """Held-out images whose features nearly equal those of an image that is trained or chosen on."""
+    said = (
+        f"nearly the same features in two splits: {count:,} images (mirrored, cropped or retouched copies look like "
+        "this); give each such pair one group"
+        if count
+        else "no images of two splits have nearly the same features"
+    )
+    return CheckResult(count == 0, said, table=pairs, picture=sheet, numbers={"images": count})
+
+
+def label_suspects(rows: TableRows, count: int, images: int, sheet: str) -> CheckResult:
+    """Images whose held-out prediction contradicts their label strongly."""
+    said = (
+        f"{count:,} of {images:,} labels are contradicted strongly by a model that has not seen them; "
+        "look at the first ones, and correct or remove what is wrong"
+        if count
+        else f"none of {images:,} labels is contradicted strongly by a model that has not seen it"
+    )
+    return CheckResult(count == 0, said, table=rows, picture=sheet, numbers={"suspects": count})
+
+
+def _gap(before: "pd.Series", now: "pd.Series") -> float:
+    from scipy.stats import ks_2samp
+
+    return float(ks_2samp(before, now, method="asymp").statistic)
+
+
+def table_rows(columns: "Mapping[str, pd.Series[Any]]") -> TableRows:
+    """The first rows of columns as a table for the UI, texts on one line each."""
+    values = [column.head(MOST_ROWS).tolist() for column in columns.values()]
+    return [
+        {name: printable(value) if isinstance(value, str) else value for name, value in zip(columns, row, strict=True)}
+        for row in zip(*values, strict=True)
+    ]

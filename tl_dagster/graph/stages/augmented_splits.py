@@ -1,0 +1,125 @@
+"""Which images train, validate and test, and the views of each. No pixels."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tl_dagster.backbones.description import describe_backbone
+from tl_dagster.data.augmentation import Augmenter, transforms
+from tl_dagster.data.manifest import COPY, image_uris, usable
+from tl_dagster.data.splits import assign_splits, list_views
+from tl_dagster.graph import checks
+from tl_dagster.graph.stage import CheckResult, Stage, StageContext
+from tl_dagster.graph.stages.dataset import read_manifest, read_pairs
+from tl_dagster.store.artifacts import ArtifactSummary, Materialization
+from tl_dagster.store.digests import digest_columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["AugmentedSplits", "read_views"]
+
+VIEWS = "views.parquet"
+SPLIT_NAMES = ("train", "validation", "test")
+
+
+class AugmentedSplits(Stage):
+    """One row per view: image, split, view index, and the identity of its pixels."""
+
+    name = "augmented_splits"
+    recipe = 2
+    description = (
+        "One row per view of each image: its split, its index (0 is the plain image), and the identity of its pixels."
+    )
+    kinds = frozenset({"parquet"})
+    reads = ("dataset",)
+    columns: ClassVar[Mapping[str, str]] = {
+        "id": "string",
+        "label": "string",
+        "confidence": "float",
+        "split": "string",
+        "view": "int",
+        "key": "string",
+    }
+    checks: ClassVar[Mapping[str, str]] = {
+        "leakage": "Copies and near copies that lie in two splits, such as given ones.",
+    }
+    stops = frozenset({"leakage"})
+
+    def settings(self) -> dict[str, Any]:
+        """Fractions, views and transforms, with presets written out."""
+        augmentation = self.declaration.augmentation
+        return {
+            "splits": self.declaration.splits.model_dump(mode="json"),
+            "augmentation": {**augmentation.model_dump(mode="json"), "transforms": transforms(augmentation)},
+        }
+
+    def run(self, work: StageContext) -> Materialization:
+        """Its data version is its content: a change that moves no view stops here."""
+        return self.find_or_build(work, self.fingerprint(work), lambda folder: self._write(work, folder))
+
+    def _write(self, work: StageContext, folder: Path) -> ArtifactSummary:
+        from tl_dagster.reporting.pictures import class_balance
+
+        manifest = read_manifest(work.inputs["dataset"].path)
+        images = usable(manifest).sort_values("id", ignore_index=True)
+        assigned = assign_splits(images, self.declaration.splits)
+        table = list_views(images, assigned, self.declaration.augmentation)
+        drawn = Augmenter(self.declaration.augmentation)
+        drawn.check(describe_backbone(self.declaration.backbone).resize(self.declaration.backbone).size)
+        table["key"] = drawn.identities(table["id"], table["view"])
+        table.to_parquet(folder / VIEWS)
+        counts = images.groupby(["label", assigned]).size().unstack(fill_value=0)[list(SPLIT_NAMES)]
+        class_balance(folder / "class_balance.png", counts)
+        balance = {"class": counts.index.to_series(), **{name: counts[name] for name in SPLIT_NAMES}}
+        rows = checks.table_rows({**balance, "all": counts.sum(axis=1)})
+        return ArtifactSummary(
+            rows=len(table),
+            computed=len(table),
+            metrics={f"{split}_images": int(counts[split].sum()) for split in SPLIT_NAMES},
+            pictures={"Class balance": "class_balance.png"},
+            tables={"images_per_class_and_split": rows},
+            data_version=digest_columns(table[["key", "split", "label", "confidence"]]),
+        )
+
+    def verdicts(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
+        """Whether near copies lie in two splits; copies that are set aside change no split, but this."""
+        dataset = work.inputs["dataset"].path
+        views = read_views(held.artifact.path)
+        assigned = views[views["view"] == 0].set_index("id")["split"]
+        leaks = _leaks(read_manifest(dataset), read_pairs(dataset), assigned)
+        return {"leakage": checks.leakage(leaks, self.declaration.checks)}
+
+
+def _leaks(manifest: "pd.DataFrame", pairs: "pd.DataFrame", assigned: "pd.Series[str]") -> "pd.DataFrame":
+    """Near copies across splits, and copies that given splits repeat: split_a, uri_a, split_b, uri_b, distance."""
+    import pandas as pd
+
+    known = image_uris(manifest).to_frame().assign(split=assigned)
+    near = pd.DataFrame(
+        {
+            **{f"{name}_a": pairs["a"].map(known[name]) for name in ("split", "uri")},
+            **{f"{name}_b": pairs["b"].map(known[name]) for name in ("split", "uri")},
+            "distance": pairs["distance"],
+        }
+    )
+    copies = manifest[manifest["problem"].str.startswith(COPY).fillna(False) & manifest["split"].notna()]
+    exact = pd.DataFrame(
+        {
+            "split_a": copies["id"].map(known["split"]),
+            "uri_a": copies["id"].map(known["uri"]),
+            "split_b": copies["split"],
+            "uri_b": copies["uri"],
+            "distance": 0,
+        }
+    )
+    both = pd.concat([exact, near], ignore_index=True)
+    # Validation is drawn from given training images where the source gives none: that is not its leak.
+    return both[both["split_a"] != both["split_b"]].sort_values(["distance", "uri_a", "uri_b"], ignore_index=True)
+
+
+def read_views(path: Path) -> "pd.DataFrame":
+    """The table of an augmented_splits artifact: a DataFrame with the columns of :class:`AugmentedSplits`."""
+    import pandas as pd
+
+    return pd.read_parquet(path / VIEWS)

@@ -1,0 +1,217 @@
+"""Ingestion: one row per image of the source, identified by its bytes."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tl_dagster.data.decoding import DECODER_VERSION
+from tl_dagster.data.file_index import FileIndex
+from tl_dagster.data.manifest import content_digest, identify, reject_copies, usable
+from tl_dagster.data.near_copies import GroupRegistry, group_near_copies
+from tl_dagster.data.source_cache import SourceCache, SourceContext
+from tl_dagster.data.sources import list_images
+from tl_dagster.graph import checks
+from tl_dagster.graph.stage import CheckResult, Stage, StageContext
+from tl_dagster.runtime.errors import InputError, printable
+from tl_dagster.runtime.hardware import processors
+from tl_dagster.store.artifacts import Artifact, ArtifactStore, ArtifactSummary, Materialization
+from tl_dagster.store.digests import digest, digest_columns
+from tl_dagster.store.files import write_atomically
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+__all__ = ["Dataset", "place_of", "read_groups", "read_manifest", "read_pairs"]
+
+MANIFEST, PAIRS = "images.parquet", "near_copies.parquet"
+SHEET = "Set aside"
+
+
+class Dataset(Stage):
+    """The labelled images that the source holds now.
+
+    Its artifact's address includes where the files lie, so that it is written anew when one moves; its data version
+    does not, so that a file that was only renamed or touched changes nothing below.
+    """
+
+    name = "dataset"
+    recipe = 2
+    description = (
+        "One row per image of the source: identity (SHA-256 of the bytes), label, group, size, statistics, "
+        "and what is wrong with it."
+    )
+    kinds = frozenset({"parquet"})
+    columns: ClassVar[Mapping[str, str]] = {
+        "id": "string",
+        "uri": "string",
+        "label": "string",
+        "group": "string",
+        "split": "string",
+        "confidence": "float",
+        "bytes": "int",
+        "width": "int",
+        "height": "int",
+        "format": "string",
+        "brightness": "float",
+        "contrast": "float",
+        "perceptual": "string",
+        "problem": "string",
+    }
+    checks: ClassVar[Mapping[str, str]] = {
+        "readable": "Files that were set aside, each with its reason; stops the run above the declared share.",
+        "label_conflicts": "Images whose bytes appear under two labels.",
+        "per_class": "Usable images of each class against the declared minimum.",
+        "class_balance": "Largest class over smallest.",
+        "drift": "Class mix and image statistics against the last version of the data.",
+    }
+    stops = frozenset({"readable"})
+
+    def settings(self) -> dict[str, Any]:
+        """The declared source, and what counts as a near copy."""
+        return {
+            "source": self.declaration.source.model_dump(mode="json"),
+            "duplicates": self.declaration.duplicates.model_dump(mode="json"),
+        }
+
+    def run(self, work: StageContext) -> Materialization:
+        """Look at every name and time; read only files that are new or changed, decode only unknown bytes."""
+        source, place = self.declaration.source, place_of(work.store, self.root)
+        listing = list_images(source, place)
+        others = int(listing.attrs.get("other_files", 0))
+        folder = work.store.root / "index" / _index_name(source.where(place))
+        distance = self.declaration.duplicates.distance
+        memory = work.store.root / "groups" / digest([source.where(place), source.grouping(), distance])[:32]
+        asked = folder / "seen" / digest([self.recipe, memory.name, others, digest_columns(listing)])
+        if found := self._as_before(work, asked):
+            return Materialization(found, reused=True, computed=0, reused_rows=found.outcome.rows)
+        work.progress.start("files")
+        workers = self.declaration.compute.workers or processors()
+        identified, read, decoded = identify(
+            listing,
+            FileIndex(folder),
+            workers,
+            lambda done, total: work.progress.update(done, total, "read and decoded"),
+        )
+        work.progress.say(f"{read:,} of {len(listing):,} files read, {decoded:,} images decoded")
+        unreadable = identified["problem"].str.startswith("cannot be read")
+        if unreadable.any() and not source.present(place):
+            raise InputError(
+                f"{source.where(place)} vanished while it was read; what was read until then is kept: "
+                "bring it back and run again"
+            )
+        manifest, pairs = _with_groups(reject_copies(identified), GroupRegistry(memory), distance)
+        _require_two_classes(manifest)
+        # The stamp of a file that was only touched is no part of the artifact.
+        manifest = manifest[list(self.columns)]
+        content = {"rows": digest_columns(manifest), "pairs": digest_columns(pairs), "other_files": others}
+        fingerprint = digest({"stage": self.name, "recipe": self.recipe, **content})
+        held = self.find_or_build(work, fingerprint, lambda folder: _write(manifest, pairs, others, decoded, folder))
+        if not unreadable.any() and (listing["stamp"].notna() | listing["problem"].notna()).all():
+            write_atomically(asked, fingerprint.encode())
+        return replace(held, computed=decoded, reused_rows=len(manifest) - decoded)
+
+    def _as_before(self, work: StageContext, asked: Path) -> Artifact | None:
+        """What an earlier look at the source led to, when every name and stamp was as it is now."""
+        return work.store.find(self.name, asked.read_text()) if asked.exists() else None
+
+    def verdicts(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
+        """See :mod:`tl_dagster.graph.checks`."""
+        settings = self.declaration.checks
+        manifest = read_manifest(held.artifact.path)
+        before = work.store.read_before(self.declaration.name, self.name, held.artifact.data_version)
+        earlier = read_manifest(before.path) if before else None
+        counts = usable(manifest)["label"].value_counts()
+        return {
+            "readable": checks.readable(manifest, held.artifact.outcome, settings, SHEET),
+            "label_conflicts": checks.label_conflicts(manifest),
+            "per_class": checks.per_class(counts, settings),
+            "class_balance": checks.class_balance(counts, settings),
+            "drift": checks.drift(earlier, manifest, settings),
+        }
+
+
+def _with_groups(manifest: "pd.DataFrame", memory: GroupRegistry, distance: int) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    grouped, pairs = group_near_copies(manifest[manifest["problem"].isna()], memory, distance)
+    for column in ("group", "problem"):
+        manifest.loc[grouped.index, column] = grouped[column]
+    return manifest, pairs
+
+
+def place_of(store: ArtifactStore, root: Path) -> SourceContext:
+    """What sources read from: the project's root, and the store's local copies."""
+    return SourceContext(root, SourceCache(store.root / "sources"))
+
+
+def _index_name(where: str) -> str:
+    from importlib.metadata import version
+
+    # Another version of the decoder may read what this one cannot, and see other pixels.
+    return digest([where, DECODER_VERSION, version("pillow"), version("imagehash")])[:32]
+
+
+def _require_two_classes(manifest: "pd.DataFrame") -> None:
+    classes = sorted(usable(manifest)["label"].unique())
+    if len(classes) < 2:
+        broken = manifest[manifest["problem"].notna()].iloc[0]
+        raise InputError(
+            f"only {len(classes)} class has usable images ({', '.join(classes) or 'none'}); "
+            f"{int(manifest['problem'].notna().sum())} files were set aside, "
+            f"the first: {printable(broken['uri'])}: {broken['problem']}"
+        )
+
+
+def _write(manifest: "pd.DataFrame", pairs: "pd.DataFrame", others: int, decoded: int, folder: Path) -> ArtifactSummary:
+    from tl_dagster.reporting.sheets import contact_sheet
+
+    manifest.to_parquet(folder / MANIFEST)
+    pairs.to_parquet(folder / PAIRS)
+    classes = usable(manifest)["label"].value_counts().sort_index()
+    aside = manifest[manifest["problem"].notna()]
+    tables = {}
+    pictures = {}
+    if len(aside):
+        tables["set_aside_files"] = checks.table_rows({name: aside[column] for name, column in checks.ASIDE.items()})
+        # What was not decoded is not opened: it may lie outside the folder, or be a pipe.
+        tiles = zip(aside["uri"].where(aside["width"] > 0, ""), aside["problem"], strict=True)
+        contact_sheet(folder / "set_aside.jpg", list(tiles))
+        pictures[SHEET] = "set_aside.jpg"
+    groups = usable(manifest)["group"].dropna().nunique()
+    return ArtifactSummary(
+        rows=len(manifest),
+        computed=decoded,
+        metrics={
+            "images": int(classes.sum()),
+            "classes": len(classes),
+            "set_aside": len(aside),
+            "groups": groups,
+            "near_copies": len(pairs),
+            "other_files": others,
+        },
+        facts={"images_per_class": {str(label): int(count) for label, count in classes.items()}},
+        pictures=pictures,
+        tables=tables,
+        data_version=content_digest(manifest, pairs),
+    )
+
+
+def read_manifest(path: Path) -> "pd.DataFrame":
+    """The manifest of a dataset artifact: a DataFrame with the columns of :class:`Dataset`."""
+    import pandas as pd
+
+    return pd.read_parquet(path / MANIFEST)
+
+
+def read_groups(path: Path, ids: "pd.Series[str]") -> "np.ndarray":
+    """The group of each image, in the order of ``ids``: (n,) str; an image without one is its own."""
+    groups = usable(read_manifest(path)).set_index("id")["group"]
+    keys: np.ndarray = ids.map(groups).fillna(ids).to_numpy().astype(str)
+    return keys
+
+
+def read_pairs(path: Path) -> "pd.DataFrame":
+    """The near copies of a dataset artifact: columns a, b (image ids) and distance (bits)."""
+    import pandas as pd
+
+    return pd.read_parquet(path / PAIRS)

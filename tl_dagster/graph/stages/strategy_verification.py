@@ -1,0 +1,116 @@
+"""Whether the transfer strategy chose well: the other cells of its table are trained too."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tl_dagster.declaration import Declaration
+from tl_dagster.declaration import TransferStrategy as Declared
+from tl_dagster.graph.stage import Stage, StageContext, require_same
+from tl_dagster.graph.stages.fine_tuned_model import FineTunedModel
+from tl_dagster.graph.stages.top_model import TopModel
+from tl_dagster.graph.stages.transfer_strategy import TransferStrategy, read_decision
+from tl_dagster.models.predictions import read_predictions
+from tl_dagster.store.artifacts import Artifact, ArtifactSummary, Materialization
+from tl_dagster.strategy.decide import CELLS
+
+__all__ = ["StrategyVerification"]
+
+RESULTS, PICTURE = "verification.json", "verification.png"
+CHAIN: tuple[type[Stage], ...] = (TransferStrategy, TopModel, FineTunedModel)
+
+
+class StrategyVerification(Stage):
+    """The cells' models are artifacts like all others: what the pipeline trained is reused, and the other way round."""
+
+    name = "strategy_verification"
+    recipe = 1
+    description = (
+        "Every cell of the transfer strategy's table, trained: the chosen one against the one with the best test "
+        "accuracy. It changes no decision."
+    )
+    kinds = frozenset({"pytorch", "matplotlib"})
+    reads = ("dataset", "bottleneck_features", "transfer_strategy")
+    gpu = True
+
+    @classmethod
+    def declared(cls, declaration: Declaration) -> bool:
+        """Only where it is asked for."""
+        return declaration.transfer_strategy.verify
+
+    def settings(self) -> dict[str, Any]:
+        """What the cells' models are trained with."""
+        top_model, fine_tuning = (
+            getattr(self.declaration, name).model_dump(mode="json") for name in ("top_model", "fine_tuning")
+        )
+        recipes = {kind.name: kind.recipe for kind in CHAIN}
+        return {"top_model": top_model, "fine_tuning": {**fine_tuning, "depth": "auto"}, "recipes": recipes}
+
+    def versions(self, work: StageContext) -> dict[str, str]:
+        """Where the images lie does not count."""
+        return {name: work.inputs[name].data_version for name in ("bottleneck_features", "transfer_strategy")}
+
+    def run(self, work: StageContext) -> Materialization:
+        """Verified once for the same strategy and settings."""
+        require_same(work.inputs["transfer_strategy"], "bottleneck_features", work.inputs["bottleneck_features"])
+        return self.find_or_build(work, self.fingerprint(work), lambda folder: self._verify(work, folder))
+
+    def _verify(self, work: StageContext, folder: Path) -> ArtifactSummary:
+        from tl_dagster.reporting.quadrants import accuracies
+
+        chosen = read_decision(work.inputs["transfer_strategy"].path).cell
+        cells = [cell for cell in CELLS if cell != "features-low" or len(self.declaration.backbone.taps) > 1]
+        rows = [{"cell": cell, **self._trained(cell, work)} for cell in cells]
+        best = max(rows, key=lambda row: row["test_accuracy"])  # of equals the first: the one with less to train
+        own = next(row for row in rows if row["cell"] == chosen)
+        regret = 100 * (best["test_accuracy"] - own["test_accuracy"])
+        found = {"chosen": chosen, "best": best["cell"], "regret_points": regret, "cells": rows}
+        (folder / RESULTS).write_text(json.dumps(found, indent=1))
+        accuracies(folder / PICTURE, rows, chosen)
+        return ArtifactSummary(
+            rows=len(rows),
+            computed=len(rows),
+            metrics={
+                "regret_points": regret,
+                **{f"{row['cell'].replace('-', '_')}_test_accuracy": row["test_accuracy"] for row in rows},
+            },
+            facts={"chosen": chosen, "best": best["cell"]},
+            pictures={"Predicted and actual best": PICTURE},
+            tables={"Cells": rows},
+        )
+
+    def _trained(self, cell: str, work: StageContext) -> dict[str, Any]:
+        """One cell's accuracies, log-losses and seconds of training."""
+        work.progress.say(f"verifying {cell}")
+        held: dict[str, Artifact] = dict(work.inputs)
+        for kind in CHAIN:
+            stage = kind(self._declared(cell), self.root)
+            inputs = {name: held[name] for name in stage.reads}
+            held[stage.name] = stage.run(StageContext(work.store, inputs, work.progress, None)).artifact
+        decision = read_decision(held["transfer_strategy"].path)
+        seconds = sum(
+            held[kind.name].outcome.metrics.get("training_seconds", 0.0) for kind in (TopModel, FineTunedModel)
+        )
+        model = held[FineTunedModel.name].path
+        return {
+            "taps": ", ".join(decision.taps),
+            **_scores(model, "validation"),
+            **_scores(model, "test"),
+            "seconds": round(float(seconds), 1),
+        }
+
+    def _declared(self, cell: str) -> Declaration:
+        # A declared depth would be the same in all cells.
+        tuning = self.declaration.fine_tuning.model_copy(update={"depth": "auto"})
+        forced = Declared.model_validate({"strategy": cell})
+        return self.declaration.model_copy(update={"transfer_strategy": forced, "fine_tuning": tuning})
+
+
+def _scores(model: Path, split: str) -> dict[str, float]:
+    import numpy as np
+
+    from tl_dagster.models.calibration import validate
+
+    _, truth, probabilities, _ = read_predictions(model, split)
+    loss, accuracy = validate(probabilities, truth, np.arange(len(truth)))
+    return {f"{split}_accuracy": accuracy, f"{split}_log_loss": loss}

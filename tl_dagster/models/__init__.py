@@ -1,0 +1,1 @@
+"""Trained models: heads, calibration, predictions, the classifier as one object."""

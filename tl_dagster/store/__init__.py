@@ -1,0 +1,1 @@
+"""The store: artifacts, digests, atomic files, and where everything lies."""

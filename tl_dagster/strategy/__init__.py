@@ -1,0 +1,1 @@
+"""When and how to fine-tune: probes of the features, and the decision."""

@@ -1,0 +1,161 @@
+"""When and how to fine-tune: the lecture's table of four quadrants, with both of its sides measured.
+
+*Size*: images per class over the parameters per class that would be tuned, that is images over parameters.
+*Similarity* to what the backbone was trained on: whether a classifier on features of lower layers loses less than one
+on those of the highest (see :mod:`tl_dagster.strategy.probes`). docs/strategy.md says how the thresholds were
+chosen.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tl_dagster.runtime.errors import InputError
+from tl_dagster.strategy.probes import Probe
+
+__all__ = ["CELLS", "GAIN", "SIZE", "Decision", "Size", "decide"]
+
+# Training images for each 10,000 parameters of the last stage: from here on a set is large.
+SIZE = 2.0
+# Share of the highest tap's log-loss that lower taps must save, and standard errors that it must be: a different task.
+GAIN, ERRORS = 0.1, 2.0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the lecture's table.
+
+    Attributes:
+        quadrant: what the lecture says of it.
+        depth: what is unfrozen: "none", "top" or "all".
+        epochs: passes over the training images.
+        learning_rate: peak, of the highest unfrozen stage.
+    """
+
+    quadrant: str
+    depth: str
+    epochs: int
+    learning_rate: float
+
+
+CELLS: Mapping[str, Cell] = {
+    "features-high": Cell(
+        "small and similar: train a linear classifier on the features of a higher layer", "none", 10, 1e-4
+    ),
+    "features-low": Cell(
+        "small and different: train a linear classifier on the features of a lower layer", "none", 10, 1e-4
+    ),
+    "fine-tune-top": Cell("large and similar: fine-tune the top layers", "top", 10, 1e-4),
+    "fine-tune-all": Cell("large and different: fine-tune the whole network", "all", 10, 5e-5),
+}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How far to fine-tune, and on which features the top model is trained.
+
+    Attributes:
+        cell: "features-high", "features-low", "fine-tune-top" or "fine-tune-all".
+        quadrant: the lecture's sentence.
+        taps: declared names of the taps that the top model reads, in declared order.
+        depth: "none", "top" or "all".
+        epochs: passes over the training images.
+        learning_rate: peak, of the highest unfrozen stage.
+        evidence: the numbers behind it (JSON-serialisable).
+    """
+
+    cell: str
+    quadrant: str
+    taps: list[str]
+    depth: str
+    epochs: int
+    learning_rate: float
+    evidence: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the set is.
+
+    Attributes:
+        images: training images.
+        classes: their classes.
+        parameters: what fine-tuning the last stage would tune.
+    """
+
+    images: int
+    classes: int
+    parameters: int
+
+    @property
+    def measure(self) -> float:
+        """Images for each 10,000 parameters: the same as images per class for 10,000 parameters per class."""
+        return self.images / max(self.parameters, 1) * 10_000
+
+
+def decide(
+    strategy: str, taps: Sequence[str], highest: str, size: Size, probes: Sequence[Probe], also: Mapping[str, Any]
+) -> Decision:
+    """Place the set in the table.
+
+    The probes decide: the task is different when the best candidate with lower taps saves at least a tenth of the
+    highest tap's log-loss, and that is at least two standard errors. Of candidates within one standard error of the
+    best, the one with the highest LogME is taken.
+
+    Args:
+        strategy: as declared; "auto", or the cell to take whatever was measured.
+        taps: as declared.
+        highest: the one of them that finishes last.
+        size: of the training images.
+        probes: of the candidates, the highest tap first; without any, the features of the highest tap are taken.
+        also: further evidence to be told (JSON-serialisable).
+
+    Raises:
+        InputError: features-low with one tap only.
+    """
+    if strategy == "features-low" and len(taps) < 2:
+        raise InputError(
+            f"backbone.taps: strategy 'features-low' needs a lower tap beside '{highest}', such as "
+            "taps: [lower, higher]; or declare another transfer_strategy.strategy"
+        )
+    lower = _best(probes[1:])
+    large = size.measure >= SIZE
+    different = lower is not None and lower.gain >= _different_from(lower)
+    measured = {
+        (False, False): "features-high",
+        (False, True): "features-low",
+        (True, False): "fine-tune-top",
+        (True, True): "fine-tune-all",
+    }[large and bool(probes), different]
+    cell = measured if strategy == "auto" else strategy
+    read = {"features-high": (highest,), "features-low": lower.taps if lower else tuple(taps)}
+    best = _best(probes)
+    chosen = read.get(cell, best.taps if best else (highest,))
+    evidence = {"measured_cell": measured, **_evidence(size, probes, lower), **also}
+    table = CELLS[cell]
+    return Decision(cell, table.quadrant, [*chosen], table.depth, table.epochs, table.learning_rate, evidence)
+
+
+def _evidence(size: Size, probes: Sequence[Probe], lower: Probe | None) -> dict[str, Any]:
+    return {
+        "size": {**asdict(size), "images_per_10000_parameters": size.measure, "large_from": SIZE},
+        "similarity": {
+            "gain_of_lower_taps": lower.gain if lower else None,
+            "standard_error": lower.standard_error if lower else None,
+            "different_from": _different_from(lower) if lower else GAIN,
+        },
+        "probes": [{**asdict(each), "taps": list(each.taps)} for each in probes],
+    }
+
+
+def _different_from(lower: Probe) -> float:
+    return max(GAIN, ERRORS * lower.standard_error)
+
+
+def _best(probes: Sequence[Probe]) -> Probe | None:
+    """The probe with the lowest log-loss; of those within one standard error of it, the one with the highest LogME."""
+    if not probes:
+        return None
+    least = min(probes, key=lambda each: each.log_loss)
+    near = [each for each in probes if least.gain - each.gain <= max(each.standard_error, least.standard_error)]
+    return max(near, key=lambda each: each.logme)

@@ -1,0 +1,219 @@
+"""How well features of some layers suit a task: cross-validated probes, and a score that trains nothing.
+
+The higher a layer, the more it belongs to the task that the backbone was trained on (Yosinski, Clune, Bengio & Lipson,
+"How transferable are features in deep neural networks?", NIPS 2014). So lower layers that tell the classes apart better
+than the highest say that the task is another.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["Probe", "candidates", "fit_probes", "logme", "stratified"]
+
+FOLDS, ITERATIONS, STRENGTHS = 5, 50, (0.1, 0.01)
+MOST_IMAGES, MOST_CLASSES = 3000, 50
+MOST_PRODUCTS = 100_000_000  # images × features × classes in one pass: what a probe's time goes with
+
+ROUNDS, TOLERANCE = 100, 1e-6  # of LogME's fixed-point iteration
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A cross-validated logistic regression on a candidate's features.
+
+    Attributes:
+        taps: the candidate.
+        l2: the strength with the lowest log-loss.
+        log_loss: mean over the images, each predicted from the other folds.
+        accuracy: of the same predictions.
+        gain: share of the highest tap's log-loss that this one saves; 0 for the highest itself.
+        standard_error: of the gain, from the differences of the images.
+        logme: see :func:`logme`.
+    """
+
+    taps: tuple[str, ...]
+    l2: float
+    log_loss: float
+    accuracy: float
+    gain: float
+    standard_error: float
+    logme: float
+
+
+def candidates(taps: Sequence[str], highest: str) -> list[tuple[str, ...]]:
+    """What the top model may read: the highest tap, first; each lower one; all side by side.
+
+    Args:
+        taps: as declared.
+        highest: the one of them that finishes last.
+    """
+    lower = [(tap,) for tap in taps if tap != highest]
+    return [(highest,), *lower, *([tuple(taps)] if lower else [])]
+
+
+def stratified(labels: "np.ndarray", width: int) -> "np.ndarray":
+    """Sorted row numbers of the images that are probed: the same share of each class, of at most 50 classes.
+
+    Args:
+        labels: (n,) class numbers.
+        width: features of an image, all taps together: of wide ones fewer images are probed, to bound the time.
+    """
+    import numpy as np
+
+    from tl_dagster.evaluation.learning_curve import sample
+
+    classes = np.unique(labels)
+    if len(classes) > MOST_CLASSES:
+        classes = np.random.default_rng(0).permutation(classes)[:MOST_CLASSES]
+    rows = np.flatnonzero(np.isin(labels, classes))
+    most = min(MOST_IMAGES, max(2 * len(classes), MOST_PRODUCTS // (width * len(classes))))
+    chosen: np.ndarray = rows if len(rows) <= most else rows[sample(labels[rows], most / len(rows), 0)]
+    return chosen
+
+
+def fit_probes(
+    features: "Mapping[str, np.ndarray]", labels: "np.ndarray", groups: "np.ndarray", highest: str
+) -> list[Probe]:
+    """Probe each candidate.
+
+    Args:
+        features: declared tap → (n, D), in declared order.
+        labels: (n,) class numbers.
+        groups: (n,) group of each image, of any type: near copies of an image must not help to predict it.
+        highest: the tap that the others are compared with.
+
+    Returns:
+        One for each of :func:`candidates`, in their order; none where no image can be predicted from other folds.
+    """
+    import numpy as np
+
+    numbers = np.unique(labels, return_inverse=True)[1]
+    folds = _folds(numbers, groups)
+    found: list[Probe] = []
+    losses: np.ndarray | None = None
+    for taps in candidates(list(features), highest):
+        rows = np.concatenate([features[tap] for tap in taps], axis=1).astype(np.float32)
+        l2, own, accuracy = _cross_validated(rows, numbers, folds)
+        if not len(own):
+            return []
+        losses = own if losses is None else losses
+        saved, scale = losses - own, max(float(losses.mean()), 1e-12)
+        error = float(saved.std() / np.sqrt(len(saved)) / scale)
+        found.append(
+            Probe(taps, l2, float(own.mean()), accuracy, float(saved.mean()) / scale, error, logme(rows, numbers))
+        )
+    return found
+
+
+def _folds(numbers: "np.ndarray", groups: "np.ndarray") -> "np.ndarray":
+    """A fold for each image: its group's; each class is spread evenly, and small ones begin at different folds."""
+    import numpy as np
+
+    first, own = np.unique(groups, return_index=True, return_inverse=True)[1:]
+    numbers = numbers[first]
+    shuffled = np.random.default_rng(0).permutation(len(numbers))
+    order = shuffled[np.argsort(numbers[shuffled], kind="stable")]
+    sizes = np.bincount(numbers)
+    folds = np.empty(len(numbers), np.int64)
+    folds[order] = (np.arange(len(numbers)) - np.repeat(sizes.cumsum() - sizes, sizes) + numbers[order]) % FOLDS
+    return folds[own]
+
+
+def _cross_validated(
+    rows: "np.ndarray", numbers: "np.ndarray", folds: "np.ndarray"
+) -> "tuple[float, np.ndarray, float]":
+    """The best strength, the log-loss of each image that can be predicted, and the accuracy."""
+    import numpy as np
+
+    from tl_dagster.evaluation.label_suspects import held_out_probabilities
+
+    targets = np.eye(int(numbers.max()) + 1, dtype=np.float32)[numbers]
+    best: tuple[float, np.ndarray, float] | None = None
+    for l2 in STRENGTHS:
+        probabilities = held_out_probabilities(rows, targets, folds, l2, ITERATIONS)
+        known = np.flatnonzero(~np.isnan(probabilities[:, 0]))
+        losses = -np.log(np.clip(probabilities[known, numbers[known]], 1e-12, 1))
+        if best is None or (len(known) and losses.mean() < best[1].mean()):
+            right = probabilities[known].argmax(1) == numbers[known]
+            best = (l2, losses, float(right.mean()) if len(known) else 0.0)
+    assert best is not None  # noqa: S101  (there are strengths)
+    return best
+
+
+def logme(features: "np.ndarray", labels: "np.ndarray") -> float:
+    """The log of the maximum evidence of a Bayesian linear model from features to labels, for each image.
+
+    LogME: You, Liu, Wang & Long, "LogME: practical assessment of pre-trained models for transfer learning", ICML 2021.
+    One model for each class against the rest, their evidence averaged. The two precisions of each are found by
+    MacKay's fixed-point iteration, for all classes at once, on the eigenvectors of the smaller Gram matrix. Features
+    are standardised first, so that features of other layers compare.
+
+    Args:
+        features: (n, D), of any float type.
+        labels: (n,) class numbers.
+
+    Returns:
+        Larger is better; comparable between features of the same images. Without any feature that differs between
+        images, the evidence of a model that knows none.
+    """
+    import numpy as np
+
+    values = features.astype(np.float64)
+    values -= values.mean(0)
+    values /= np.maximum(values.std(0), 1e-3)
+    targets = (labels[:, None] == np.unique(labels)).astype(np.float64)
+    targets -= targets.mean(0)
+    sigma, projected = _spectrum(values, targets)
+    return float(_evidence(sigma, projected**2, (targets**2).sum(0), *values.shape).mean())
+
+
+def _spectrum(values: "np.ndarray", targets: "np.ndarray") -> "tuple[np.ndarray, np.ndarray]":
+    """Squared singular values (k, 1) of the features, and the targets along their left singular vectors (k, K)."""
+    import numpy as np
+
+    count, width = values.shape
+    sigma, vectors = np.linalg.eigh(values @ values.T if count < width else values.T @ values)
+    kept = sigma > max(sigma[-1], TINY) * 1e-10
+    sigma, vectors = sigma[kept], vectors[:, kept]
+    left = vectors if count < width else values @ vectors / np.sqrt(sigma)
+    return sigma[:, None], left.T @ targets
+
+
+def _evidence(sigma: "np.ndarray", along: "np.ndarray", total: "np.ndarray", count: int, width: int) -> "np.ndarray":
+    """The log evidence of each class for each image: (K,).
+
+    Args:
+        sigma: (k, 1), squared singular values of the features.
+        along: (k, K), squares of the targets along the singular vectors.
+        total: (K,), squares of the targets in all.
+        count: images.
+        width: features.
+    """
+    import numpy as np
+
+    beyond = np.maximum(total - along.sum(0), 0)  # what no feature explains
+    alpha, beta = np.ones_like(total), np.ones_like(total)  # precisions of the weights, and of the noise
+    for _ in range(ROUNDS):
+        ratio = alpha / beta
+        effective = (sigma / (sigma + ratio)).sum(0)
+        weights = (sigma * along / (sigma + ratio) ** 2).sum(0)
+        residual = (along * (ratio / (sigma + ratio)) ** 2).sum(0) + beyond
+        # Bounded: without anything to explain, or without noise, a precision would grow for ever.
+        alpha = np.clip(effective / np.maximum(weights, TINY), 1e-6, 1e9)
+        beta = np.clip((count - effective) / np.maximum(residual, TINY), 1e-6, 1e9)
+        if (np.abs(alpha / beta - ratio) <= TOLERANCE * ratio).all():
+            break
+    ratio = alpha / beta
+    weights = (sigma * along / (sigma + ratio) ** 2).sum(0)
+    residual = (along * (ratio / (sigma + ratio)) ** 2).sum(0) + beyond
+    logs = np.log(alpha + beta * sigma).sum(0) + (width - len(sigma)) * np.log(alpha)
+    evidence: np.ndarray = (
+        width * np.log(alpha) + count * np.log(beta / (2 * math.pi)) - logs - beta * residual - alpha * weights
+    ) / (2 * count)
+    return evidence

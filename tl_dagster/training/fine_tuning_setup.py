@@ -1,0 +1,205 @@
+"""The part of a backbone that fine-tuning trains, and what it reads: from the feature cache, or computed anew."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tl_dagster.declaration import FineTuning
+from tl_dagster.features.backbone_features import BackboneFeatures, views_to_draw
+from tl_dagster.features.cache import ConcatFeatures, FeatureColumn
+from tl_dagster.features.loading import Loader, View
+from tl_dagster.graph.stage import StageContext
+from tl_dagster.graph.stages.augmented_splits import read_views
+from tl_dagster.graph.stages.dataset import read_manifest
+from tl_dagster.training.batches import CachedActivations, DrawnImages, RecomputedActivations, draw_views
+
+if TYPE_CHECKING:
+    import torch
+
+    from tl_dagster.training.checkpoints import Checkpoint
+    from tl_dagster.training.fine_tuning import BatchSource
+
+__all__ = ["BackboneSplit", "FineTuningSetup", "frozen_feature_mask", "split_backbone"]
+
+COMPILED = "frozen_part_compiled"
+
+
+@dataclass(frozen=True)
+class BackboneSplit:
+    """A backbone, cut in two for fine-tuning.
+
+    Attributes:
+        taps: (module path, pooling) of all taps, in the order that the top model reads them.
+        below: which of them lie below the cut: a network that cannot be cut gives all its taps itself.
+        boundary: module path of the last frozen layer; None: nothing is frozen.
+        upper: what is trained: the boundary's output, or images → a list of the features of the taps above.
+        reads_images: whether ``upper`` reads images: nothing is frozen, or the network cannot be cut.
+    """
+
+    taps: list[tuple[str, str]]
+    below: list[bool]
+    boundary: str | None
+    upper: "torch.nn.Module"
+    reads_images: bool
+
+    @property
+    def frozen_taps(self) -> list[tuple[str, str]]:
+        """(module path, pooling) of the taps below the boundary."""
+        return [tap for tap, under in zip(self.taps, self.below, strict=True) if under]
+
+
+def split_backbone(frozen: BackboneFeatures, taps: Sequence[str], boundary: str | None) -> BackboneSplit:
+    """Cut the backbone at a tap; what is above requires gradients.
+
+    Args:
+        frozen: the backbone.
+        taps: those that the top model reads.
+        boundary: the tap up to which it is frozen; None: nothing is.
+    """
+    from tl_dagster.backbones.fused_convolutions import freeze_depthwise
+    from tl_dagster.backbones.taps import build_extractor, unfreeze_above, upper_module
+
+    info, model = frozen.info, frozen.load()
+    all_taps: list[tuple[str, str]] = [(info.module(tap), frozen.backbone.pooling) for tap in taps]
+    below = [boundary is not None and info.is_below(path, boundary) for path, _ in all_taps]
+    above = [tap for tap, under in zip(all_taps, below, strict=True) if not under]
+    path = None if boundary is None else info.module(boundary)
+    upper = upper_module(model, path, above, frozen.resize.size)
+    whole = upper is None
+    if upper is None:
+        upper, below = build_extractor(model, all_taps), [False] * len(all_taps)
+        if path is not None:
+            unfreeze_above(model, path, frozen.resize.size)
+    if path is None or not whole:
+        upper.requires_grad_(True)
+    if path is not None:
+        freeze_depthwise(upper)
+    return BackboneSplit(all_taps, below, path, upper, reads_images=path is None or whole)
+
+
+def frozen_feature_mask(frozen: BackboneFeatures, cut: BackboneSplit) -> list[bool]:
+    """Of each feature that the top model reads, whether it comes from below the boundary."""
+    widths = [frozen.info.width(path, pooling, frozen.resize.size) for path, pooling in cut.taps]
+    return [under for under, width in zip(cut.below, widths, strict=True) for _ in range(width)]
+
+
+class FineTuningSetup:
+    """What one fine-tuning trains, and what it reads; a context manager.
+
+    Args:
+        frozen: the backbone.
+        work: its bottleneck features and dataset.
+        taps: those that the top model reads.
+        settings: with depth, epochs and learning rate given.
+        boundary: the tap up to which is frozen; None: nothing is.
+
+    Attributes:
+        column: the feature cache's column of activations, when they come from there.
+        said: where the frozen part's output comes from.
+    """
+
+    def __init__(
+        self, frozen: BackboneFeatures, work: StageContext, taps: list[str], settings: FineTuning, boundary: str | None
+    ) -> None:
+        self.frozen, self.taps, self.settings, self.boundary = frozen, taps, settings, boundary
+        self.column: FeatureColumn | None = None
+        self.said = "nothing is frozen"
+        self._work = work
+        self._closing = contextlib.ExitStack()
+        self._table = read_views(work.inputs["bottleneck_features"].path)
+        self._cut = split_backbone(frozen, taps, boundary)
+
+    def __enter__(self) -> "FineTuningSetup":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    def network(self, head: "Mapping[str, torch.Tensor]") -> "torch.nn.Module":
+        """The part that is trained, with the top model on it; see :func:`tl_dagster.training.fine_tuning.build_tuned_network`."""
+        import torch
+
+        from tl_dagster.training.fine_tuning import build_tuned_network
+
+        model = build_tuned_network(self._cut.upper, head, frozen_feature_mask(self.frozen, self._cut))
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's types lack it
+
+    def levels(self, model: "torch.nn.Module") -> dict[str, int]:
+        """Of each parameter of the upper part, how many stages it lies below the highest."""
+        named = [name for name, _ in model.upper.named_parameters()]  # type: ignore[union-attr]
+        # The first part of a name is the wrapper's, the last the parameter's.
+        numbers = [self.frozen.info.stage_number(name.partition(".")[2].rpartition(".")[0]) for name in named]
+        return {name: max(numbers) - number for name, number in zip(named, numbers, strict=True)}
+
+    def inputs(self, checkpoint: "Checkpoint") -> "BatchSource":
+        """What the network reads, by row of the table of views.
+
+        Args:
+            checkpoint: what training goes on from; it remembers whether the frozen part ran compiled.
+        """
+        cut, fresh = self._cut, self.settings.fresh_augmentation
+        if cut.reads_images:
+            if cut.boundary is not None:
+                self.said = "recomputed in each step: the network cannot be cut at its boundary"
+                self._work.progress.say(f"the frozen part is {self.said}")
+            return DrawnImages(*self._drawing(), self.frozen.info.preprocess)
+        column = None if fresh else self.frozen.boundary(len(self._table), self.boundary)
+        self.column = column if column and self.frozen.has_room(self._table, column) else None
+        if self.column is None:
+            self.said = "recomputed in each epoch: " + (
+                "each has views of its own"
+                if fresh
+                else "its activations do not fit compute.activation_cache_gb, compute.feature_cache_gb or the disk"
+            )
+            self._work.progress.say(f"the frozen part is {self.said}")
+            return self._recomputed(checkpoint)
+        self.said = "from the feature cache"
+        self.frozen.fill(self._table, [self.column], self._work)
+        maps = self.column.read(self._table["key"].tolist())
+        return CachedActivations(maps, self._shape(maps.width), self._below())
+
+    def _recomputed(self, checkpoint: "Checkpoint") -> RecomputedActivations:
+        from tl_dagster.backbones.inference import InferenceRunner
+        from tl_dagster.backbones.taps import lower_module
+
+        assert self._cut.boundary is not None  # noqa: S101  (for the type checker)
+        lower = [*self._cut.frozen_taps, (self._cut.boundary, "none")]
+        columns = [self.frozen.column(path, pooling) for path, pooling in lower]
+        views, fresh, loader = self._drawing()
+        preprocess = self.frozen.info.preprocess
+        network = InferenceRunner(
+            lambda: lower_module(self.frozen.load(), lower, self.frozen.resize.size),
+            [column.recipe for column in columns],
+            self.frozen.precision,
+            preprocess["mean"],
+            preprocess["std"],
+            loader.batch_size,
+        )
+        before, say = checkpoint.facts().get(COMPILED), self._work.progress.say
+        if self.frozen.declaration.compute.compile == "auto" and before is not False:
+            first = next(draw_views(loader, views, range(min(loader.batch_size, len(views))), None, 0))
+            network.consider_compiling(first, self._views_drawn(), say, always=bool(before))
+        if before and not network.compiled:
+            say("the frozen part ran compiled before, and does not now: the model may differ in its last bits")
+        checkpoint.circumstances = lambda: {COMPILED: network.compiled}
+        width = self.frozen.info.width(*lower[-1], self.frozen.resize.size)
+        return RecomputedActivations(views, fresh, loader, network, columns[0].dtype, self._shape(width))
+
+    def _drawing(self) -> tuple[list[View], int | None, Loader]:
+        views = views_to_draw(self._table, read_manifest(self._work.inputs["dataset"].path))
+        loader = self._closing.enter_context(self.frozen.loader(self._views_drawn()))
+        return views, self.frozen.declaration.augmentation.views if self.settings.fresh_augmentation else None, loader
+
+    def _views_drawn(self) -> int:
+        plain = self._table["view"] == 0
+        train = int(((self._table["split"] == "train") & plain).sum()) * self.settings.views_per_epoch
+        return (self.settings.epochs or 1) * (train + int((self._table["split"] == "validation").sum()))
+
+    def _below(self) -> ConcatFeatures | None:
+        columns = [self.frozen.column(path, pooling) for path, pooling in self._cut.frozen_taps]
+        return ConcatFeatures(columns, self._table["key"].tolist()) if columns else None
+
+    def _shape(self, values: int) -> tuple[int, ...]:
+        assert self.boundary is not None  # noqa: S101  (for the type checker)
+        return self.frozen.info.map_shape(self.boundary, values)
