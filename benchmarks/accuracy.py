@@ -59,8 +59,8 @@ def evaluate(settings: dict[str, Any], store: str) -> dict[str, Any]:
     """Run a pipeline up to its models: test accuracies, the strategy's cell, seconds of each stage."""
     from tl_dagster import Declaration
     from tl_dagster.graph.stages import STAGES
-    from tl_dagster.graph.stages.transfer_strategy import read_decision
     from tl_dagster.models.predictions import read_predictions
+    from tl_dagster.strategy.decide import read_decision
 
     declared = Declaration.model_validate(settings)
     kinds = [each for each in STAGES if each.declared(declared) and each.name != "evaluation"]

@@ -143,8 +143,8 @@ def ingest(settings: dict[str, Any], store: str) -> dict[str, Any]:
 
 def opened(settings: dict[str, Any], store: str) -> "tuple[BackboneFeatures, pd.DataFrame, StageContext]":
     """The declared backbone, the table of views, and what the stage has in hand."""
+    from tl_dagster.data.splits import read_views
     from tl_dagster.features.backbone_features import BackboneFeatures
-    from tl_dagster.graph.stages.augmented_splits import read_views
     from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures
 
     stage, work = prepared(settings, store, BottleneckFeatures)

@@ -56,8 +56,8 @@ def plain(settings: dict[str, Any], store: str, saved: str) -> dict[str, Any]:
     import torch
 
     from tl_dagster.backbones.building import load_backbone
-    from tl_dagster.features.backbone_features import views_to_draw
-    from tl_dagster.graph.stages.dataset import read_manifest
+    from tl_dagster.data.manifest import read_manifest
+    from tl_dagster.data.views import views_to_draw
     from tl_dagster.runtime.libraries import import_torchvision
 
     import_torchvision()
@@ -87,9 +87,9 @@ def plain(settings: dict[str, Any], store: str, saved: str) -> dict[str, Any]:
 
 def alone(settings: dict[str, Any], store: str) -> dict[str, Any]:
     """Seconds per image of decoding without a network, and of the network without decoding."""
-    from tl_dagster.features.backbone_features import views_to_draw
+    from tl_dagster.data.manifest import read_manifest
+    from tl_dagster.data.views import views_to_draw
     from tl_dagster.features.loading import DEPTH
-    from tl_dagster.graph.stages.dataset import read_manifest
 
     frozen, table, work = opened(settings, store)
     views = views_to_draw(table, read_manifest(work.inputs["dataset"].path))

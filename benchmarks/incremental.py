@@ -50,10 +50,12 @@ def make_up(settings: dict[str, Any], store: str, count: int) -> dict[str, Any]:
     import pandas as pd
 
     from tl_dagster import ArtifactStore, Declaration
+    from tl_dagster.data.manifest import MANIFEST, PAIRS
+    from tl_dagster.data.splits import read_views
     from tl_dagster.evaluation import near_identical as copies
     from tl_dagster.features.backbone_features import BackboneFeatures
-    from tl_dagster.graph.stages.augmented_splits import AugmentedSplits, read_views
-    from tl_dagster.graph.stages.dataset import MANIFEST, PAIRS, Dataset
+    from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
+    from tl_dagster.graph.stages.dataset import Dataset
     from tl_dagster.store.artifacts import ArtifactSummary, Materialization
 
     artifacts = ArtifactStore(Path(store))

@@ -43,8 +43,9 @@ def measure(count: int) -> dict[str, float]:
     """Seconds of one split and one diff, and the process's peak memory in MB."""
     from tl_dagster.data.augmentation import Augmenter
     from tl_dagster.data.manifest import usable
+    from tl_dagster.data.settings import Augmentation, Splits
     from tl_dagster.data.splits import assign_splits, list_views
-    from tl_dagster.declaration import Augmentation, Checks, Splits
+    from tl_dagster.declaration import Checks
     from tl_dagster.graph.checks import drift
     from tl_dagster.store.digests import digest_columns
 

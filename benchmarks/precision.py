@@ -44,10 +44,11 @@ def measure(settings: dict[str, Any], store: str, seeds: int) -> dict[str, Any]:
     import numpy as np
 
     from tl_dagster import ArtifactStore
+    from tl_dagster.features.backbone_features import read_features
     from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
     from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures
     from tl_dagster.graph.stages.dataset import Dataset
-    from tl_dagster.graph.stages.top_model import TopModel, read_features
+    from tl_dagster.graph.stages.top_model import TopModel
     from tl_dagster.graph.stages.transfer_strategy import TransferStrategy
     from tl_dagster.models.predictions import read_predictions
 

@@ -43,8 +43,8 @@ def fastai(source: str) -> dict[str, Any]:
     )
 
     from tl_dagster.backbones.description import describe_backbone
+    from tl_dagster.backbones.settings import Backbone
     from tl_dagster.backbones.weights import load_weights, locate_weights
-    from tl_dagster.declaration import Backbone
 
     set_seed(0)
     declared = Backbone(taps=["penultimate"])

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from tests.conftest import Pipeline
-from tl_dagster.graph.stages.top_model import read_features
+from tl_dagster.features.backbone_features import read_features
 from tl_dagster.training.checkpoints import Checkpoint
 
 CODE = """

@@ -13,8 +13,8 @@ import pytest
 from tests.conftest import Pipeline
 from tl_dagster import ArtifactStore
 from tl_dagster.data.decoding import DECODER_VERSION
+from tl_dagster.features.backbone_features import read_features
 from tl_dagster.graph.stages import STAGES
-from tl_dagster.graph.stages.top_model import read_features
 from tl_dagster.models.predictions import read_predictions
 from tl_dagster.store.artifacts import Artifact
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import dagster as dg
 
+from tl_dagster.graph.io_manager import ArtifactIOManager
 from tl_dagster.graph.logging import run_logger
-from tl_dagster.store.artifacts import ArtifactIOManager
 
 __all__ = ["defs"]
 

@@ -7,7 +7,7 @@ import pytest
 
 from tl_dagster import InputError
 from tl_dagster.data.augmentation import MIRRORED, Augmenter
-from tl_dagster.declaration import Augmentation
+from tl_dagster.data.settings import Augmentation
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.data import corpus
 from tl_dagster.data.decoding import Resize, inspect_image, thumbnail
 from tl_dagster.data.files import local_uri
-from tl_dagster.graph.stages.dataset import read_manifest
+from tl_dagster.data.manifest import read_manifest
 
 USED = [name for name, case in corpus.CASES.items() if case.aside is None]
 ASIDE = [name for name in corpus.CASES if name not in USED]

@@ -7,8 +7,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tl_dagster import InputError
+from tl_dagster.data.settings import Augmentation, Splits
 from tl_dagster.data.splits import assign_splits, list_views, unit_hash
-from tl_dagster.declaration import Augmentation, Splits
 
 IMAGES = pd.DataFrame(
     {"id": [f"{n:04d}" for n in range(2000)], "label": ["x", "y"] * 1000, "group": None, "split": None}

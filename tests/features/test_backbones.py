@@ -6,9 +6,9 @@ import torch
 from tl_dagster import InputError
 from tl_dagster.backbones.building import create_network, load_backbone
 from tl_dagster.backbones.description import describe_backbone
+from tl_dagster.backbones.settings import Backbone
 from tl_dagster.backbones.taps import build_extractor
 from tl_dagster.backbones.weights import locate_weights
-from tl_dagster.declaration import Backbone
 
 LECTURE = {
     "torchvision/alexnet": (4096, 3),

@@ -6,8 +6,8 @@ import torch
 from tl_dagster.backbones.building import create_network, load_backbone
 from tl_dagster.backbones.description import describe_backbone
 from tl_dagster.backbones.own_classifier import confidence, own_classifier
+from tl_dagster.backbones.settings import Backbone
 from tl_dagster.backbones.weights import Weights, load_weights, locate_weights
-from tl_dagster.declaration import Backbone
 
 
 def test_it_is_as_sure_as_the_whole_network(store):

@@ -9,12 +9,11 @@ import pytest
 
 from tests.conftest import Pipeline
 from tl_dagster import InputError
+from tl_dagster.data.views import View
 from tl_dagster.features import extraction, loading
-from tl_dagster.features.backbone_features import BackboneFeatures
+from tl_dagster.features.backbone_features import BackboneFeatures, read_features
 from tl_dagster.features.cache import FeatureColumn
 from tl_dagster.features.extraction import extract
-from tl_dagster.features.loading import View
-from tl_dagster.graph.stages.top_model import read_features
 from tl_dagster.runtime.progress import Progress
 
 

@@ -11,9 +11,10 @@ import pytest
 from tl_dagster import InputError
 from tl_dagster.data.augmentation import Augmenter
 from tl_dagster.data.decoding import Resize
-from tl_dagster.declaration import Augmentation
+from tl_dagster.data.settings import Augmentation
+from tl_dagster.data.views import View
 from tl_dagster.features import loading
-from tl_dagster.features.loading import Loader, View
+from tl_dagster.features.loading import Loader
 
 RESIZE = Resize(32, "squash", 1.0, "bilinear")
 

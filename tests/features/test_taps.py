@@ -6,9 +6,10 @@ import torch
 from tests.features.test_backbones import LECTURE
 from tl_dagster.backbones.building import load_backbone
 from tl_dagster.backbones.description import describe_backbone
-from tl_dagster.backbones.taps import build_extractor, lower_module, pool, upper_module
+from tl_dagster.backbones.settings import Backbone
+from tl_dagster.backbones.splitting import lower_module, upper_module
+from tl_dagster.backbones.taps import build_extractor, pool
 from tl_dagster.backbones.weights import locate_weights
-from tl_dagster.declaration import Backbone
 
 
 @pytest.mark.parametrize("name", [*LECTURE, "timm/tf_efficientnet_lite0"])

@@ -11,8 +11,8 @@ import pytest
 from tl_dagster import InputError
 from tl_dagster.backbones import weights as weights_module
 from tl_dagster.backbones.description import describe_backbone
+from tl_dagster.backbones.settings import Backbone
 from tl_dagster.backbones.weights import locate_weights
-from tl_dagster.declaration import Backbone
 
 CONTENT = b"not really weights" * 1000
 SHA = hashlib.sha256(CONTENT).hexdigest()

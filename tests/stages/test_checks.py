@@ -8,9 +8,9 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from tests.conftest import Pipeline, copy_photos
+from tl_dagster.data.manifest import read_manifest
 from tl_dagster.declaration import Checks
 from tl_dagster.graph.checks import drift
-from tl_dagster.graph.stages.dataset import read_manifest
 
 
 def checked(pipeline: Pipeline, **changes) -> dict[str, dg.AssetCheckEvaluation]:

@@ -8,10 +8,10 @@ import pytest
 from tl_dagster import InputError
 from tl_dagster.backbones.description import BackboneInfo
 from tl_dagster.data import decoding
+from tl_dagster.data.splits import read_views
 from tl_dagster.features import backbone_features as module
 from tl_dagster.features.backbone_features import BackboneFeatures
 from tl_dagster.graph.stage import StageContext
-from tl_dagster.graph.stages.augmented_splits import read_views
 from tl_dagster.runtime.progress import Progress
 
 INGREDIENTS = {

@@ -5,13 +5,9 @@ import pandas as pd
 import pytest
 from scipy.special import softmax
 
-from tl_dagster.models.predictions import (
-    build_targets,
-    class_indices,
-    copy_predictions,
-    read_predictions,
-    write_predictions,
-)
+from tl_dagster.data.labels import class_indices
+from tl_dagster.models.predictions import copy_predictions, read_predictions, write_predictions
+from tl_dagster.training.feature_batches import build_targets
 
 
 def test_a_thousand_classes(tmp_path):

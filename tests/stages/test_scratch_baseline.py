@@ -9,13 +9,15 @@ import torch
 
 from tests.conftest import Pipeline
 from tl_dagster.backbones.description import describe_backbone
+from tl_dagster.backbones.settings import Backbone
 from tl_dagster.data.augmentation import Augmenter
 from tl_dagster.data.decoding import read_verified
-from tl_dagster.declaration import Backbone
-from tl_dagster.features.backbone_features import views_to_draw
+from tl_dagster.data.manifest import read_manifest
+from tl_dagster.data.splits import read_views
+from tl_dagster.data.views import views_to_draw
 from tl_dagster.graph.stage import StageContext
-from tl_dagster.graph.stages.augmented_splits import AugmentedSplits, read_views
-from tl_dagster.graph.stages.dataset import Dataset, read_manifest
+from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
+from tl_dagster.graph.stages.dataset import Dataset
 from tl_dagster.graph.stages.scratch_baseline import ScratchBaseline, ScratchImages, _untrained
 from tl_dagster.models.predictions import read_predictions
 from tl_dagster.runtime.progress import Progress

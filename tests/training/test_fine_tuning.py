@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tl_dagster.backbones.splitting import split_backbone
 from tl_dagster.features.backbone_features import BackboneFeatures
 from tl_dagster.models.predictions import read_predictions
 from tl_dagster.training.fine_tuning import frozen_digest
-from tl_dagster.training.fine_tuning_setup import split_backbone
 
 FP32 = {"backbone": {"precision": "fp32", "image_size": 64, "taps": ["stage4", "stage5"]}}
 

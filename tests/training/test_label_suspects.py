@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from tl_dagster.evaluation.label_suspects import contradicted, held_out_probabilities
+from tl_dagster.evaluation.label_suspects import contradicted
+from tl_dagster.training.logistic_regression import held_out_probabilities
 
 
 def clusters(swapped: int):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from tl_dagster.evaluation.learning_curve import learning_curve, sample
+from tl_dagster.data.sampling import sample
+from tl_dagster.evaluation.learning_curve import learning_curve
 
 
 def clusters(count: int, seed: int):

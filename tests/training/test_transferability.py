@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tl_dagster.strategy.probes import candidates, fit_probes, logme, stratified
+from tl_dagster.strategy.probes import candidates, fit_probes, stratified
+from tl_dagster.strategy.transferability import logme
 
 
 def slow_logme(features, labels):

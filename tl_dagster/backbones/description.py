@@ -1,25 +1,18 @@
 """What is known of backbones without importing torch: stages, preprocessing, where the weights are."""
 
-import contextlib
-import json
+from tl_dagster.store.answers import ask_module
 import math
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tl_dagster.backbones.settings import Backbone
 from tl_dagster.data.decoding import Resize
-from tl_dagster.declaration import Augmentation, Backbone
 from tl_dagster.runtime.errors import InputError, suggest
-from tl_dagster.store.artifacts import ArtifactStore
-from tl_dagster.store.digests import digest
-from tl_dagster.store.files import write_atomically
 
-__all__ = ["PENULTIMATE", "BackboneInfo", "check_transforms", "describe_backbone"]
+__all__ = ["PENULTIMATE", "BackboneInfo", "describe_backbone"]
 
 PENULTIMATE = "penultimate"
 LOWER, HIGHER = "lower", "higher"
@@ -201,39 +194,6 @@ def weights_tag(weights: str | None) -> str | None:
     return weights
 
 
-def check_transforms(augmentation: Augmentation, size: int) -> None:
-    """Draw the declared transforms once (in a process of its own, and only the first time).
-
-    Raises:
-        InputError: a transform does not exist, its arguments do not fit, or it changes the image's size.
-    """
-    if augmentation.transforms is not None:
-        steps = json.dumps(augmentation.transforms, sort_keys=True)
-        _answered("tl_dagster.data.augmentation", (steps, str(size)), version("albumentations"))
-
-
 def _described(name: str, tag: str | None, size: int | None) -> dict[str, Any]:
     versions = f"{version('timm')} {version('torchvision')} {DESCRIBE_RECIPE}"
-    return _answered("tl_dagster.backbones.inspection", (name, tag or "", str(size or "")), versions)
-
-
-@cache
-def _answered(module: str, arguments: tuple[str, ...], versions: str) -> dict[str, Any]:
-    """What one of our modules prints as JSON when run on its own; kept in the store for these library versions."""
-    kept = ArtifactStore().root / "backbones" / f"{digest([module, arguments, versions])[:16]}.json"
-    try:
-        return dict(json.loads(kept.read_text()))
-    except (OSError, ValueError):
-        pass
-    command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (no shell; our own module)
-    if done.returncode != 0:
-        raise InputError(
-            f"{' '.join(arguments).strip()[:80]} cannot be looked at: {done.stderr.strip().splitlines()[-1]}"
-        )
-    answer: dict[str, Any] = json.loads(done.stdout)
-    if "error" in answer:
-        raise InputError(answer["error"])
-    with contextlib.suppress(OSError):  # a read-only store is told of when something must be stored there
-        write_atomically(kept, json.dumps(answer).encode())
-    return answer
+    return ask_module("tl_dagster.backbones.inspection", (name, tag or "", str(size or "")), versions)

@@ -1,5 +1,13 @@
 """The backbone's own classifier, which transfer learning drops: how sure it is of images that it was not made for."""
 
+from typing import TYPE_CHECKING, Any
+
+from tl_dagster.features.backbone_features import BackboneFeatures
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
 from typing import TYPE_CHECKING
 
 from tl_dagster.backbones.description import BackboneInfo
@@ -50,3 +58,16 @@ def confidence(layer: "torch.nn.Linear", features: "np.ndarray") -> float:
 
     with torch.no_grad():
         return float(layer(torch.tensor(features, dtype=torch.float32)).softmax(1).amax(1).mean())
+
+
+def own_confidence(frozen: BackboneFeatures, features: "dict[str, np.ndarray]") -> dict[str, Any]:
+    """The backbone's own confidence, or why there is none."""
+
+    penultimate = [tap for tap in features if frozen.info.module(tap) == frozen.info.classifier]
+    if not penultimate:
+        return {"own_confidence": None, "own_confidence_note": "no penultimate features are cached"}
+    layer = own_classifier(frozen.info, frozen.weights)
+    values = features[penultimate[0]]
+    if layer is None or layer.in_features != values.shape[1]:
+        return {"own_confidence": None, "own_confidence_note": "the weights have no linear classifier for them"}
+    return {"own_confidence": confidence(layer, values), "own_confidence_note": ""}

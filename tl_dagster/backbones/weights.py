@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tl_dagster.backbones.description import BackboneInfo, weights_tag
-from tl_dagster.declaration import Backbone
+from tl_dagster.backbones.settings import Backbone
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.files import replace_atomically
 

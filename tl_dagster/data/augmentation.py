@@ -5,6 +5,7 @@ order, in any batch. A view's identity holds the serialised transform and the ve
 draw it: rotated pixels differ between OpenCV 4 and 5.
 """
 
+from tl_dagster.store.answers import ask_module
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import warnings
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.declaration import Augmentation
+from tl_dagster.data.settings import Augmentation
 from tl_dagster.runtime.errors import InputError, suggest
 from tl_dagster.store.digests import digest
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["MIRRORED", "Augmenter", "transforms"]
+__all__ = ["MIRRORED", "Augmenter", "check_transforms", "transforms"]
 
 MIRRORED = -1  # index of the view that is the mirror image
 
@@ -199,3 +200,14 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def check_transforms(augmentation: Augmentation, size: int) -> None:
+    """Draw the declared transforms once (in a process of its own, and only the first time).
+
+    Raises:
+        InputError: a transform does not exist, its arguments do not fit, or it changes the image's size.
+    """
+    if augmentation.transforms is not None:
+        steps = json.dumps(augmentation.transforms, sort_keys=True)
+        ask_module("tl_dagster.data.augmentation", (steps, str(size)), version("albumentations"))

@@ -1,13 +1,9 @@
 """Ingestion: a source's list becomes one row per image, with its identity, what decoding told, and its problems."""
 
-import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tl_dagster.data.decoding import image_id, inspect_image
-from tl_dagster.data.file_index import INFO_COLUMNS, NUMBERS, FileIndex, FileRecord
-from tl_dagster.data.files import read
-from tl_dagster.data.remote import REQUESTS, is_remote
+from tl_dagster.data.file_index import FileIndex
 from tl_dagster.runtime.errors import InputError, printable
 from tl_dagster.store.digests import digest, digest_columns
 
@@ -15,7 +11,31 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["content_digest", "diff_manifests", "identify", "image_uris", "reject_copies", "shown_uris", "usable"]
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tl_dagster.data.decoding import image_id, inspect_image
+from tl_dagster.data.file_index import INFO_COLUMNS, NUMBERS, FileRecord
+from tl_dagster.data.files import read
+from tl_dagster.data.remote import REQUESTS, is_remote
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+__all__ = [
+    "content_digest",
+    "diff_manifests",
+    "identify",
+    "image_uris",
+    "read_groups",
+    "read_manifest",
+    "read_pairs",
+    "reject_copies",
+    "shown_uris",
+    "usable",
+]
 
 FLUSH_SECONDS = 5.0
 COPY, CONFLICT = "a copy of ", "the same image is labelled "  # how the reasons begin
@@ -230,3 +250,27 @@ def diff_manifests(before: "pd.DataFrame", now: "pd.DataFrame") -> dict[str, int
         "relabelled": int((then["label"].to_numpy() != since["label"].to_numpy()).sum()),
         "renamed": int((then["uri"].to_numpy() != since["uri"].to_numpy()).sum()),
     }
+
+
+MANIFEST, PAIRS = "images.parquet", "near_copies.parquet"
+
+
+def read_manifest(path: Path) -> "pd.DataFrame":
+    """The manifest of a dataset artifact: a DataFrame with the columns of :class:`Dataset`."""
+    import pandas as pd
+
+    return pd.read_parquet(path / MANIFEST)
+
+
+def read_groups(path: Path, ids: "pd.Series[str]") -> "np.ndarray":
+    """The group of each image, in the order of ``ids``: (n,) str; an image without one is its own."""
+    groups = usable(read_manifest(path)).set_index("id")["group"]
+    keys: np.ndarray = ids.map(groups).fillna(ids).to_numpy().astype(str)
+    return keys
+
+
+def read_pairs(path: Path) -> "pd.DataFrame":
+    """The near copies of a dataset artifact: columns a, b (image ids) and distance (bits)."""
+    import pandas as pd
+
+    return pd.read_parquet(path / PAIRS)

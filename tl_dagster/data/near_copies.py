@@ -6,8 +6,15 @@ found without comparing all: cut into d + 1 bands, two such hashes agree in at l
 principle; Norouzi et al., "Fast search in Hamming space with multi-index hashing", 2012).
 """
 
-import itertools
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tl_dagster.data.manifest import COPY, image_uris
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+import itertools
 from typing import TYPE_CHECKING
 
 from tl_dagster.runtime.errors import InputError, printable
@@ -241,3 +248,30 @@ def _reason(images: "pd.DataFrame", joins: "pd.Series[str]") -> "pd.Series[str]"
         for identity, others in joins.items()
     }
     return "near copies of images in different groups: " + images["id"].map(said).astype("str")
+
+
+def find_leaks(manifest: "pd.DataFrame", pairs: "pd.DataFrame", assigned: "pd.Series[str]") -> "pd.DataFrame":
+    """Near copies across splits, and copies that given splits repeat: split_a, uri_a, split_b, uri_b, distance."""
+    import pandas as pd
+
+    known = image_uris(manifest).to_frame().assign(split=assigned)
+    near = pd.DataFrame(
+        {
+            **{f"{name}_a": pairs["a"].map(known[name]) for name in ("split", "uri")},
+            **{f"{name}_b": pairs["b"].map(known[name]) for name in ("split", "uri")},
+            "distance": pairs["distance"],
+        }
+    )
+    copies = manifest[manifest["problem"].str.startswith(COPY).fillna(False) & manifest["split"].notna()]
+    exact = pd.DataFrame(
+        {
+            "split_a": copies["id"].map(known["split"]),
+            "uri_a": copies["id"].map(known["uri"]),
+            "split_b": copies["split"],
+            "uri_b": copies["uri"],
+            "distance": 0,
+        }
+    )
+    both = pd.concat([exact, near], ignore_index=True)
+    # Validation is drawn from given training images where the source gives none: that is not its leak.
+    return both[both["split_a"] != both["split_b"]].sort_values(["distance", "uri_a", "uri_b"], ignore_index=True)

@@ -4,18 +4,24 @@ An image's split is a hash of its group and the seed against the declared fracti
 removing, renaming or reordering images never moves another one.
 """
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 import hashlib
 from typing import TYPE_CHECKING
 
 from tl_dagster.data.augmentation import MIRRORED
-from tl_dagster.declaration import Augmentation, Splits
+from tl_dagster.data.settings import Augmentation, Splits
 from tl_dagster.runtime.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["assign_splits", "list_views", "unit_hash"]
+__all__ = ["assign_splits", "list_views", "read_views", "unit_hash"]
 
 
 def unit_hash(*parts: object) -> float:
@@ -108,3 +114,13 @@ def list_views(images: "pd.DataFrame", assigned: "pd.Series", augmentation: Augm
     if mirrored:
         table.loc[(table["split"] != "train") & (table["view"] == 1), "view"] = MIRRORED
     return table
+
+
+VIEWS = "views.parquet"
+
+
+def read_views(path: Path) -> "pd.DataFrame":
+    """The table of an augmented_splits artifact: a DataFrame with the columns of :class:`AugmentedSplits`."""
+    import pandas as pd
+
+    return pd.read_parquet(path / VIEWS)

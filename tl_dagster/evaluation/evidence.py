@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.data.splits import unit_hash
+from tl_dagster.data.labels import class_indices
+from tl_dagster.data.manifest import read_groups
+from tl_dagster.data.splits import read_views, unit_hash
+from tl_dagster.features.backbone_features import open_features, read_features
 from tl_dagster.graph.stage import StageContext
-from tl_dagster.graph.stages.augmented_splits import read_views
-from tl_dagster.graph.stages.dataset import read_groups
-from tl_dagster.graph.stages.top_model import open_features, read_features
-from tl_dagster.models.predictions import build_targets, class_indices
+from tl_dagster.training.feature_batches import build_targets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,8 @@ def accuracy_by_images(work: StageContext, classes: list[str], top: Mapping[str,
     """
     import numpy as np
 
-    from tl_dagster.evaluation.learning_curve import learning_curve, most_images, most_tested, sample
+    from tl_dagster.data.sampling import sample
+    from tl_dagster.evaluation.learning_curve import learning_curve, most_images, most_tested
 
     features = work.inputs["bottleneck_features"]
     views = read_views(features.path)
@@ -66,8 +67,9 @@ def label_suspects(
     import numpy as np
     import pandas as pd
 
-    from tl_dagster.evaluation.label_suspects import FOLDS, contradicted, held_out_probabilities, most_images
-    from tl_dagster.evaluation.learning_curve import sample
+    from tl_dagster.data.sampling import sample
+    from tl_dagster.evaluation.label_suspects import FOLDS, contradicted, most_images
+    from tl_dagster.training.logistic_regression import held_out_probabilities
 
     features = work.inputs["bottleneck_features"]
     views = read_views(features.path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["FOLDS", "contradicted", "held_out_probabilities", "most_images"]
+__all__ = ["FOLDS", "contradicted", "most_images"]
 
 FOLDS = 5
 MOST_IMAGES = 50_000
@@ -25,45 +25,6 @@ def most_images(width: int, classes: int) -> int:
         classes: how many there are.
     """
     return min(MOST_IMAGES, MOST_PRODUCTS // (width * classes))
-
-
-def held_out_probabilities(
-    features: "np.ndarray", targets: "np.ndarray", folds: "np.ndarray", l2: float, iterations: int
-) -> "np.ndarray":
-    """Class probabilities of each image from a top model that was fitted on the other folds.
-
-    Args:
-        features: (n, D), one row per image.
-        targets: float32 (n, classes).
-        folds: (n,) number of each image's fold; copies of one image belong to one fold.
-        l2: strength of L2.
-        iterations: L-BFGS iterations at most.
-
-    Returns:
-        (n, classes); not a number for images whose class is in no other fold: nothing can be said of them.
-    """
-    import numpy as np
-    import torch
-
-    from tl_dagster.training.top_model import fit_logistic_regression
-
-    probabilities = np.full(targets.shape, np.nan)
-    labels = targets.argmax(1)
-    for fold in np.unique(folds):
-        rest = folds != fold
-        held_out = ~rest & np.isin(labels, labels[rest])
-        if not held_out.any():
-            continue
-        known = torch.tensor(features[rest], dtype=torch.float32)
-        mean, std = known.mean(0), known.std(0, unbiased=False).clamp_min(1e-3)
-        start = torch.zeros(targets.shape[1], features.shape[1] + 1)
-        parameters = fit_logistic_regression(
-            known.sub_(mean).div_(std), torch.from_numpy(targets[rest]), l2, start, None, iterations
-        )
-        unseen = (torch.tensor(features[held_out], dtype=torch.float32) - mean) / std
-        logits = unseen @ parameters[:, :-1].T + parameters[:, -1]
-        probabilities[held_out] = logits.softmax(1).numpy()
-    return probabilities
 
 
 def contradicted(probabilities: "np.ndarray", labels: "np.ndarray") -> "np.ndarray":

@@ -2,10 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from tl_dagster.data.sampling import sample
+
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["FRACTIONS", "learning_curve", "most_images", "most_tested", "sample"]
+__all__ = ["FRACTIONS", "learning_curve", "most_images", "most_tested"]
 
 FRACTIONS = {0.05: 5, 0.1: 5, 0.2: 3, 0.5: 3, 1.0: 1}  # of the training images, and how often each is drawn
 MOST_PRODUCTS = 1_000_000_000  # images × features × classes in one pass: what a fit's time goes with
@@ -75,24 +77,6 @@ def _draws(labels: "np.ndarray", fraction: float) -> "list[np.ndarray]":
     """Rows of each repeat; one repeat where they are all rows."""
     draws = [sample(labels, fraction, repeat) for repeat in range(FRACTIONS[fraction])]
     return draws[:1] if len(draws[0]) == len(labels) else draws
-
-
-def sample(labels: "np.ndarray", fraction: float, seed: int) -> "np.ndarray":
-    """Sorted row numbers of a share of each class, rounded, at least one of each that occurs.
-
-    Args:
-        labels: (n,) class numbers.
-        fraction: the share.
-        seed: another gives other rows.
-    """
-    import numpy as np
-
-    shuffled = np.random.default_rng(seed).permutation(len(labels))
-    ordered = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    sizes = np.unique(labels, return_counts=True)[1]
-    place = np.arange(len(labels)) - np.repeat(sizes.cumsum() - sizes, sizes)  # within the class
-    chosen: np.ndarray = np.sort(ordered[place < np.repeat(np.maximum(1, np.round(sizes * fraction)), sizes)])
-    return chosen
 
 
 def _accuracy(

@@ -1,6 +1,34 @@
 """The declared backbone as stages use it: its columns in the feature cache, and what fills them."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tl_dagster.data.splits import read_views
+from tl_dagster.data.views import views_to_draw
+from tl_dagster.features.cache import ConcatFeatures
+from tl_dagster.graph.stage import StageContext
+from tl_dagster.runtime.errors import InputError
+from tl_dagster.store.artifacts import ArtifactStore
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    from tl_dagster.store.artifacts import Artifact
+from typing import TYPE_CHECKING
+
+from tl_dagster.data.manifest import read_manifest
+from tl_dagster.features.cache import FeatureColumn
+from tl_dagster.features.extraction import ExtractionResult
+from tl_dagster.store.digests import digest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -9,17 +37,13 @@ from tl_dagster.backbones.inference import batch_size_for
 from tl_dagster.backbones.weights import Weights, locate_weights
 from tl_dagster.data.augmentation import Augmenter
 from tl_dagster.data.decoding import DECODER_VERSION
-from tl_dagster.data.manifest import image_uris
+from tl_dagster.data.views import View
 from tl_dagster.declaration import Declaration
-from tl_dagster.features.cache import FeatureColumn, locked
-from tl_dagster.features.extraction import ExtractionResult, extract
-from tl_dagster.features.loading import Loader, View
-from tl_dagster.graph.stage import StageContext
-from tl_dagster.graph.stages.dataset import read_manifest
-from tl_dagster.runtime.errors import InputError
+from tl_dagster.features.cache import locked
+from tl_dagster.features.extraction import extract
+from tl_dagster.features.loading import Loader
 from tl_dagster.runtime.hardware import has_gpu, resolve_precision
 from tl_dagster.store import files as disk
-from tl_dagster.store.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +52,7 @@ if TYPE_CHECKING:
 
     SideOutput = tuple[FeatureColumn, np.ndarray]  # a column, and which rows are for it: bool
 
-__all__ = ["BackboneFeatures", "views_to_draw"]
+__all__ = ["BackboneFeatures", "columns_used", "open_columns", "open_features", "read_features"]
 
 
 class BackboneFeatures:
@@ -222,13 +246,42 @@ class BackboneFeatures:
         return width * (4 if column.dtype == "float32" else 2)
 
 
-def views_to_draw(table: "pd.DataFrame", manifest: "pd.DataFrame") -> list[View]:
-    """Views by where their images lie now.
+def open_features(
+    features: "Artifact", store: ArtifactStore, rows: "np.ndarray | None" = None, taps: Sequence[str] | None = None
+) -> ConcatFeatures:
+    """The features of a bottleneck_features artifact's views, taps side by side, read when they are indexed.
 
     Args:
-        table: rows of augmented_splits.
-        manifest: the dataset's images.
+        features: the artifact.
+        store: where the feature cache is.
+        rows: (views,) row numbers of the table of views; all when not given.
+        taps: declared names, in any order; all when not given.
     """
-    places = image_uris(manifest).to_dict()
-    rows = zip(table["id"], table["view"], table["key"], strict=True)
-    return [View(places[identity], identity, int(view), key) for identity, view, key in rows]
+    table = read_views(features.path)
+    keys = (table if rows is None else table.iloc[rows])["key"].tolist()
+    columns = open_columns(features.path, store)
+    return ConcatFeatures([column for tap, column in columns if taps is None or tap in taps], keys)
+
+
+def read_features(
+    features: "Artifact", store: ArtifactStore, rows: "np.ndarray | None" = None, taps: Sequence[str] | None = None
+) -> "np.ndarray":
+    """The same in memory: (views, D); see :func:`open_features`."""
+    return open_features(features, store, rows, taps)[:]
+
+
+COLUMNS, ALSO = "columns.json", "also.json"
+
+
+def open_columns(path: Path, store: ArtifactStore) -> list[tuple[str, FeatureColumn]]:
+    """(tap, column) of a bottleneck_features artifact."""
+    return [
+        (each["tap"], FeatureColumn(store.root / "features", each["recipe"]))
+        for each in json.loads((path / COLUMNS).read_text())
+    ]
+
+
+def columns_used(path: Path) -> list[str]:
+    """The cache's columns that a bottleneck_features artifact's rows and pictures come from, and fine-tuning's."""
+    also: list[str] = json.loads((path / ALSO).read_text()) if (path / ALSO).exists() else []
+    return [*also, *(digest(each["recipe"]) for each in json.loads((path / COLUMNS).read_text()))]

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tl_dagster.backbones.inference import InferenceRunner
+from tl_dagster.data.views import View
 from tl_dagster.features.cache import FeatureColumn
-from tl_dagster.features.loading import Loader, View
+from tl_dagster.features.loading import Loader
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.progress import Progress
 

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from tl_dagster.data.manifest import read_manifest
+from tl_dagster.data.splits import read_views
+from tl_dagster.features.backbone_features import columns_used
 from tl_dagster.features.cache import FeatureColumn, list_columns
-from tl_dagster.graph.stages.augmented_splits import AugmentedSplits, read_views
-from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures, columns_used
-from tl_dagster.graph.stages.dataset import Dataset, read_manifest
+from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
+from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures
+from tl_dagster.graph.stages.dataset import Dataset
 from tl_dagster.graph.stages.fine_tuned_model import FineTunedModel, activations_used
 from tl_dagster.store.artifacts import ArtifactStore
 from tl_dagster.store.files import used_bytes

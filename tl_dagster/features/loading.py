@@ -20,28 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 from tl_dagster.data.augmentation import Augmenter
 from tl_dagster.data.decoding import Resize, read_verified
+from tl_dagster.data.views import View
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.hardware import processors
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Loader", "View"]
+__all__ = ["Loader"]
 
 # Processes take a second to start and import: less work than this is done sooner by threads.
 PROCESSES_FROM = 512
 TASK_VIEWS = 8  # drawn in one call: fewer calls for large machines, and little to wait for at the end
 DEPTH = 4  # batches in the ring
-
-
-@dataclass(frozen=True)
-class View:
-    """One view to draw: where the image is, which view of it, and its identity (the cache's key)."""
-
-    uri: str
-    image_id: str
-    index: int
-    key: str
 
 
 Image = tuple[str, str, list[tuple[int, int]]]  # uri, id, and of each view its row of the ring and its index

@@ -6,10 +6,12 @@ from typing import Any
 import dagster as dg
 from pydantic import BaseModel, Field
 
-from tl_dagster.backbones.description import BackboneInfo, check_transforms, describe_backbone
-from tl_dagster.declaration import Backbone, Declaration
+from tl_dagster.backbones.description import BackboneInfo, describe_backbone
+from tl_dagster.backbones.settings import Backbone
+from tl_dagster.data.augmentation import check_transforms
+from tl_dagster.declaration import Declaration
 from tl_dagster.graph import automation
-from tl_dagster.graph.stage import build_asset
+from tl_dagster.graph.asset import build_asset
 from tl_dagster.graph.stages import STAGES
 from tl_dagster.runtime.errors import InputError
 

@@ -1,15 +1,10 @@
 """What every stage shares: its fingerprint, its artifact, and how it looks in Dagster."""
 
-import base64
-import inspect
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
-
-import dagster as dg
 
 from tl_dagster.declaration import Declaration
 from tl_dagster.runtime.errors import InputError
@@ -17,9 +12,7 @@ from tl_dagster.runtime.progress import Progress
 from tl_dagster.store.artifacts import Artifact, ArtifactStore, ArtifactSummary, Materialization, TableRows
 from tl_dagster.store.digests import digest
 
-__all__ = ["CheckResult", "Stage", "StageContext", "build_asset", "require_same"]
-
-GPU_TAG = {"tl_dagster/device": "gpu"}
+__all__ = ["CheckResult", "Stage", "StageContext", "require_same"]
 
 
 @dataclass(frozen=True)
@@ -150,128 +143,3 @@ def require_same(artifact: Artifact, read: str, current: Artifact) -> None:
         raise InputError(
             f"{artifact.stage} was computed from another {read} than the present one: materialize it first"
         )
-
-
-def build_asset(
-    stage: Stage, condition: dg.AutomationCondition[Any] | None, upstream: list[dg.AssetKey]
-) -> dg.AssetsDefinition:
-    """The Dagster asset of a stage.
-
-    Args:
-        stage: what runs.
-        condition: when Dagster materializes it by itself.
-        upstream: assets it follows without reading them.
-    """
-    pipeline = stage.declaration.name
-
-    @dg.asset(
-        key=[pipeline, stage.name],
-        ins={name: dg.AssetIn(key=[pipeline, name]) for name in stage.reads},
-        deps=upstream,
-        io_manager_key="artifacts",
-        group_name=pipeline,
-        description=stage.description,
-        kinds=set(stage.kinds),
-        code_version=stage.code_version(),
-        pool="gpu" if stage.gpu else None,
-        tags=GPU_TAG if stage.gpu else None,
-        op_tags=GPU_TAG if stage.gpu else None,
-        metadata=_static_metadata(stage),
-        automation_condition=condition,
-        check_specs=[
-            dg.AssetCheckSpec(name, asset=[pipeline, stage.name], description=description, blocking=name in stage.stops)
-            for name, description in stage.checks.items()
-        ],
-        output_required=True,
-    )
-    # Without a return type: beside checks, Dagster reads any as the type of several outputs.
-    def materialize(context: dg.AssetExecutionContext, **inputs: Artifact):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        store: ArtifactStore = context.resources.original_resource_dict["artifacts"].store
-        progress = Progress(lambda line: context.log.info(f"{stage.name}: {line}"))
-        try:
-            store.check_writable()
-            work = StageContext(store, inputs, progress, store.read_ref(pipeline, stage.name))
-            begun = time.monotonic()
-            held = replace(stage.run(work), seconds=time.monotonic() - begun)
-            verdicts = stage.verdicts(work, held)
-        except InputError as error:
-            context.log.error(f"{stage.name}: {error}")
-            raise dg.Failure(
-                description=str(error), allow_retries=False
-            ) from None  # the user's matter, not a traceback's
-        context.log.info(
-            f"{stage.name}: {'reused' if held.reused else 'computed'} · {held.computed:,} rows computed, "
-            f"{held.reused_rows:,} reused · {held.seconds:.1f} s"
-        )
-        for name, verdict in verdicts.items():
-            if not verdict.passed:
-                say = context.log.error if verdict.stops else context.log.warning
-                say(f"{stage.name}: {name}: {verdict.said}")
-        return dg.MaterializeResult(
-            value=held,
-            metadata=_metadata(held),
-            data_version=dg.DataVersion(held.artifact.data_version),
-            check_results=[_check_result(name, verdict, held) for name, verdict in verdicts.items()],
-        )
-
-    return materialize
-
-
-def _static_metadata(stage: Stage) -> dict[str, Any]:
-    source = inspect.getsourcefile(type(stage)) or ""
-    line = inspect.getsourcelines(type(stage))[1]
-    reference = dg.LocalFileCodeReference(file_path=source, line_number=line, label=type(stage).__name__)
-    metadata: dict[str, Any] = {
-        "settings": dg.MetadataValue.json(stage.settings()),
-        "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference]),
-    }
-    if stage.columns:
-        metadata["dagster/column_schema"] = dg.TableSchema(
-            columns=[dg.TableColumn(name, kind) for name, kind in stage.columns.items()]
-        )
-    return metadata
-
-
-def _metadata(held: Materialization) -> dict[str, Any]:
-    """Metadata of a materialization: numbers stay numbers, so that Dagster plots them over time."""
-    outcome = held.artifact.outcome
-    metadata: dict[str, Any] = {
-        "reused": held.reused,
-        "rows_computed": held.computed,
-        "rows_reused": held.reused_rows,
-        "seconds": round(held.seconds, 3),
-        "dagster/row_count": outcome.rows,
-        "path": dg.MetadataValue.path(held.artifact.path),
-        **{name: float(value) for name, value in outcome.metrics.items()},
-    }
-    for name, fact in outcome.facts.items():
-        metadata[name] = dg.MetadataValue.json(fact) if isinstance(fact, dict | list) else fact
-    for title, rows in outcome.tables.items():
-        metadata[title] = _table(rows)
-    for title in outcome.pictures:
-        metadata[title] = _picture(held.artifact, title)
-    return metadata
-
-
-def _check_result(name: str, verdict: CheckResult, held: Materialization) -> dg.AssetCheckResult:
-    metadata: dict[str, Any] = {name: float(value) for name, value in verdict.numbers.items()}
-    if verdict.table:
-        metadata["table"] = _table(verdict.table)
-    if verdict.picture is not None and verdict.picture in held.artifact.outcome.pictures:
-        metadata[verdict.picture] = _picture(held.artifact, verdict.picture)
-    severity = dg.AssetCheckSeverity.ERROR if verdict.stops else dg.AssetCheckSeverity.WARN
-    return dg.AssetCheckResult(
-        check_name=name, passed=verdict.passed, severity=severity, description=verdict.said, metadata=metadata
-    )
-
-
-def _table(rows: TableRows) -> dg.TableMetadataValue:
-    kinds = {str: "string", int: "int", float: "float"}
-    schema = dg.TableSchema([dg.TableColumn(name, kinds[type(value)]) for name, value in rows[0].items()])
-    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows], schema)
-
-
-def _picture(artifact: Artifact, title: str) -> dg.MarkdownMetadataValue:
-    file = artifact.path / artifact.outcome.pictures[title]
-    kind = "jpeg" if file.suffix == ".jpg" else "png"
-    return dg.MetadataValue.md(f"![{title}](data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()})")

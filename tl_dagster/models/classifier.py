@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tl_dagster.backbones.splitting import frozen_feature_mask, split_backbone
+from tl_dagster.data.views import View
 from tl_dagster.declaration import Declaration
 from tl_dagster.features.backbone_features import BackboneFeatures
-from tl_dagster.features.loading import View
 from tl_dagster.store.artifacts import Artifact, ArtifactStore
-from tl_dagster.training.fine_tuning_setup import frozen_feature_mask, split_backbone
 
 if TYPE_CHECKING:
     import torch

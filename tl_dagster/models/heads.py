@@ -1,16 +1,30 @@
 """The classifier on the backbone's features: its layers, its state and what it says of many views."""
 
-from collections import OrderedDict
-from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
-
-from tl_dagster.training.feature_batches import Features, StandardizedFeatures, blocks
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["build_head", "build_layers", "compute_logits"]
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from tl_dagster.features.blocks import Features, blocks
+from tl_dagster.training.feature_batches import StandardizedFeatures
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+__all__ = [
+    "build_head",
+    "build_layers",
+    "compute_logits",
+    "read_head",
+]
 
 
 def build_layers(
@@ -88,3 +102,10 @@ def compute_logits(module: "torch.nn.Module", features: Features | StandardizedF
         for part in blocks(len(features), width):
             found[part] = module(torch.as_tensor(features[part]).float()).numpy()
     return found
+
+
+def read_head(path: Path) -> "dict[str, torch.Tensor]":
+    """The state of a top_model artifact, as :func:`tl_dagster.training.top_model.build_head` takes it."""
+    from safetensors.torch import load_file
+
+    return load_file(path / "model.safetensors")

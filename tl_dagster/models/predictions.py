@@ -5,55 +5,17 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tl_dagster.data.labels import class_indices
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from tl_dagster.training.feature_batches import Targets
 
-__all__ = [
-    "build_targets",
-    "class_indices",
-    "class_names",
-    "copy_predictions",
-    "label_confidence",
-    "read_predictions",
-    "write_predictions",
-]
+__all__ = ["copy_predictions", "read_predictions", "write_predictions"]
 
 PREDICTIONS = "predictions.parquet"
 CLASSES = "classes.json"
-
-
-def class_names(table: "pd.DataFrame") -> list[str]:
-    """The class names in the order of a model's outputs (sorted)."""
-    return sorted(str(label) for label in table["label"].unique())
-
-
-def class_indices(labels: "pd.Series[str]", classes: list[str]) -> "np.ndarray":
-    """The class number of each label: (n,) int64."""
-    import numpy as np
-
-    numbers: np.ndarray = labels.map({label: number for number, label in enumerate(classes)}).to_numpy(np.int64)
-    return numbers
-
-
-def label_confidence(table: "pd.DataFrame") -> "np.ndarray":
-    """How sure each view's label is: float32 (views,); 1 where the source says nothing."""
-    import numpy as np
-
-    sure: np.ndarray = table["confidence"].to_numpy(np.float32, na_value=1.0)
-    return sure
-
-
-def build_targets(table: "pd.DataFrame", classes: list[str]) -> "Targets":
-    """What each view is trained towards: (views, classes), made when it is indexed.
-
-    One-hot, or where the source says how sure a label is, that on the label and the rest spread over the others.
-    """
-    from tl_dagster.training.feature_batches import Targets
-
-    return Targets(class_indices(table["label"], classes), label_confidence(table), len(classes))
 
 
 def write_predictions(

@@ -4,6 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    import numpy as np
+
+
+from typing import TYPE_CHECKING
+
 from tl_dagster.reporting.pictures import FIRST, INK, SECOND, SOFT, new_figure, save_png, short_name
 
 if TYPE_CHECKING:
@@ -176,3 +182,21 @@ def _tidy(*axes: "Axes", title: str | None = None) -> None:
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize=9, title=title, title_fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
+
+
+def scratch_curves(path: Path, told: Mapping[str, Mapping[str, Any]]) -> None:
+    """Log-loss by epoch, one network beside the other, with the epoch that was kept."""
+    from tl_dagster.reporting.pictures import FIRST, INK, SECOND, SOFT, new_figure, save_png
+
+    figure, axes = new_figure(4.2 * len(told), 3.4, len(told))
+    for axis, (name, each) in zip(axes, told.items(), strict=True):
+        for key, color in (("validation_log_loss", FIRST), ("training_loss", SECOND)):
+            points = [(row["epoch"], row[key]) for row in each["history"] if key in row]
+            axis.plot(*zip(*points, strict=True), "o-", markersize=3, color=color, label=key.partition("_")[0])
+        axis.axvline(each["epoch"], color=SOFT, linestyle=":", label=f"kept: {each['epoch']}")
+        axis.set_xlabel("epoch")
+        axis.set_ylabel("log-loss")
+        axis.set_title(f"{name}, from random weights", fontsize=11, color=INK)
+        axis.legend(frameon=False, fontsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
+    save_png(figure, path)

@@ -3,10 +3,9 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tl_dagster.data.manifest import image_uris, shown_uris
-from tl_dagster.features.backbone_features import views_to_draw
-from tl_dagster.graph.stages.augmented_splits import read_views
-from tl_dagster.graph.stages.dataset import read_manifest
+from tl_dagster.data.manifest import image_uris, read_manifest, shown_uris
+from tl_dagster.data.splits import read_views
+from tl_dagster.data.views import views_to_draw
 from tl_dagster.reporting.mistakes import Mistake
 from tl_dagster.runtime.errors import InputError
 
@@ -15,8 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from tl_dagster.data.views import View
     from tl_dagster.declaration import Declaration
-    from tl_dagster.features.loading import View
     from tl_dagster.graph.stage import StageContext
 
 __all__ = ["explain_mistakes"]

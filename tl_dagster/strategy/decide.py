@@ -6,14 +6,30 @@ on those of the highest (see :mod:`tl_dagster.strategy.probes`). docs/strategy.m
 chosen.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tl_dagster.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    pass
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 from tl_dagster.strategy.probes import Probe
 
-__all__ = ["CELLS", "GAIN", "SIZE", "Decision", "Size", "decide"]
+__all__ = [
+    "CELLS",
+    "GAIN",
+    "SIZE",
+    "Decision",
+    "Size",
+    "decide",
+    "read_decision",
+]
 
 # Training images for each 10,000 parameters of the last stage: from here on a set is large.
 SIZE = 2.0
@@ -159,3 +175,11 @@ def _best(probes: Sequence[Probe]) -> Probe | None:
     least = min(probes, key=lambda each: each.log_loss)
     near = [each for each in probes if least.gain - each.gain <= max(each.standard_error, least.standard_error)]
     return max(near, key=lambda each: each.logme)
+
+
+DECISION = "decision.json"
+
+
+def read_decision(path: Path) -> Decision:
+    """The decision of a transfer_strategy artifact."""
+    return Decision(**json.loads((path / DECISION).read_text()))

@@ -5,22 +5,20 @@ The higher a layer, the more it belongs to the task that the backbone was traine
 than the highest say that the task is another.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tl_dagster.strategy.transferability import logme
+
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Probe", "candidates", "fit_probes", "logme", "stratified"]
+__all__ = ["Probe", "candidates", "fit_probes", "stratified"]
 
 FOLDS, ITERATIONS, STRENGTHS = 5, 50, (0.1, 0.01)
 MOST_IMAGES, MOST_CLASSES = 3000, 50
 MOST_PRODUCTS = 100_000_000  # images × features × classes in one pass: what a probe's time goes with
-
-ROUNDS, TOLERANCE = 100, 1e-6  # of LogME's fixed-point iteration
-TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def stratified(labels: "np.ndarray", width: int) -> "np.ndarray":
     """
     import numpy as np
 
-    from tl_dagster.evaluation.learning_curve import sample
+    from tl_dagster.data.sampling import sample
 
     classes = np.unique(labels)
     if len(classes) > MOST_CLASSES:
@@ -131,7 +129,7 @@ def _cross_validated(
     """The best strength, the log-loss of each image that can be predicted, and the accuracy."""
     import numpy as np
 
-    from tl_dagster.evaluation.label_suspects import held_out_probabilities
+    from tl_dagster.training.logistic_regression import held_out_probabilities
 
     targets = np.eye(int(numbers.max()) + 1, dtype=np.float32)[numbers]
     best: tuple[float, np.ndarray, float] | None = None
@@ -144,76 +142,3 @@ def _cross_validated(
             best = (l2, losses, float(right.mean()) if len(known) else 0.0)
     assert best is not None  # noqa: S101  (there are strengths)
     return best
-
-
-def logme(features: "np.ndarray", labels: "np.ndarray") -> float:
-    """The log of the maximum evidence of a Bayesian linear model from features to labels, for each image.
-
-    LogME: You, Liu, Wang & Long, "LogME: practical assessment of pre-trained models for transfer learning", ICML 2021.
-    One model for each class against the rest, their evidence averaged. The two precisions of each are found by
-    MacKay's fixed-point iteration, for all classes at once, on the eigenvectors of the smaller Gram matrix. Features
-    are standardised first, so that features of other layers compare.
-
-    Args:
-        features: (n, D), of any float type.
-        labels: (n,) class numbers.
-
-    Returns:
-        Larger is better; comparable between features of the same images. Without any feature that differs between
-        images, the evidence of a model that knows none.
-    """
-    import numpy as np
-
-    values = features.astype(np.float64)
-    values -= values.mean(0)
-    values /= np.maximum(values.std(0), 1e-3)
-    targets = (labels[:, None] == np.unique(labels)).astype(np.float64)
-    targets -= targets.mean(0)
-    sigma, projected = _spectrum(values, targets)
-    return float(_evidence(sigma, projected**2, (targets**2).sum(0), *values.shape).mean())
-
-
-def _spectrum(values: "np.ndarray", targets: "np.ndarray") -> "tuple[np.ndarray, np.ndarray]":
-    """Squared singular values (k, 1) of the features, and the targets along their left singular vectors (k, K)."""
-    import numpy as np
-
-    count, width = values.shape
-    sigma, vectors = np.linalg.eigh(values @ values.T if count < width else values.T @ values)
-    kept = sigma > max(sigma[-1], TINY) * 1e-10
-    sigma, vectors = sigma[kept], vectors[:, kept]
-    left = vectors if count < width else values @ vectors / np.sqrt(sigma)
-    return sigma[:, None], left.T @ targets
-
-
-def _evidence(sigma: "np.ndarray", along: "np.ndarray", total: "np.ndarray", count: int, width: int) -> "np.ndarray":
-    """The log evidence of each class for each image: (K,).
-
-    Args:
-        sigma: (k, 1), squared singular values of the features.
-        along: (k, K), squares of the targets along the singular vectors.
-        total: (K,), squares of the targets in all.
-        count: images.
-        width: features.
-    """
-    import numpy as np
-
-    beyond = np.maximum(total - along.sum(0), 0)  # what no feature explains
-    alpha, beta = np.ones_like(total), np.ones_like(total)  # precisions of the weights, and of the noise
-    for _ in range(ROUNDS):
-        ratio = alpha / beta
-        effective = (sigma / (sigma + ratio)).sum(0)
-        weights = (sigma * along / (sigma + ratio) ** 2).sum(0)
-        residual = (along * (ratio / (sigma + ratio)) ** 2).sum(0) + beyond
-        # Bounded: without anything to explain, or without noise, a precision would grow for ever.
-        alpha = np.clip(effective / np.maximum(weights, TINY), 1e-6, 1e9)
-        beta = np.clip((count - effective) / np.maximum(residual, TINY), 1e-6, 1e9)
-        if (np.abs(alpha / beta - ratio) <= TOLERANCE * ratio).all():
-            break
-    ratio = alpha / beta
-    weights = (sigma * along / (sigma + ratio) ** 2).sum(0)
-    residual = (along * (ratio / (sigma + ratio)) ** 2).sum(0) + beyond
-    logs = np.log(alpha + beta * sigma).sum(0) + (width - len(sigma)) * np.log(alpha)
-    evidence: np.ndarray = (
-        width * np.log(alpha) + count * np.log(beta / (2 * math.pi)) - logs - beta * residual - alpha * weights
-    ) / (2 * count)
-    return evidence

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from tl_dagster.data.views import View
 from tl_dagster.features.cache import ConcatFeatures, FeatureRows
-from tl_dagster.features.loading import Loader, View
+from tl_dagster.features.loading import Loader
 
 if TYPE_CHECKING:
     import numpy as np

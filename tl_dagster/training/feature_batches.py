@@ -1,37 +1,26 @@
 """Features of many views, standardised: read block by block from the feature cache, or kept where memory allows."""
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tl_dagster.data.labels import class_indices, label_confidence
+from tl_dagster.features.blocks import Features, blocks
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = [
-    "MEMORY_BYTES",
-    "Features",
-    "LabelledFeatures",
-    "StandardizedFeatures",
-    "Targets",
-    "blocks",
-    "moments",
-    "one_hot",
-]
+__all__ = ["MEMORY_BYTES", "LabelledFeatures", "StandardizedFeatures", "Targets", "build_targets", "moments", "one_hot"]
 
-BLOCK_BYTES = 64 * 2**20
 MEMORY_BYTES = 2 * 2**30
 LEAST_STD = 1e-3
-
-
-class Features(Protocol):
-    """Features of views, read when they are indexed: an array, or columns of the feature cache side by side."""
-
-    def __len__(self) -> int:
-        """How many views."""
-
-    def __getitem__(self, rows: "np.ndarray | slice", /) -> "np.ndarray":
-        """Rows by position: (n, D), float16 or float32."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +38,6 @@ class LabelledFeatures:
     labels: "np.ndarray"
     images: "np.ndarray"
     confidence: "np.ndarray | None" = None
-
-
-def blocks(count: int, width: int) -> Iterator[slice]:
-    """Slices that cover 0 … count, each of at most 64 MiB (or one row) of float32 rows of this width."""
-    rows = max(1, BLOCK_BYTES // (4 * width))
-    return (slice(first, min(first + rows, count)) for first in range(0, count, rows))
 
 
 def one_hot(labels: "np.ndarray", confidence: "np.ndarray | None", classes: int) -> "np.ndarray":
@@ -164,3 +147,12 @@ class StandardizedFeatures:
         if self._kept is not None:
             return self._kept[rows]
         return torch.from_numpy(self._features[rows]).float().sub(self._mean).div_(self._std)
+
+
+def build_targets(table: "pd.DataFrame", classes: list[str]) -> "Targets":
+    """What each view is trained towards: (views, classes), made when it is indexed.
+
+    One-hot, or where the source says how sure a label is, that on the label and the rest spread over the others.
+    """
+
+    return Targets(class_indices(table["label"], classes), label_confidence(table), len(classes))

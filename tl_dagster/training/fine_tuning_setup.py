@@ -1,17 +1,18 @@
 """The part of a backbone that fine-tuning trains, and what it reads: from the feature cache, or computed anew."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from tl_dagster.backbones.splitting import frozen_feature_mask, split_backbone
+from tl_dagster.data.manifest import read_manifest
+from tl_dagster.data.splits import read_views
+from tl_dagster.data.views import View, views_to_draw
 from tl_dagster.declaration import FineTuning
-from tl_dagster.features.backbone_features import BackboneFeatures, views_to_draw
+from tl_dagster.features.backbone_features import BackboneFeatures
 from tl_dagster.features.cache import ConcatFeatures, FeatureColumn
-from tl_dagster.features.loading import Loader, View
+from tl_dagster.features.loading import Loader
 from tl_dagster.graph.stage import StageContext
-from tl_dagster.graph.stages.augmented_splits import read_views
-from tl_dagster.graph.stages.dataset import read_manifest
 from tl_dagster.training.batches import CachedActivations, DrawnImages, RecomputedActivations, draw_views
 
 if TYPE_CHECKING:
@@ -20,68 +21,9 @@ if TYPE_CHECKING:
     from tl_dagster.training.checkpoints import Checkpoint
     from tl_dagster.training.fine_tuning import BatchSource
 
-__all__ = ["BackboneSplit", "FineTuningSetup", "frozen_feature_mask", "split_backbone"]
+__all__ = ["FineTuningSetup"]
 
 COMPILED = "frozen_part_compiled"
-
-
-@dataclass(frozen=True)
-class BackboneSplit:
-    """A backbone, cut in two for fine-tuning.
-
-    Attributes:
-        taps: (module path, pooling) of all taps, in the order that the top model reads them.
-        below: which of them lie below the cut: a network that cannot be cut gives all its taps itself.
-        boundary: module path of the last frozen layer; None: nothing is frozen.
-        upper: what is trained: the boundary's output, or images → a list of the features of the taps above.
-        reads_images: whether ``upper`` reads images: nothing is frozen, or the network cannot be cut.
-    """
-
-    taps: list[tuple[str, str]]
-    below: list[bool]
-    boundary: str | None
-    upper: "torch.nn.Module"
-    reads_images: bool
-
-    @property
-    def frozen_taps(self) -> list[tuple[str, str]]:
-        """(module path, pooling) of the taps below the boundary."""
-        return [tap for tap, under in zip(self.taps, self.below, strict=True) if under]
-
-
-def split_backbone(frozen: BackboneFeatures, taps: Sequence[str], boundary: str | None) -> BackboneSplit:
-    """Cut the backbone at a tap; what is above requires gradients.
-
-    Args:
-        frozen: the backbone.
-        taps: those that the top model reads.
-        boundary: the tap up to which it is frozen; None: nothing is.
-    """
-    from tl_dagster.backbones.fused_convolutions import freeze_depthwise
-    from tl_dagster.backbones.taps import build_extractor, unfreeze_above, upper_module
-
-    info, model = frozen.info, frozen.load()
-    all_taps: list[tuple[str, str]] = [(info.module(tap), frozen.backbone.pooling) for tap in taps]
-    below = [boundary is not None and info.is_below(path, boundary) for path, _ in all_taps]
-    above = [tap for tap, under in zip(all_taps, below, strict=True) if not under]
-    path = None if boundary is None else info.module(boundary)
-    upper = upper_module(model, path, above, frozen.resize.size)
-    whole = upper is None
-    if upper is None:
-        upper, below = build_extractor(model, all_taps), [False] * len(all_taps)
-        if path is not None:
-            unfreeze_above(model, path, frozen.resize.size)
-    if path is None or not whole:
-        upper.requires_grad_(True)
-    if path is not None:
-        freeze_depthwise(upper)
-    return BackboneSplit(all_taps, below, path, upper, reads_images=path is None or whole)
-
-
-def frozen_feature_mask(frozen: BackboneFeatures, cut: BackboneSplit) -> list[bool]:
-    """Of each feature that the top model reads, whether it comes from below the boundary."""
-    widths = [frozen.info.width(path, pooling, frozen.resize.size) for path, pooling in cut.taps]
-    return [under for under, width in zip(cut.below, widths, strict=True) for _ in range(width)]
 
 
 class FineTuningSetup:
@@ -161,7 +103,7 @@ class FineTuningSetup:
 
     def _recomputed(self, checkpoint: "Checkpoint") -> RecomputedActivations:
         from tl_dagster.backbones.inference import InferenceRunner
-        from tl_dagster.backbones.taps import lower_module
+        from tl_dagster.backbones.splitting import lower_module
 
         assert self._cut.boundary is not None  # noqa: S101  (for the type checker)
         lower = [*self._cut.frozen_taps, (self._cut.boundary, "none")]

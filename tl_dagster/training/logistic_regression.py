@@ -4,18 +4,28 @@ The strength of L2 is chosen on validation over a path from strong to weak, each
 (warm starts along a regularisation path: Friedman, Hastie & Tibshirani 2010, J. Stat. Softw. 33).
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tl_dagster.declaration import LinearTopModel
+from tl_dagster.features.blocks import blocks
 from tl_dagster.models.heads import build_layers
 from tl_dagster.runtime.progress import Progress
-from tl_dagster.training.feature_batches import StandardizedFeatures, Targets, blocks
+from tl_dagster.training.feature_batches import StandardizedFeatures, Targets
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["fit_l2_path", "fit_logistic_regression"]
+__all__ = [
+    "fit_l2_path",
+    "fit_logistic_regression",
+    "held_out_probabilities",
+]
 
 
 class TensorRows(Protocol):
@@ -129,3 +139,42 @@ def _loss_and_gradient(
     gradient /= count
     gradient[:, :-1] += l2 * weight
     return loss / count + 0.5 * l2 * float(weight.square().sum()), gradient
+
+
+def held_out_probabilities(
+    features: "np.ndarray", targets: "np.ndarray", folds: "np.ndarray", l2: float, iterations: int
+) -> "np.ndarray":
+    """Class probabilities of each image from a top model that was fitted on the other folds.
+
+    Args:
+        features: (n, D), one row per image.
+        targets: float32 (n, classes).
+        folds: (n,) number of each image's fold; copies of one image belong to one fold.
+        l2: strength of L2.
+        iterations: L-BFGS iterations at most.
+
+    Returns:
+        (n, classes); not a number for images whose class is in no other fold: nothing can be said of them.
+    """
+    import numpy as np
+    import torch
+
+    from tl_dagster.training.top_model import fit_logistic_regression
+
+    probabilities = np.full(targets.shape, np.nan)
+    labels = targets.argmax(1)
+    for fold in np.unique(folds):
+        rest = folds != fold
+        held_out = ~rest & np.isin(labels, labels[rest])
+        if not held_out.any():
+            continue
+        known = torch.tensor(features[rest], dtype=torch.float32)
+        mean, std = known.mean(0), known.std(0, unbiased=False).clamp_min(1e-3)
+        start = torch.zeros(targets.shape[1], features.shape[1] + 1)
+        parameters = fit_logistic_regression(
+            known.sub_(mean).div_(std), torch.from_numpy(targets[rest]), l2, start, None, iterations
+        )
+        unseen = (torch.tensor(features[held_out], dtype=torch.float32) - mean) / std
+        logits = unseen @ parameters[:, :-1].T + parameters[:, -1]
+        probabilities[held_out] = logits.softmax(1).numpy()
+    return probabilities

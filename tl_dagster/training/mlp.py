@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tl_dagster.declaration import MlpTopModel
+from tl_dagster.features.blocks import BLOCK_BYTES
 from tl_dagster.models.heads import build_layers
 from tl_dagster.runtime.progress import Progress
-from tl_dagster.training.feature_batches import BLOCK_BYTES, StandardizedFeatures, Targets
+from tl_dagster.training.feature_batches import StandardizedFeatures, Targets
 from tl_dagster.training.loop import LoopConfig, train
 from tl_dagster.training.optimisers import ParameterGroup, build_optimiser
 

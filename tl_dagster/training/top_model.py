@@ -8,17 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tl_dagster.declaration import MlpTopModel, TopModel
+from tl_dagster.features.blocks import Features
 from tl_dagster.models.calibration import averaged_probabilities, temperature, validate
 from tl_dagster.models.heads import build_head, compute_logits
 from tl_dagster.runtime.progress import Progress
-from tl_dagster.training.feature_batches import (
-    MEMORY_BYTES,
-    Features,
-    LabelledFeatures,
-    StandardizedFeatures,
-    Targets,
-    moments,
-)
+from tl_dagster.training.feature_batches import MEMORY_BYTES, LabelledFeatures, StandardizedFeatures, Targets, moments
 from tl_dagster.training.logistic_regression import fit_l2_path, fit_logistic_regression
 from tl_dagster.training.mlp import fit_mlp
 

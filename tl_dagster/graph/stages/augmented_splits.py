@@ -1,25 +1,24 @@
 """Which images train, validate and test, and the views of each. No pixels."""
 
+from tl_dagster.data.near_copies import find_leaks
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tl_dagster.backbones.description import describe_backbone
 from tl_dagster.data.augmentation import Augmenter, transforms
-from tl_dagster.data.manifest import COPY, image_uris, usable
-from tl_dagster.data.splits import assign_splits, list_views
+from tl_dagster.data.manifest import read_manifest, read_pairs, usable
+from tl_dagster.data.splits import VIEWS, assign_splits, list_views, read_views
 from tl_dagster.graph import checks
 from tl_dagster.graph.stage import CheckResult, Stage, StageContext
-from tl_dagster.graph.stages.dataset import read_manifest, read_pairs
 from tl_dagster.store.artifacts import ArtifactSummary, Materialization
 from tl_dagster.store.digests import digest_columns
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
-__all__ = ["AugmentedSplits", "read_views"]
+__all__ = ["AugmentedSplits"]
 
-VIEWS = "views.parquet"
 SPLIT_NAMES = ("train", "validation", "test")
 
 
@@ -87,39 +86,5 @@ class AugmentedSplits(Stage):
         dataset = work.inputs["dataset"].path
         views = read_views(held.artifact.path)
         assigned = views[views["view"] == 0].set_index("id")["split"]
-        leaks = _leaks(read_manifest(dataset), read_pairs(dataset), assigned)
+        leaks = find_leaks(read_manifest(dataset), read_pairs(dataset), assigned)
         return {"leakage": checks.leakage(leaks, self.declaration.checks)}
-
-
-def _leaks(manifest: "pd.DataFrame", pairs: "pd.DataFrame", assigned: "pd.Series[str]") -> "pd.DataFrame":
-    """Near copies across splits, and copies that given splits repeat: split_a, uri_a, split_b, uri_b, distance."""
-    import pandas as pd
-
-    known = image_uris(manifest).to_frame().assign(split=assigned)
-    near = pd.DataFrame(
-        {
-            **{f"{name}_a": pairs["a"].map(known[name]) for name in ("split", "uri")},
-            **{f"{name}_b": pairs["b"].map(known[name]) for name in ("split", "uri")},
-            "distance": pairs["distance"],
-        }
-    )
-    copies = manifest[manifest["problem"].str.startswith(COPY).fillna(False) & manifest["split"].notna()]
-    exact = pd.DataFrame(
-        {
-            "split_a": copies["id"].map(known["split"]),
-            "uri_a": copies["id"].map(known["uri"]),
-            "split_b": copies["split"],
-            "uri_b": copies["uri"],
-            "distance": 0,
-        }
-    )
-    both = pd.concat([exact, near], ignore_index=True)
-    # Validation is drawn from given training images where the source gives none: that is not its leak.
-    return both[both["split_a"] != both["split_b"]].sort_values(["distance", "uri_a", "uri_b"], ignore_index=True)
-
-
-def read_views(path: Path) -> "pd.DataFrame":
-    """The table of an augmented_splits artifact: a DataFrame with the columns of :class:`AugmentedSplits`."""
-    import pandas as pd
-
-    return pd.read_parquet(path / VIEWS)

@@ -6,26 +6,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tl_dagster.data.manifest import image_uris, shown_uris
-from tl_dagster.features.backbone_features import BackboneFeatures
+from tl_dagster.data.manifest import image_uris, read_manifest, shown_uris
+from tl_dagster.data.splits import read_views
+from tl_dagster.features.backbone_features import ALSO, COLUMNS, BackboneFeatures
 from tl_dagster.features.cache import ConcatFeatures, FeatureColumn
 from tl_dagster.features.extraction import ExtractionResult
 from tl_dagster.graph import checks
 from tl_dagster.graph.stage import CheckResult, Stage, StageContext
-from tl_dagster.graph.stages.augmented_splits import AugmentedSplits, read_views
-from tl_dagster.graph.stages.dataset import read_manifest
+from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
 from tl_dagster.reporting.sheets import MOST_TILES
-from tl_dagster.store.artifacts import ArtifactStore, ArtifactSummary, Materialization
-from tl_dagster.store.digests import digest
+from tl_dagster.store.artifacts import ArtifactSummary, Materialization
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tl_dagster.features.backbone_features import SideOutput
 
-__all__ = ["BottleneckFeatures", "columns_used", "open_columns"]
+__all__ = ["BottleneckFeatures"]
 
-COLUMNS, ALSO, NEAR = "columns.json", "also.json", "near_identical.parquet"
+NEAR = "near_identical.parquet"
 SHEET, MAP, EXCITED = "Near-identical pairs", "Map of the features", "What excites each stage"
 MOST_EXCITED = 10_000  # images that are looked through
 SIDES = (("id", "split"), ("other", "other_split"))
@@ -203,17 +202,3 @@ def _near_identical(
     tiles = [tile for pair in zip(*sides, strict=True) for tile in pair]
     contact_sheet(folder / "near_identical.jpg", tiles)
     return len(pairs), {SHEET: "near_identical.jpg"}
-
-
-def open_columns(path: Path, store: ArtifactStore) -> list[tuple[str, FeatureColumn]]:
-    """(tap, column) of a bottleneck_features artifact."""
-    return [
-        (each["tap"], FeatureColumn(store.root / "features", each["recipe"]))
-        for each in json.loads((path / COLUMNS).read_text())
-    ]
-
-
-def columns_used(path: Path) -> list[str]:
-    """The cache's columns that a bottleneck_features artifact's rows and pictures come from, and fine-tuning's."""
-    also: list[str] = json.loads((path / ALSO).read_text()) if (path / ALSO).exists() else []
-    return [*also, *(digest(each["recipe"]) for each in json.loads((path / COLUMNS).read_text()))]

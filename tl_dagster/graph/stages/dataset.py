@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tl_dagster.data.decoding import DECODER_VERSION
 from tl_dagster.data.file_index import FileIndex
-from tl_dagster.data.manifest import content_digest, identify, reject_copies, usable
+from tl_dagster.data.manifest import MANIFEST, PAIRS, content_digest, identify, read_manifest, reject_copies, usable
 from tl_dagster.data.near_copies import GroupRegistry, group_near_copies
 from tl_dagster.data.source_cache import SourceCache, SourceContext
 from tl_dagster.data.sources import list_images
@@ -20,12 +20,10 @@ from tl_dagster.store.digests import digest, digest_columns
 from tl_dagster.store.files import write_atomically
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
-__all__ = ["Dataset", "place_of", "read_groups", "read_manifest", "read_pairs"]
+__all__ = ["Dataset", "place_of"]
 
-MANIFEST, PAIRS = "images.parquet", "near_copies.parquet"
 SHEET = "Set aside"
 
 
@@ -194,24 +192,3 @@ def _write(manifest: "pd.DataFrame", pairs: "pd.DataFrame", others: int, decoded
         tables=tables,
         data_version=content_digest(manifest, pairs),
     )
-
-
-def read_manifest(path: Path) -> "pd.DataFrame":
-    """The manifest of a dataset artifact: a DataFrame with the columns of :class:`Dataset`."""
-    import pandas as pd
-
-    return pd.read_parquet(path / MANIFEST)
-
-
-def read_groups(path: Path, ids: "pd.Series[str]") -> "np.ndarray":
-    """The group of each image, in the order of ``ids``: (n,) str; an image without one is its own."""
-    groups = usable(read_manifest(path)).set_index("id")["group"]
-    keys: np.ndarray = ids.map(groups).fillna(ids).to_numpy().astype(str)
-    return keys
-
-
-def read_pairs(path: Path) -> "pd.DataFrame":
-    """The near copies of a dataset artifact: columns a, b (image ids) and distance (bits)."""
-    import pandas as pd
-
-    return pd.read_parquet(path / PAIRS)

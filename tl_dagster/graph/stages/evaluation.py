@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tl_dagster.data.manifest import shown_uris
+from tl_dagster.data.manifest import read_groups, read_manifest, shown_uris
 from tl_dagster.declaration import Declaration
 from tl_dagster.evaluation.evidence import accuracy_by_images, label_suspects
 from tl_dagster.graph import checks
 from tl_dagster.graph.stage import CheckResult, Stage, StageContext, require_same
-from tl_dagster.graph.stages.dataset import read_groups, read_manifest
 from tl_dagster.graph.stages.top_model import require_taps
-from tl_dagster.graph.stages.transfer_strategy import read_decision
 from tl_dagster.models.predictions import read_predictions
 from tl_dagster.reporting import evaluation_report as evaluated
 from tl_dagster.reporting.explained_mistakes import explain_mistakes
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import ArtifactSummary, Materialization
+from tl_dagster.strategy.decide import read_decision
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,14 +5,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_dagster.data.augmentation import Augmenter
+from tl_dagster.data.labels import class_indices, class_names
+from tl_dagster.data.splits import read_views
 from tl_dagster.features.backbone_features import BackboneFeatures
 from tl_dagster.graph.stage import Stage, StageContext, require_same
-from tl_dagster.graph.stages.augmented_splits import read_views
-from tl_dagster.graph.stages.top_model import read_head, require_taps
-from tl_dagster.graph.stages.transfer_strategy import Decision, read_decision
-from tl_dagster.models.predictions import build_targets, class_indices, class_names, copy_predictions, write_predictions
+from tl_dagster.graph.stages.top_model import require_taps
+from tl_dagster.graph.stages.transfer_strategy import Decision
+from tl_dagster.models.heads import read_head
+from tl_dagster.models.predictions import copy_predictions, write_predictions
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import ArtifactSummary, Materialization
+from tl_dagster.strategy.decide import read_decision
+from tl_dagster.training.feature_batches import build_targets
 from tl_dagster.training.fine_tuning_setup import FineTuningSetup
 
 if TYPE_CHECKING:

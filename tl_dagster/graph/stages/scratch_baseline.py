@@ -1,5 +1,6 @@
 """The same work without transfer: networks with random weights, trained on the same splits, for the comparison."""
 
+from tl_dagster.reporting.curves import scratch_curves
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,18 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_dagster.backbones.description import BackboneInfo, describe_backbone
+from tl_dagster.backbones.settings import Backbone
 from tl_dagster.data.augmentation import Augmenter, transforms
 from tl_dagster.data.decoding import DECODER_VERSION, Resize
-from tl_dagster.declaration import Backbone, Declaration
+from tl_dagster.data.labels import class_indices, class_names
+from tl_dagster.data.manifest import read_manifest
+from tl_dagster.data.splits import read_views
+from tl_dagster.data.views import View, views_to_draw
+from tl_dagster.declaration import Declaration
 from tl_dagster.declaration import ScratchBaseline as Settings
-from tl_dagster.features.backbone_features import views_to_draw
-from tl_dagster.features.loading import Loader, View
+from tl_dagster.features.loading import Loader
 from tl_dagster.graph.stage import Stage, StageContext
-from tl_dagster.graph.stages.augmented_splits import read_views
-from tl_dagster.graph.stages.dataset import read_manifest
-from tl_dagster.models.predictions import build_targets, class_indices, class_names, write_predictions
+from tl_dagster.models.predictions import write_predictions
 from tl_dagster.runtime.hardware import has_gpu, resolve_precision
 from tl_dagster.store.artifacts import Artifact, ArtifactSummary, Materialization
+from tl_dagster.training.feature_batches import build_targets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -159,7 +163,7 @@ class ScratchBaseline(Stage):
             told[network.name] = dict(found.outcome.facts)
             metrics |= {f"{network.name}_{name}": value for name, value in found.outcome.metrics.items()}
         (folder / SCRATCH).write_text(json.dumps(told, indent=1))
-        _curves(folder / "curves.png", told)
+        scratch_curves(folder / "curves.png", told)
         images = int(work.inputs["augmented_splits"].outcome.metrics["train_images"])
         parameters = {name: each["parameters"] for name, each in told.items()}
         facts = {"parameters": parameters, "epoch": {name: each["epoch"] for name, each in told.items()}}
@@ -281,21 +285,3 @@ def _examples(table: "pd.DataFrame", classes: list[str]) -> "Examples":
         labels=class_indices(table["label"].iloc[held_out], classes),
         images=np.unique(table["id"].to_numpy()[held_out], return_inverse=True)[1],
     )
-
-
-def _curves(path: Path, told: Mapping[str, Mapping[str, Any]]) -> None:
-    """Log-loss by epoch, one network beside the other, with the epoch that was kept."""
-    from tl_dagster.reporting.pictures import FIRST, INK, SECOND, SOFT, new_figure, save_png
-
-    figure, axes = new_figure(4.2 * len(told), 3.4, len(told))
-    for axis, (name, each) in zip(axes, told.items(), strict=True):
-        for key, color in (("validation_log_loss", FIRST), ("training_loss", SECOND)):
-            points = [(row["epoch"], row[key]) for row in each["history"] if key in row]
-            axis.plot(*zip(*points, strict=True), "o-", markersize=3, color=color, label=key.partition("_")[0])
-        axis.axvline(each["epoch"], color=SOFT, linestyle=":", label=f"kept: {each['epoch']}")
-        axis.set_xlabel("epoch")
-        axis.set_ylabel("log-loss")
-        axis.set_title(f"{name}, from random weights", fontsize=11, color=INK)
-        axis.legend(frameon=False, fontsize=9)
-        axis.spines[["top", "right"]].set_visible(False)
-    save_png(figure, path)

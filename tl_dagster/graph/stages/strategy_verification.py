@@ -9,10 +9,10 @@ from tl_dagster.declaration import TransferStrategy as Declared
 from tl_dagster.graph.stage import Stage, StageContext, require_same
 from tl_dagster.graph.stages.fine_tuned_model import FineTunedModel
 from tl_dagster.graph.stages.top_model import TopModel
-from tl_dagster.graph.stages.transfer_strategy import TransferStrategy, read_decision
+from tl_dagster.graph.stages.transfer_strategy import TransferStrategy
 from tl_dagster.models.predictions import read_predictions
 from tl_dagster.store.artifacts import Artifact, ArtifactSummary, Materialization
-from tl_dagster.strategy.decide import CELLS
+from tl_dagster.strategy.decide import CELLS, read_decision
 
 __all__ = ["StrategyVerification"]
 

@@ -6,24 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.features.cache import ConcatFeatures
+from tl_dagster.data.labels import class_indices, class_names, label_confidence
+from tl_dagster.data.splits import read_views
+from tl_dagster.features.backbone_features import open_features
 from tl_dagster.graph.stage import Stage, StageContext, require_same
-from tl_dagster.graph.stages.augmented_splits import read_views
-from tl_dagster.graph.stages.bottleneck_features import open_columns
-from tl_dagster.graph.stages.transfer_strategy import read_decision
-from tl_dagster.models.predictions import class_indices, class_names, label_confidence, write_predictions
+from tl_dagster.models.predictions import write_predictions
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import ArtifactStore, ArtifactSummary, Materialization
+from tl_dagster.strategy.decide import read_decision
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    import torch
 
     from tl_dagster.store.artifacts import Artifact
     from tl_dagster.training.top_model import FittedTopModel, LabelledFeatures
 
-__all__ = ["TopModel", "open_features", "read_features", "read_head", "require_taps"]
+__all__ = ["TopModel", "require_taps"]
 
 
 class TopModel(Stage):
@@ -111,30 +110,6 @@ def _described(fitted: "FittedTopModel") -> dict[str, Any]:
     return {**fitted.told, "temperature": fitted.temperature, **calibration}
 
 
-def open_features(
-    features: "Artifact", store: ArtifactStore, rows: "np.ndarray | None" = None, taps: Sequence[str] | None = None
-) -> ConcatFeatures:
-    """The features of a bottleneck_features artifact's views, taps side by side, read when they are indexed.
-
-    Args:
-        features: the artifact.
-        store: where the feature cache is.
-        rows: (views,) row numbers of the table of views; all when not given.
-        taps: declared names, in any order; all when not given.
-    """
-    table = read_views(features.path)
-    keys = (table if rows is None else table.iloc[rows])["key"].tolist()
-    columns = open_columns(features.path, store)
-    return ConcatFeatures([column for tap, column in columns if taps is None or tap in taps], keys)
-
-
-def read_features(
-    features: "Artifact", store: ArtifactStore, rows: "np.ndarray | None" = None, taps: Sequence[str] | None = None
-) -> "np.ndarray":
-    """The same in memory: (views, D); see :func:`open_features`."""
-    return open_features(features, store, rows, taps)[:]
-
-
 def require_taps(top_model: "Artifact", strategy: "Artifact") -> None:
     """Refuse a top model that reads other taps than the strategy says now.
 
@@ -143,10 +118,3 @@ def require_taps(top_model: "Artifact", strategy: "Artifact") -> None:
     """
     if json.loads((top_model.path / "model.json").read_text())["taps"] != read_decision(strategy.path).taps:
         raise InputError("top_model reads other taps than transfer_strategy says now: materialize it first")
-
-
-def read_head(path: Path) -> "dict[str, torch.Tensor]":
-    """The state of a top_model artifact, as :func:`tl_dagster.training.top_model.build_head` takes it."""
-    from safetensors.torch import load_file
-
-    return load_file(path / "model.safetensors")

@@ -1,28 +1,27 @@
 """When and how to fine-tune, measured on the cached features of the training images."""
 
+from tl_dagster.backbones.own_classifier import own_confidence
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_dagster.features.backbone_features import BackboneFeatures
+from tl_dagster.data.labels import class_indices, class_names
+from tl_dagster.data.manifest import read_groups
+from tl_dagster.data.splits import read_views
+from tl_dagster.features.backbone_features import BackboneFeatures, open_columns
 from tl_dagster.graph.stage import Stage, StageContext
-from tl_dagster.graph.stages.augmented_splits import read_views
-from tl_dagster.graph.stages.bottleneck_features import open_columns
-from tl_dagster.graph.stages.dataset import read_groups
-from tl_dagster.models.predictions import class_indices, class_names
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import ArtifactSummary, Materialization
-from tl_dagster.strategy.decide import Decision, Size
+from tl_dagster.strategy.decide import DECISION, Decision, Size
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from tl_dagster.store.artifacts import TableRows
 
-__all__ = ["Decision", "TransferStrategy", "read_decision"]
+__all__ = ["Decision", "TransferStrategy"]
 
-DECISION, PICTURE = "decision.json", "strategy.png"
+
+PICTURE = "strategy.png"
 
 
 class TransferStrategy(Stage):
@@ -67,18 +66,13 @@ class TransferStrategy(Stage):
         work.progress.say(f"probing {len(rows):,} training images at {', '.join(columns)}")
         groups = read_groups(work.inputs["dataset"].path, table["id"].iloc[rows])
         probes = fit_probes(features, labels[rows], groups, highest)
-        also = {"images_probed": len(rows), **_confidence(frozen, features), "note": _note(probes, len(columns))}
+        also = {"images_probed": len(rows), **own_confidence(frozen, features), "note": _note(probes, len(columns))}
         strategy = self.declaration.transfer_strategy.strategy
         decision = decide(strategy, list(columns), highest, size, probes, also)
         (folder / DECISION).write_text(json.dumps(asdict(decision), indent=1))
         quadrants(folder / PICTURE, decision)
         work.progress.say(f"{decision.cell}: {decision.quadrant}")
         return _told(decision, len(labels))
-
-
-def read_decision(path: Path) -> Decision:
-    """The decision of a transfer_strategy artifact."""
-    return Decision(**json.loads((path / DECISION).read_text()))
 
 
 def _highest(frozen: BackboneFeatures, taps: list[str]) -> str:
@@ -102,20 +96,6 @@ def _tuned_parameters(frozen: BackboneFeatures, highest: str) -> int:
         place = order.index(holder) if holder else 0
         count += parameter.numel() if first < place <= last else 0
     return count
-
-
-def _confidence(frozen: BackboneFeatures, features: "dict[str, np.ndarray]") -> dict[str, Any]:
-    """The backbone's own confidence, or why there is none."""
-    from tl_dagster.backbones.own_classifier import confidence, own_classifier
-
-    penultimate = [tap for tap in features if frozen.info.module(tap) == frozen.info.classifier]
-    if not penultimate:
-        return {"own_confidence": None, "own_confidence_note": "no penultimate features are cached"}
-    layer = own_classifier(frozen.info, frozen.weights)
-    values = features[penultimate[0]]
-    if layer is None or layer.in_features != values.shape[1]:
-        return {"own_confidence": None, "own_confidence_note": "the weights have no linear classifier for them"}
-    return {"own_confidence": confidence(layer, values), "own_confidence_note": ""}
 
 
 def _note(probes: list[Any], taps: int) -> str:

@@ -1,0 +1,221 @@
+"""Backbones cut in two for fine-tuning: the frozen part below a layer, and the trained part above it."""
+
+from tl_dagster.backbones.taps import keep_output
+from tl_dagster.backbones.taps import pooled_module
+from tl_dagster.backbones.taps import trace_outputs
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tl_dagster.backbones.taps import build_extractor
+from tl_dagster.features.backbone_features import BackboneFeatures
+
+if TYPE_CHECKING:
+    import torch
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tl_dagster.backbones.fused_convolutions import fuse_conv_relu
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["BackboneSplit", "frozen_feature_mask", "lower_module", "split_backbone", "unfreeze_above", "upper_module"]
+
+
+@dataclass(frozen=True)
+class BackboneSplit:
+    """A backbone, cut in two for fine-tuning.
+
+    Attributes:
+        taps: (module path, pooling) of all taps, in the order that the top model reads them.
+        below: which of them lie below the cut: a network that cannot be cut gives all its taps itself.
+        boundary: module path of the last frozen layer; None: nothing is frozen.
+        upper: what is trained: the boundary's output, or images → a list of the features of the taps above.
+        reads_images: whether ``upper`` reads images: nothing is frozen, or the network cannot be cut.
+    """
+
+    taps: list[tuple[str, str]]
+    below: list[bool]
+    boundary: str | None
+    upper: "torch.nn.Module"
+    reads_images: bool
+
+    @property
+    def frozen_taps(self) -> list[tuple[str, str]]:
+        """(module path, pooling) of the taps below the boundary."""
+        return [tap for tap, under in zip(self.taps, self.below, strict=True) if under]
+
+
+def split_backbone(frozen: BackboneFeatures, taps: Sequence[str], boundary: str | None) -> BackboneSplit:
+    """Cut the backbone at a tap; what is above requires gradients.
+
+    Args:
+        frozen: the backbone.
+        taps: those that the top model reads.
+        boundary: the tap up to which it is frozen; None: nothing is.
+    """
+    from tl_dagster.backbones.fused_convolutions import freeze_depthwise
+    from tl_dagster.backbones.taps import build_extractor, unfreeze_above, upper_module
+
+    info, model = frozen.info, frozen.load()
+    all_taps: list[tuple[str, str]] = [(info.module(tap), frozen.backbone.pooling) for tap in taps]
+    below = [boundary is not None and info.is_below(path, boundary) for path, _ in all_taps]
+    above = [tap for tap, under in zip(all_taps, below, strict=True) if not under]
+    path = None if boundary is None else info.module(boundary)
+    upper = upper_module(model, path, above, frozen.resize.size)
+    whole = upper is None
+    if upper is None:
+        upper, below = build_extractor(model, all_taps), [False] * len(all_taps)
+        if path is not None:
+            unfreeze_above(model, path, frozen.resize.size)
+    if path is None or not whole:
+        upper.requires_grad_(True)
+    if path is not None:
+        freeze_depthwise(upper)
+    return BackboneSplit(all_taps, below, path, upper, reads_images=path is None or whole)
+
+
+def frozen_feature_mask(frozen: BackboneFeatures, cut: BackboneSplit) -> list[bool]:
+    """Of each feature that the top model reads, whether it comes from below the boundary."""
+    widths = [frozen.info.width(path, pooling, frozen.resize.size) for path, pooling in cut.taps]
+    return [under for under, width in zip(cut.below, widths, strict=True) for _ in range(width)]
+
+
+def lower_module(model: "torch.nn.Module", taps: Sequence[tuple[str, str]], size: int) -> "torch.nn.Module":
+    """As :func:`build_extractor`, without what runs after the taps, where that can be left out.
+
+    Args:
+        model: see :func:`.backbones.load_backbone`.
+        taps: (module path or node, pooling) of each.
+        size: pixels of the square input, to try it.
+    """
+    traced = _as_hooked(model, [path for path, _ in taps], size)
+    return pooled_module(traced, taps) if traced is not None else build_extractor(model, taps)
+
+
+def upper_module(
+    model: "torch.nn.Module", boundary: str | None, taps: Sequence[tuple[str, str]], size: int
+) -> "torch.nn.Module | None":
+    """The part of a backbone above a layer, as a module of its own, with batch norm folded into convolutions.
+
+    Args:
+        model: see :func:`.backbones.load_backbone`.
+        boundary: module path of the last layer below; None: the whole backbone.
+        taps: (module path, pooling) of the taps above it.
+        size: pixels of the square input, to try it.
+
+    Returns:
+        A module: the boundary's output (or images) → a list of (N, D_tap), as from :func:`build_extractor`; None when the upper
+        part also reads something else than the boundary's output, or the network cannot be traced.
+    """
+    import torch
+
+    paths = [path for path in (boundary, *(path for path, _ in taps)) if path is not None]
+    traced = _as_hooked(model, paths, size)
+    if traced is None:
+        return None
+    graph = traced.graph if boundary is None else _cut(traced.graph, boundary)
+    if graph is None:
+        return None
+    upper = torch.fx.GraphModule(traced, graph)
+    _fold_batch_norm(upper)
+    fuse_conv_relu(upper)
+    return pooled_module(upper, taps)
+
+
+def _as_hooked(model: "torch.nn.Module", paths: Sequence[str], size: int) -> "torch.fx.GraphModule | None":
+    """The network up to some modules and nodes as a graph, where that gives what hooks see at the modules.
+
+    It does not where the network cannot be traced, or what a module returned is overwritten by what follows it, as by
+    the addition that ends a block: hooks see what is left there in the end.
+    """
+    import torch
+
+    images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    seen: dict[str, torch.Tensor] = {}
+    modules = {path for path, _ in model.named_modules()} & set(paths)
+    handles = [model.get_submodule(path).register_forward_hook(partial(keep_output, seen, path)) for path in modules]
+    with torch.no_grad():
+        model(images)
+    for handle in handles:  # tracing would call them too
+        handle.remove()
+    try:
+        traced = trace_outputs(model, paths)
+        with torch.no_grad():
+            found = traced(images)
+    except Exception:
+        # Tracing fails in as many ways as there are dynamic networks; the caller then runs the whole network.
+        return None
+    close = partial(torch.allclose, rtol=1e-3, atol=1e-5, equal_nan=True)
+    return traced if all(close(found[path], seen[path]) for path in modules) else None
+
+
+def _fold_batch_norm(module: Any) -> None:
+    """Fold batch norm into the convolution before it: its statistics are frozen for good, and steps are cheaper.
+
+    The folded weights are also better scaled for training: batch norm's gain, often far above one, no longer
+    multiplies every update of the convolution (Jacob et al. 2018, section 3.2, for the folding).
+    """
+    import torch
+    from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+    for node in module.graph.nodes:
+        if node.op != "call_module" or node.args[0].op != "call_module" or len(node.args[0].users) != 1:
+            continue
+        norm, before = module.get_submodule(node.target), module.get_submodule(node.args[0].target)
+        if isinstance(norm, torch.nn.BatchNorm2d) and isinstance(before, torch.nn.Conv2d):
+            statistics = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+            before.weight, before.bias = fuse_conv_bn_weights(before.weight, before.bias, *statistics)  # type: ignore[arg-type]
+            parent, _, name = node.target.rpartition(".")
+            # timm's batch norms carry the activation that follows them.
+            setattr(module.get_submodule(parent), name, getattr(norm, "act", torch.nn.Identity()))
+
+
+def _cut(graph: Any, boundary: str) -> Any:
+    """The graph with the boundary's output as its only input; None when it needs anything else from below."""
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    seen = dict(output.args[0])
+    below = seen.pop(boundary)
+    output.args = (seen,)
+    (images,) = (node for node in graph.nodes if node.op == "placeholder")
+    with graph.inserting_before(images):
+        entry = graph.placeholder("activations")
+    below.replace_all_uses_with(entry)
+    graph.eliminate_dead_code()
+    if images.users:
+        return None
+    graph.erase_node(images)
+    graph.lint()
+    return graph
+
+
+def unfreeze_above(model: "torch.nn.Module", boundary: str, size: int) -> None:
+    """Let gradients reach every parameter that is used after a layer has run, and no other.
+
+    Args:
+        model: the whole backbone, frozen.
+        boundary: module path of the last layer that stays frozen.
+        size: pixels of the square input.
+    """
+    import torch
+
+    above: list[torch.nn.Module] = []
+    passed = [False]
+
+    def note(module: torch.nn.Module, *_: Any) -> None:
+        if passed[0]:
+            above.append(module)
+
+    def reached(*_: Any) -> None:
+        passed[0] = True
+
+    handles = [module.register_forward_pre_hook(note) for module in model.modules()]
+    handles.append(model.get_submodule(boundary).register_forward_hook(reached))
+    with torch.no_grad():
+        model(torch.zeros(1, 3, size, size))
+    for handle in handles:
+        handle.remove()
+    for module in above:
+        module.requires_grad_(True)

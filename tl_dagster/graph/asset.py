@@ -1,0 +1,84 @@
+"""The Dagster asset of a stage."""
+
+from tl_dagster.graph.metadata import check_result
+from tl_dagster.graph.metadata import materialization_metadata
+from tl_dagster.graph.metadata import static_metadata
+import time
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+
+from tl_dagster.graph.stage import Stage, StageContext
+from tl_dagster.runtime.errors import InputError
+from tl_dagster.runtime.progress import Progress
+from tl_dagster.store.artifacts import Artifact, ArtifactStore
+
+__all__ = ["GPU_TAG", "build_asset"]
+
+GPU_TAG = {"tl_dagster/device": "gpu"}
+
+
+def build_asset(
+    stage: Stage, condition: dg.AutomationCondition[Any] | None, upstream: list[dg.AssetKey]
+) -> dg.AssetsDefinition:
+    """The Dagster asset of a stage.
+
+    Args:
+        stage: what runs.
+        condition: when Dagster materializes it by itself.
+        upstream: assets it follows without reading them.
+    """
+    pipeline = stage.declaration.name
+
+    @dg.asset(
+        key=[pipeline, stage.name],
+        ins={name: dg.AssetIn(key=[pipeline, name]) for name in stage.reads},
+        deps=upstream,
+        io_manager_key="artifacts",
+        group_name=pipeline,
+        description=stage.description,
+        kinds=set(stage.kinds),
+        code_version=stage.code_version(),
+        pool="gpu" if stage.gpu else None,
+        tags=GPU_TAG if stage.gpu else None,
+        op_tags=GPU_TAG if stage.gpu else None,
+        metadata=static_metadata(stage),
+        automation_condition=condition,
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=[pipeline, stage.name], description=description, blocking=name in stage.stops)
+            for name, description in stage.checks.items()
+        ],
+        output_required=True,
+    )
+    # Without a return type: beside checks, Dagster reads any as the type of several outputs.
+    def materialize(context: dg.AssetExecutionContext, **inputs: Artifact):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        store: ArtifactStore = context.resources.original_resource_dict["artifacts"].store
+        progress = Progress(lambda line: context.log.info(f"{stage.name}: {line}"))
+        try:
+            store.check_writable()
+            work = StageContext(store, inputs, progress, store.read_ref(pipeline, stage.name))
+            begun = time.monotonic()
+            held = replace(stage.run(work), seconds=time.monotonic() - begun)
+            verdicts = stage.verdicts(work, held)
+        except InputError as error:
+            context.log.error(f"{stage.name}: {error}")
+            raise dg.Failure(
+                description=str(error), allow_retries=False
+            ) from None  # the user's matter, not a traceback's
+        context.log.info(
+            f"{stage.name}: {'reused' if held.reused else 'computed'} · {held.computed:,} rows computed, "
+            f"{held.reused_rows:,} reused · {held.seconds:.1f} s"
+        )
+        for name, verdict in verdicts.items():
+            if not verdict.passed:
+                say = context.log.error if verdict.stops else context.log.warning
+                say(f"{stage.name}: {name}: {verdict.said}")
+        return dg.MaterializeResult(
+            value=held,
+            metadata=materialization_metadata(held),
+            data_version=dg.DataVersion(held.artifact.data_version),
+            check_results=[check_result(name, verdict, held) for name, verdict in verdicts.items()],
+        )
+
+    return materialize

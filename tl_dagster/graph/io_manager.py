@@ -1,0 +1,42 @@
+"""The IO manager that passes artifacts from asset to asset by reference."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from tl_dagster.runtime.errors import InputError
+from tl_dagster.store.artifacts import Artifact, ArtifactStore, Materialization
+
+__all__ = ["ArtifactIOManager"]
+
+
+class ArtifactIOManager(dg.ConfigurableIOManager):
+    """Passes artifacts between assets by reference: the files stay in the store.
+
+    Attributes:
+        root: the store's folder; the default when empty (see :func:`default_root`).
+    """
+
+    root: str = ""
+
+    @property
+    def store(self) -> ArtifactStore:
+        """The store that this manager reads and writes."""
+        return ArtifactStore(Path(self.root) if self.root else None)
+
+    def handle_output(self, context: dg.OutputContext, obj: Materialization) -> None:
+        """Point the asset at its artifact."""
+        pipeline, asset = context.asset_key.path
+        self.store.write_ref(pipeline, asset, obj)
+
+    def load_input(self, context: dg.InputContext) -> Artifact:
+        """The artifact that the upstream asset holds.
+
+        Raises:
+            InputError: the upstream asset has never been materialized, or its artifact was deleted.
+        """
+        pipeline, asset = context.asset_key.path
+        held = self.store.read_ref(pipeline, asset)
+        if held is None:
+            raise InputError(f"{pipeline}/{asset} is not in the store {self.store.root}: materialize it first")
+        return held.artifact
