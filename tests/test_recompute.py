@@ -11,7 +11,7 @@ from PIL import Image
 from tests.conftest import Pipeline, copy_photos
 from tl_dagster import ArtifactStore
 from tl_dagster.data.splits import read_views
-from tl_dagster.declaration import MlpTopModel
+from tl_dagster.training.settings import MlpTopModel
 
 STAGES = (
     "dataset",

@@ -7,11 +7,11 @@ from PIL import Image
 
 from tests.conftest import elpv
 from tl_dagster import InputError
-from tl_dagster.declaration import ScratchBaseline
 from tl_dagster.models.calibration import validate
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.feature_batches import Targets
 from tl_dagster.training.scratch import Examples, build_from_pixels, convnet, predict, train
+from tl_dagster.training.settings import ScratchBaseline
 
 SIZE, BATCH = 48, 8
 SETTINGS = ScratchBaseline(epochs=4, batch_size=BATCH, learning_rate=3e-3)

@@ -6,10 +6,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
-from tl_dagster.declaration import LinearTopModel, MlpTopModel
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training import feature_batches as standardised
+from tl_dagster.training.settings import LinearTopModel, MlpTopModel
 from tl_dagster.training.top_model import LabelledFeatures, build_head, class_weights, compute_logits, fit_top_model
 
 SETTINGS = {

@@ -2,20 +2,19 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from tl_dagster.backbones.description import BackboneInfo
 from tl_dagster.backbones.weights import Weights, load_weights
 from tl_dagster.runtime.errors import InputError, suggest
 from tl_dagster.runtime.libraries import import_timm, import_torchvision
 
-if TYPE_CHECKING:
-    import torch
-
 __all__ = ["check_torchvision", "create_network", "drop_classifiers", "load_backbone"]
 
 
-def create_network(name: str, size: int) -> "torch.nn.Module":
+def create_network(name: str, size: int) -> torch.nn.Module:
     """The architecture with its 1,000-class head, freshly initialised on the current default device.
 
     Args:
@@ -60,14 +59,13 @@ def check_torchvision(name: str) -> None:
         raise InputError(f"backbone.name: torchvision has no '{name}': {suggest(name, names)}")
 
 
-def drop_classifiers(model: "torch.nn.Module", classifiers: Sequence[str]) -> None:
+def drop_classifiers(model: torch.nn.Module, classifiers: Sequence[str]) -> None:
     """Replace the last fully connected layers by identity, in place.
 
     Args:
         model: the network.
         classifiers: their paths, the one before which features are taken first; the output of the others is not used.
     """
-    import torch
 
     layers = [model.get_submodule(path) for path in classifiers]
     widths = [getattr(layer, "in_features", None) for layer in layers]
@@ -78,7 +76,7 @@ def drop_classifiers(model: "torch.nn.Module", classifiers: Sequence[str]) -> No
         setattr(model.get_submodule(parent), name, kept)
 
 
-def load_backbone(info: BackboneInfo, weights: Weights, taps: Sequence[str] = ()) -> "torch.nn.Module":
+def load_backbone(info: BackboneInfo, weights: Weights, taps: Sequence[str] = ()) -> torch.nn.Module:
     """The backbone in evaluation mode, frozen, its last fully connected layer replaced by identity.
 
     Args:
@@ -93,7 +91,6 @@ def load_backbone(info: BackboneInfo, weights: Weights, taps: Sequence[str] = ()
     Raises:
         InputError: the file's keys do not fit the architecture.
     """
-    import torch
 
     if weights.path is None:
         with torch.random.fork_rng(devices=[]):

@@ -1,6 +1,5 @@
 """What is known of backbones without importing torch: stages, preprocessing, where the weights are."""
 
-from tl_dagster.store.answers import ask_module
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from tl_dagster.backbones.settings import Backbone
 from tl_dagster.data.decoding import Resize
 from tl_dagster.runtime.errors import InputError, suggest
+from tl_dagster.store.answers import ask_module
 
 __all__ = ["PENULTIMATE", "BackboneInfo", "describe_backbone"]
 

@@ -1,19 +1,17 @@
 """Convolutions as fine-tuning runs them on a CPU in bfloat16: with torch's outputs, and gradients up to rounding."""
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from tl_dagster.runtime.libraries import import_timm
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["freeze_depthwise", "fuse_conv_relu"]
 
 
-def freeze_depthwise(model: "torch.nn.Module") -> None:
+def freeze_depthwise(model: torch.nn.Module) -> None:
     """Depthwise layers stay as pre-trained: few parameters, but two thirds of the time of a step on a CPU."""
-    import torch
 
     for layer in model.modules():
         if isinstance(layer, (torch.nn.Conv2d, _quick_convolution())) and layer.groups == layer.in_channels > 1:
@@ -30,7 +28,6 @@ def fuse_conv_relu(graph: Any) -> None:
         graph: a traced network (:class:`torch.fx.GraphModule`) without hooks. Where the processor has no bfloat16, it
             is let be.
     """
-    import torch
 
     if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return
@@ -51,9 +48,8 @@ def fuse_conv_relu(graph: Any) -> None:
     graph.recompile()
 
 
-def _understood(layer: "torch.nn.Module") -> bool:
+def _understood(layer: torch.nn.Module) -> bool:
     """Whether all that the layer does is in its attributes, and its padding is less than its kernel."""
-    import torch
 
     if type(layer) is import_timm().layers.Conv2dSame:
         return True
@@ -62,9 +58,8 @@ def _understood(layer: "torch.nn.Module") -> bool:
     return all(p <= r for p, r in zip(layer.padding, _reach(layer), strict=True))
 
 
-def _activation(graph: Any, node: Any) -> "tuple[list[Any], tuple[float, float] | None]":
+def _activation(graph: Any, node: Any) -> tuple[list[Any], tuple[float, float] | None]:
     """The nodes after a convolution up to its activation, and the bounds of that; nothing where there is none."""
-    import torch
 
     followers: list[Any] = []
     while len(node.users) == 1:
@@ -86,14 +81,13 @@ def _reach(layer: Any) -> list[int]:
 
 
 def _through_depthwise(
-    gradient: "torch.Tensor", weight: "torch.Tensor", layer: Any, padding: Any, shape: Any
-) -> "torch.Tensor":
+    gradient: torch.Tensor, weight: torch.Tensor, layer: Any, padding: Any, shape: Any
+) -> torch.Tensor:
     """The gradient below a depthwise layer.
 
     oneDNN's own is slow, above all with a stride. It is a convolution, too, with the kernel turned round, of the
     gradient as it would be without the stride: zero wherever that skipped.
     """
-    import torch
 
     reach = _reach(layer)
     if max(layer.stride) > 1:
@@ -109,7 +103,6 @@ def _through_depthwise(
 
 @cache
 def _through() -> Any:
-    import torch
 
     operations = torch.ops.aten
 
@@ -145,7 +138,6 @@ def _through() -> Any:
 
 @cache
 def _quick_convolution() -> Any:
-    import torch
 
     timm, through = import_timm(), _through()
 

@@ -16,7 +16,11 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from torch._inductor import config
 
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.hardware import cpu_flags
@@ -24,10 +28,6 @@ from tl_dagster.runtime.memory import keep_freed_memory
 from tl_dagster.runtime.progress import clock
 from tl_dagster.store.digests import digest
 from tl_dagster.store.files import replace_atomically
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
 
 __all__ = ["InferenceRunner", "batch_size_for", "normalize", "per_channel", "select_device"]
 
@@ -41,9 +41,8 @@ NETWORK_RECIPE = 2  # another number when the network is put together otherwise
 COMPARED = 16  # images whose features are computed in fp32 too, to tell the difference
 
 
-def select_device() -> "torch.device":
+def select_device() -> torch.device:
     """Where networks run: the GPU when there is one."""
-    import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -68,14 +67,13 @@ class InferenceRunner:
 
     def __init__(
         self,
-        model: "Callable[[], torch.nn.Module]",
+        model: Callable[[], torch.nn.Module],
         recipe: Any,
         precision: str,
         mean: Sequence[float],
         std: Sequence[float],
         batch_size: int,
     ) -> None:
-        import torch
 
         keep_freed_memory()
         self.device = select_device()
@@ -89,23 +87,21 @@ class InferenceRunner:
         self._input: torch.Tensor | None = None
 
     @cached_property
-    def _exact(self) -> "torch.nn.Module":
+    def _exact(self) -> torch.nn.Module:
         """The network as its weights are: float32."""
-        import torch
 
         with torch.inference_mode(False):  # whoever asks first: tensors made in that mode cannot be exported
             return _normalised(self._load(), self._mean, self._std).to(self.device)
 
     @cached_property
-    def _eager(self) -> "torch.nn.Module":
+    def _eager(self) -> torch.nn.Module:
         """The network in its precision; the exact one is gone then."""
-        import torch
 
         with torch.inference_mode(False):
             self._exact.model.to(dtype=self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self._exact
 
-    def difference(self, pixels: "np.ndarray") -> list[dict[str, float]]:
+    def difference(self, pixels: np.ndarray) -> list[dict[str, float]]:
         """How far features in the declared precision lie from those in fp32; to be asked before anything else.
 
         Args:
@@ -114,7 +110,6 @@ class InferenceRunner:
         Returns:
             For each output the median and the largest of the images' relative differences, |a - b| / |b|.
         """
-        import torch
 
         few = torch.from_numpy(pixels[:COMPARED].copy()).to(self.device)
         found = []
@@ -126,7 +121,7 @@ class InferenceRunner:
         return found
 
     def consider_compiling(
-        self, pixels: "np.ndarray", work: int, say: Callable[[str], None], *, always: bool = False
+        self, pixels: np.ndarray, work: int, say: Callable[[str], None], *, always: bool = False
     ) -> None:
         """Load the compiled library if there is one; else make it if that is likely to save time.
 
@@ -162,7 +157,7 @@ class InferenceRunner:
         )
         self._compile(path, pixels.shape[1], say)
 
-    def __call__(self, pixels: "np.ndarray") -> "Callable[[], list[torch.Tensor]]":
+    def __call__(self, pixels: np.ndarray) -> Callable[[], list[torch.Tensor]]:
         """Forward uint8 pixels (n ≤ batch_size, size, size, 3).
 
         Out of GPU memory, the batch is halved, for good.
@@ -173,7 +168,6 @@ class InferenceRunner:
         Raises:
             InputError: not even one image fits.
         """
-        import torch
 
         try:
             parts = [self._forward(pixels[at : at + self.batch_size]) for at in range(0, len(pixels), self.batch_size)]
@@ -197,8 +191,7 @@ class InferenceRunner:
         self.compiled = False
         return self(pixels)
 
-    def _forward(self, pixels: "np.ndarray") -> "Callable[[], list[torch.Tensor]]":
-        import torch
+    def _forward(self, pixels: np.ndarray) -> Callable[[], list[torch.Tensor]]:
 
         images = self._batch(pixels)
         if self.device.type == "cuda":
@@ -207,9 +200,8 @@ class InferenceRunner:
             outputs = [output[: len(pixels)] for output in (self._library or self._eager)(images)]
         return self._fetched(outputs) if self.device.type == "cuda" else lambda: outputs
 
-    def _batch(self, pixels: "np.ndarray") -> "torch.Tensor":
+    def _batch(self, pixels: np.ndarray) -> torch.Tensor:
         """Pixels as a full batch; memory goes on behind them, as compiled code loads 16 bytes for the last three."""
-        import torch
 
         shape = (self.batch_size, *pixels.shape[1:])
         if self._input is None:
@@ -220,9 +212,8 @@ class InferenceRunner:
         batch[len(pixels) :] = batch[0]
         return batch
 
-    def _sent(self, images: "torch.Tensor") -> "torch.Tensor":
+    def _sent(self, images: torch.Tensor) -> torch.Tensor:
         """Pixels on the GPU, copied from pinned memory beside the previous batch's forward pass."""
-        import torch
 
         if self._copying is None:
             self._copying = torch.cuda.Stream()
@@ -232,9 +223,8 @@ class InferenceRunner:
         sent.record_stream(torch.cuda.current_stream())
         return sent
 
-    def _fetched(self, outputs: "list[torch.Tensor]") -> "Callable[[], list[torch.Tensor]]":
+    def _fetched(self, outputs: list[torch.Tensor]) -> Callable[[], list[torch.Tensor]]:
         """What waits for this batch's outputs in pinned memory, and for no later batch's."""
-        import torch
 
         fetched = [torch.empty_like(output, device="cpu", pin_memory=True) for output in outputs]
         for host, output in zip(fetched, outputs, strict=True):
@@ -249,7 +239,6 @@ class InferenceRunner:
         return wait
 
     def _path(self) -> Path:
-        import torch
 
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "tl-dagster")
         # Compiled code uses every instruction of the processor that it is made on.
@@ -259,7 +248,6 @@ class InferenceRunner:
         return home / f"{digest([self._recipe, *made_for])}.pt2"
 
     def _open(self, path: Path, say: Callable[[str], None]) -> None:
-        import torch
 
         try:
             # What `torch._inductor.aoti_load_package` wraps, without a second of imports for its compiler.
@@ -272,8 +260,6 @@ class InferenceRunner:
                 path.unlink(missing_ok=True)
 
     def _compile(self, path: Path, size: int, say: Callable[[str], None]) -> None:
-        import torch
-        from torch._inductor import config
 
         images = torch.zeros(self.batch_size, size, size, 3, dtype=torch.uint8, device=self.device)
         try:
@@ -292,21 +278,19 @@ class InferenceRunner:
         self._open(path, say)
 
 
-def per_channel(values: Sequence[float]) -> "torch.Tensor":
+def per_channel(values: Sequence[float]) -> torch.Tensor:
     """Mean or std of pixels in [0, 1], for pixels from 0 to 255: (1, 3, 1, 1)."""
-    import torch
 
     return (torch.tensor(values) * 255).view(1, 3, 1, 1)
 
 
-def normalize(pixels: "torch.Tensor", shift: "torch.Tensor", scale: "torch.Tensor") -> "torch.Tensor":
+def normalize(pixels: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """What a network reads of uint8 pixels (n, size, size, 3): float32 (n, 3, size, size)."""
     return (pixels.permute(0, 3, 1, 2).float() - shift) / scale
 
 
-def _normalised(model: "torch.nn.Module", mean: Sequence[float], std: Sequence[float]) -> "torch.nn.Module":
+def _normalised(model: torch.nn.Module, mean: Sequence[float], std: Sequence[float]) -> torch.nn.Module:
     """The network behind its normalisation, so that both are compiled as one: uint8 (n, size, size, 3) → outputs."""
-    import torch
 
     class Normalised(torch.nn.Module):
         shift: torch.Tensor

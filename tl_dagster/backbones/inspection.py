@@ -9,15 +9,14 @@ import contextlib
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from tl_dagster.backbones.building import check_torchvision, create_network, drop_classifiers
 from tl_dagster.backbones.taps import trace_network
 from tl_dagster.runtime.errors import InputError, suggest
 from tl_dagster.runtime.libraries import import_timm, import_torchvision
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["describe"]
 
@@ -77,8 +76,7 @@ def describe(name: str, tag: str | None = None, size: int | None = None) -> dict
     }
 
 
-def _on_meta(name: str, size: int) -> "torch.nn.Module":
-    import torch
+def _on_meta(name: str, size: int) -> torch.nn.Module:
 
     with torch.device("meta"), contextlib.suppress(NotImplementedError):
         return create_network(name, size).to("meta").eval()
@@ -143,7 +141,6 @@ def _prefix(url: str) -> str:
 
 
 def _feature_info(model: Any) -> list[str]:
-    import torch
 
     present = dict(model.named_modules())
     modules = [each["module"] for each in getattr(model, "feature_info", None) or () if each["module"] in present]
@@ -167,9 +164,8 @@ def _quarters(modules: list[str]) -> list[str]:
     return [modules[len(modules) * quarter // 4 - 1] for quarter in (1, 2, 3, 4)]
 
 
-def _shapes(model: "torch.nn.Module", size: int) -> "dict[str, tuple[torch.Size, torch.Size]]":
+def _shapes(model: torch.nn.Module, size: int) -> dict[str, tuple[torch.Size, torch.Size]]:
     """Module path → shapes of its (first) input and its output, in the order in which modules finish."""
-    import torch
 
     shapes: dict[str, tuple[torch.Size, torch.Size]] = {}
 
@@ -190,7 +186,7 @@ def _shapes(model: "torch.nn.Module", size: int) -> "dict[str, tuple[torch.Size,
     return shapes
 
 
-def _outputs(model: "torch.nn.Module", size: int) -> tuple[list[str], dict[str, list[int]]]:
+def _outputs(model: torch.nn.Module, size: int) -> tuple[list[str], dict[str, list[int]]]:
     """The names of nodes that are no modules, and the shapes of what modules and nodes make of an image."""
     found = {path: output for path, (_, output) in _shapes(model, size).items()}
     modules = {path for path, _ in model.named_modules()}
@@ -216,9 +212,8 @@ def _outputs(model: "torch.nn.Module", size: int) -> tuple[list[str], dict[str, 
     return [name for name in outputs if name not in modules], outputs
 
 
-def _node_shapes(model: "torch.nn.Module", graph: Any, size: int) -> dict[Any, Any]:
+def _node_shapes(model: torch.nn.Module, graph: Any, size: int) -> dict[Any, Any]:
     """The shape of each operation's output that is a tensor."""
-    import torch
 
     shapes = {}
 
@@ -235,7 +230,7 @@ def _node_shapes(model: "torch.nn.Module", graph: Any, size: int) -> dict[Any, A
 
 
 def _stages_by_resolution(
-    model: "torch.nn.Module", shapes: dict[str, Any], classifiers: Sequence[str], size: int
+    model: torch.nn.Module, shapes: dict[str, Any], classifiers: Sequence[str], size: int
 ) -> list[str]:
     """The last block at each spatial resolution; the quarters of the depth where there is only one resolution."""
     heads = {path.partition(".")[0] for path in classifiers}
@@ -248,9 +243,8 @@ def _stages_by_resolution(
     return _quarters([path for path in tokens if path.count(".") == depth]) if tokens else []
 
 
-def _blocks(module: "torch.nn.Module", shapes: dict[str, Any], prefix: str = "") -> list[str]:
+def _blocks(module: torch.nn.Module, shapes: dict[str, Any], prefix: str = "") -> list[str]:
     """The blocks of the trunk in order: containers that span several resolutions are opened."""
-    import torch
 
     found = []
     for name, child in module.named_children():
@@ -271,7 +265,7 @@ def _side(shape: Any) -> int:
     return int(shape[2]) if shape[2] in (shape[1], shape[3]) else 0
 
 
-def _classifiers(model: "torch.nn.Module", declared: Sequence[str], shapes: dict[str, Any]) -> list[str]:
+def _classifiers(model: torch.nn.Module, declared: Sequence[str], shapes: dict[str, Any]) -> list[str]:
     """What transfer learning drops: what the library says, or the last layer with 1,000 outputs.
 
     Distilled and multi-scale networks have several. The features are those of the widest, and of the first among

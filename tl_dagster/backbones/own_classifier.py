@@ -1,26 +1,19 @@
 """The backbone's own classifier, which transfer learning drops: how sure it is of images that it was not made for."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tl_dagster.features.backbone_features import BackboneFeatures
+import numpy as np
+import torch
 
-if TYPE_CHECKING:
-    import numpy as np
-
-
-from typing import TYPE_CHECKING
-
+from tl_dagster.backbones.building import create_network
 from tl_dagster.backbones.description import BackboneInfo
 from tl_dagster.backbones.weights import Weights, load_weights
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
+from tl_dagster.features.backbone_features import BackboneFeatures
 
 __all__ = ["confidence", "own_classifier"]
 
 
-def own_classifier(info: BackboneInfo, weights: Weights) -> "torch.nn.Linear | None":
+def own_classifier(info: BackboneInfo, weights: Weights) -> torch.nn.Linear | None:
     """The last fully connected layer as it was pre-trained; None where the weights have none.
 
     Args:
@@ -30,9 +23,6 @@ def own_classifier(info: BackboneInfo, weights: Weights) -> "torch.nn.Linear | N
     Raises:
         InputError: the file's keys do not fit the architecture.
     """
-    import torch
-
-    from tl_dagster.backbones.building import create_network
 
     if weights.path is None or not info.classifier:
         return None
@@ -45,7 +35,7 @@ def own_classifier(info: BackboneInfo, weights: Weights) -> "torch.nn.Linear | N
     return None if layer.weight.isnan().any() else layer.eval().requires_grad_(False)
 
 
-def confidence(layer: "torch.nn.Linear", features: "np.ndarray") -> float:
+def confidence(layer: torch.nn.Linear, features: np.ndarray) -> float:
     """The mean of the largest softmax probability: near 1 where images look like those of the backbone's classes.
 
     Hendrycks & Gimpel, "A baseline for detecting misclassified and out-of-distribution examples", ICLR 2017.
@@ -54,13 +44,12 @@ def confidence(layer: "torch.nn.Linear", features: "np.ndarray") -> float:
         layer: see :func:`own_classifier`.
         features: (n, D) of any float type, penultimate features.
     """
-    import torch
 
     with torch.no_grad():
         return float(layer(torch.tensor(features, dtype=torch.float32)).softmax(1).amax(1).mean())
 
 
-def own_confidence(frozen: BackboneFeatures, features: "dict[str, np.ndarray]") -> dict[str, Any]:
+def own_confidence(frozen: BackboneFeatures, features: dict[str, np.ndarray]) -> dict[str, Any]:
     """The backbone's own confidence, or why there is none."""
 
     penultimate = [tap for tap in features if frozen.info.module(tap) == frozen.info.classifier]

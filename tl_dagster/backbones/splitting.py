@@ -1,25 +1,16 @@
 """Backbones cut in two for fine-tuning: the frozen part below a layer, and the trained part above it."""
 
-from tl_dagster.backbones.taps import keep_output
-from tl_dagster.backbones.taps import pooled_module
-from tl_dagster.backbones.taps import trace_outputs
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from tl_dagster.backbones.taps import build_extractor
-from tl_dagster.features.backbone_features import BackboneFeatures
-
-if TYPE_CHECKING:
-    import torch
-
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tl_dagster.backbones.fused_convolutions import fuse_conv_relu
+import torch
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-if TYPE_CHECKING:
-    import torch
+from tl_dagster.backbones.fused_convolutions import freeze_depthwise, fuse_conv_relu
+from tl_dagster.backbones.taps import build_extractor, keep_output, pooled_module, trace_outputs
+from tl_dagster.features.backbone_features import BackboneFeatures
 
 __all__ = ["BackboneSplit", "frozen_feature_mask", "lower_module", "split_backbone", "unfreeze_above", "upper_module"]
 
@@ -39,7 +30,7 @@ class BackboneSplit:
     taps: list[tuple[str, str]]
     below: list[bool]
     boundary: str | None
-    upper: "torch.nn.Module"
+    upper: torch.nn.Module
     reads_images: bool
 
     @property
@@ -56,8 +47,6 @@ def split_backbone(frozen: BackboneFeatures, taps: Sequence[str], boundary: str 
         taps: those that the top model reads.
         boundary: the tap up to which it is frozen; None: nothing is.
     """
-    from tl_dagster.backbones.fused_convolutions import freeze_depthwise
-    from tl_dagster.backbones.taps import build_extractor, unfreeze_above, upper_module
 
     info, model = frozen.info, frozen.load()
     all_taps: list[tuple[str, str]] = [(info.module(tap), frozen.backbone.pooling) for tap in taps]
@@ -83,7 +72,7 @@ def frozen_feature_mask(frozen: BackboneFeatures, cut: BackboneSplit) -> list[bo
     return [under for under, width in zip(cut.below, widths, strict=True) for _ in range(width)]
 
 
-def lower_module(model: "torch.nn.Module", taps: Sequence[tuple[str, str]], size: int) -> "torch.nn.Module":
+def lower_module(model: torch.nn.Module, taps: Sequence[tuple[str, str]], size: int) -> torch.nn.Module:
     """As :func:`build_extractor`, without what runs after the taps, where that can be left out.
 
     Args:
@@ -96,8 +85,8 @@ def lower_module(model: "torch.nn.Module", taps: Sequence[tuple[str, str]], size
 
 
 def upper_module(
-    model: "torch.nn.Module", boundary: str | None, taps: Sequence[tuple[str, str]], size: int
-) -> "torch.nn.Module | None":
+    model: torch.nn.Module, boundary: str | None, taps: Sequence[tuple[str, str]], size: int
+) -> torch.nn.Module | None:
     """The part of a backbone above a layer, as a module of its own, with batch norm folded into convolutions.
 
     Args:
@@ -110,7 +99,6 @@ def upper_module(
         A module: the boundary's output (or images) → a list of (N, D_tap), as from :func:`build_extractor`; None when the upper
         part also reads something else than the boundary's output, or the network cannot be traced.
     """
-    import torch
 
     paths = [path for path in (boundary, *(path for path, _ in taps)) if path is not None]
     traced = _as_hooked(model, paths, size)
@@ -125,13 +113,12 @@ def upper_module(
     return pooled_module(upper, taps)
 
 
-def _as_hooked(model: "torch.nn.Module", paths: Sequence[str], size: int) -> "torch.fx.GraphModule | None":
+def _as_hooked(model: torch.nn.Module, paths: Sequence[str], size: int) -> torch.fx.GraphModule | None:
     """The network up to some modules and nodes as a graph, where that gives what hooks see at the modules.
 
     It does not where the network cannot be traced, or what a module returned is overwritten by what follows it, as by
     the addition that ends a block: hooks see what is left there in the end.
     """
-    import torch
 
     images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     seen: dict[str, torch.Tensor] = {}
@@ -158,8 +145,6 @@ def _fold_batch_norm(module: Any) -> None:
     The folded weights are also better scaled for training: batch norm's gain, often far above one, no longer
     multiplies every update of the convolution (Jacob et al. 2018, section 3.2, for the folding).
     """
-    import torch
-    from torch.nn.utils.fusion import fuse_conv_bn_weights
 
     for node in module.graph.nodes:
         if node.op != "call_module" or node.args[0].op != "call_module" or len(node.args[0].users) != 1:
@@ -191,7 +176,7 @@ def _cut(graph: Any, boundary: str) -> Any:
     return graph
 
 
-def unfreeze_above(model: "torch.nn.Module", boundary: str, size: int) -> None:
+def unfreeze_above(model: torch.nn.Module, boundary: str, size: int) -> None:
     """Let gradients reach every parameter that is used after a layer has run, and no other.
 
     Args:
@@ -199,7 +184,6 @@ def unfreeze_above(model: "torch.nn.Module", boundary: str, size: int) -> None:
         boundary: module path of the last layer that stays frozen.
         size: pixels of the square input.
     """
-    import torch
 
     above: list[torch.nn.Module] = []
     passed = [False]

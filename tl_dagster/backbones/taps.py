@@ -4,17 +4,16 @@ import copy
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from tl_dagster.runtime.libraries import import_timm, import_torchvision
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["build_extractor", "pool", "trace_network"]
 
 
-def trace_network(model: "torch.nn.Module") -> "tuple[torch.fx.Graph, dict[str, torch.fx.Node]]":
+def trace_network(model: torch.nn.Module) -> tuple[torch.fx.Graph, dict[str, torch.fx.Node]]:
     """The network's graph, and the node in it of each module's (last) output and of each operation.
 
     Operations are named as :func:`torchvision.models.feature_extraction.get_graph_node_names` names them. In the
@@ -23,7 +22,6 @@ def trace_network(model: "torch.nn.Module") -> "tuple[torch.fx.Graph, dict[str, 
     Raises:
         Exception: of any kind, for networks that cannot be traced.
     """
-    import torch
 
     torchvision, timm = import_torchvision(), import_timm()
     from torchvision.models.feature_extraction import NodePathTracer
@@ -55,7 +53,7 @@ def trace_network(model: "torch.nn.Module") -> "tuple[torch.fx.Graph, dict[str, 
     return tracer.trace(model), named
 
 
-def pool(values: "torch.Tensor", pooling: str) -> "torch.Tensor":
+def pool(values: torch.Tensor, pooling: str) -> torch.Tensor:
     """Reduce a tap to one vector per image.
 
     Args:
@@ -63,7 +61,6 @@ def pool(values: "torch.Tensor", pooling: str) -> "torch.Tensor":
         pooling: "avg", "max", "avg+max" (side by side), "grid2x2" (the averages of the map's four quarters, side by
             side), or "none" (the map itself, flattened).
     """
-    import torch
 
     if pooling == "none" or values.ndim == 2:
         return values.flatten(1)
@@ -80,7 +77,7 @@ def pool(values: "torch.Tensor", pooling: str) -> "torch.Tensor":
     return torch.cat([parts[part]() for part in pooling.split("+")], 1)
 
 
-def build_extractor(model: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -> "torch.nn.Module":
+def build_extractor(model: torch.nn.Module, taps: Sequence[tuple[str, str]]) -> torch.nn.Module:
     """Wrap a backbone so that one forward pass gives the pooled features of several layers.
 
     Args:
@@ -90,7 +87,6 @@ def build_extractor(model: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -
     Returns:
         A module: images (N, 3, size, size) → a list of (N, D_tap), in the order of the taps.
     """
-    import torch
 
     modules = {path for path, _ in model.named_modules()}
     if not all(path in modules for path, _ in taps):
@@ -117,13 +113,12 @@ def build_extractor(model: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -
     return Tapped()
 
 
-def keep_output(seen: "dict[str, torch.Tensor]", path: str, _: Any, __: Any, output: "torch.Tensor") -> None:
+def keep_output(seen: dict[str, torch.Tensor], path: str, _: Any, __: Any, output: torch.Tensor) -> None:
     seen[path] = output
 
 
-def trace_outputs(model: "torch.nn.Module", paths: Sequence[str]) -> "torch.fx.GraphModule":
+def trace_outputs(model: torch.nn.Module, paths: Sequence[str]) -> torch.fx.GraphModule:
     """The network up to some modules and nodes, as a graph: images → {path: output}."""
-    import torch
 
     graph, named = trace_network(model)
     (output,) = (node for node in graph.nodes if node.op == "output")
@@ -135,7 +130,7 @@ def trace_outputs(model: "torch.nn.Module", paths: Sequence[str]) -> "torch.fx.G
     return traced
 
 
-def _protect(traced: "torch.fx.GraphModule", nodes: Sequence[Any]) -> None:
+def _protect(traced: torch.fx.GraphModule, nodes: Sequence[Any]) -> None:
     """Layers that would overwrite what some nodes give write elsewhere: whether they are left out must not matter."""
     for user in {user for node in nodes for user in node.users if node in user.args[:1]}:
         if user.op == "call_module" and getattr(layer := traced.get_submodule(user.target), "inplace", False):
@@ -146,8 +141,7 @@ def _protect(traced: "torch.fx.GraphModule", nodes: Sequence[Any]) -> None:
             user.kwargs = {**user.kwargs, "inplace": False}
 
 
-def pooled_module(graph: "torch.nn.Module", taps: Sequence[tuple[str, str]]) -> "torch.nn.Module":
-    import torch
+def pooled_module(graph: torch.nn.Module, taps: Sequence[tuple[str, str]]) -> torch.nn.Module:
 
     class Pooled(torch.nn.Module):
         def __init__(self) -> None:

@@ -15,15 +15,15 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
+
+import torch
+from safetensors.torch import load_file
 
 from tl_dagster.backbones.description import BackboneInfo, weights_tag
 from tl_dagster.backbones.settings import Backbone
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.files import replace_atomically
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["Weights", "load_weights", "locate_weights"]
 
@@ -201,7 +201,7 @@ def _copy(url: str, path: Path) -> str:
     return announced.sha256
 
 
-def load_weights(model: "torch.nn.Module", info: BackboneInfo, weights: Weights, taps: Sequence[str] = ()) -> None:
+def load_weights(model: torch.nn.Module, info: BackboneInfo, weights: Weights, taps: Sequence[str] = ()) -> None:
     """Load a file's weights into a network that still has its classifiers.
 
     Args:
@@ -239,19 +239,16 @@ def load_weights(model: "torch.nn.Module", info: BackboneInfo, weights: Weights,
     model.load_state_dict(fitting, strict=False)
 
 
-def _read(path: Path) -> "dict[str, torch.Tensor]":
+def _read(path: Path) -> dict[str, torch.Tensor]:
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
         return load_file(path)
-    import torch
 
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     nested: dict[str, torch.Tensor] = state.get("state_dict", state)
     return nested
 
 
-def _renamed(state: "dict[str, torch.Tensor]", wanted: Mapping[str, Any]) -> "dict[str, torch.Tensor]":
+def _renamed(state: dict[str, torch.Tensor], wanted: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """The network's own keys for a file that was saved from around it ("module.") or from inside it (its trunk)."""
     if any(key in wanted for key in state):
         return state

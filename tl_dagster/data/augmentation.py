@@ -5,7 +5,6 @@ order, in any batch. A view's identity holds the serialised transform and the ve
 draw it: rotated pixels differ between OpenCV 4 and 5.
 """
 
-from tl_dagster.store.answers import ask_module
 import hashlib
 import json
 import os
@@ -13,15 +12,15 @@ import sys
 import threading
 import warnings
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from tl_dagster.data.settings import Augmentation
 from tl_dagster.runtime.errors import InputError, suggest
+from tl_dagster.store.answers import ask_module
 from tl_dagster.store.digests import digest
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
 
 __all__ = ["MIRRORED", "Augmenter", "check_transforms", "transforms"]
 
@@ -75,7 +74,7 @@ class Augmenter:
         """Digest (64 hex digits) of everything that determines the view's pixels, but for decoding."""
         return _key(image_id, self._rest(view))
 
-    def identities(self, ids: "pd.Series[str]", views: "pd.Series[int]") -> list[str]:
+    def identities(self, ids: pd.Series, views: pd.Series) -> list[str]:
         """:meth:`identity` of many views."""
         rests = {view: self._rest(view) for view in views.unique().tolist()}
         return [_key(image_id, rests[view]) for image_id, view in zip(ids, views, strict=True)]
@@ -91,7 +90,7 @@ class Augmenter:
     def _symmetry(self, view: int) -> str:
         return "h" if view == MIRRORED else DIHEDRAL[view]
 
-    def draw(self, pixels: "np.ndarray", image_id: str, view: int) -> "np.ndarray":
+    def draw(self, pixels: np.ndarray, image_id: str, view: int) -> np.ndarray:
         """The view of an image: uint8 (size, size, 3) → uint8 of the same shape.
 
         Args:
@@ -102,7 +101,6 @@ class Augmenter:
         Raises:
             InputError: a declared transform changed the shape.
         """
-        import numpy as np
 
         if view == 0:
             return pixels
@@ -125,7 +123,6 @@ class Augmenter:
         Raises:
             InputError: see :meth:`draw`.
         """
-        import numpy as np
 
         if self.steps:
             self.draw(np.zeros((size, size, 3), np.uint8), "", 1)
@@ -174,10 +171,8 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _symmetric(pixels: "np.ndarray", name: str) -> "np.ndarray":
+def _symmetric(pixels: np.ndarray, name: str) -> np.ndarray:
     if name.startswith("r"):
-        import numpy as np
-
         return np.rot90(pixels, int(name[1:]) // 90)
     flipped = {
         "h": pixels[:, ::-1],

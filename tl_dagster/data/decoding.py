@@ -9,14 +9,13 @@ import logging
 import re
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from tl_dagster.data.files import read
 from tl_dagster.runtime.errors import InputError, printable
-
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL import Image
 
 __all__ = ["DECODER_VERSION", "ImageInfo", "Resize", "image_id", "inspect_image", "read_verified", "thumbnail"]
 
@@ -75,8 +74,6 @@ def inspect_image(content: bytes) -> ImageInfo:
         content: the file's bytes.
     """
     import imagehash
-    import numpy as np
-    from PIL import Image
 
     if not content:
         return ImageInfo(problem="the file is empty")
@@ -114,13 +111,12 @@ def read_verified(uri: str, expected: str) -> bytes:
     return content
 
 
-def thumbnail(content: bytes, size: int) -> "Image.Image":
+def thumbnail(content: bytes, size: int) -> Image.Image:
     """The whole image in a square of ``size`` pixels, centred on white.
 
     Raises:
         OSError: it cannot be decoded; a decoder's other errors are passed on as this one.
     """
-    from PIL import Image
 
     try:
         image, _, _ = _decoded(content, size)
@@ -149,10 +145,8 @@ class Resize:
     crop_fraction: float
     interpolation: str
 
-    def __call__(self, content: bytes) -> "np.ndarray":
+    def __call__(self, content: bytes) -> np.ndarray:
         """Decode and resize: bytes → uint8 pixels of shape (size, size, 3)."""
-        import numpy as np
-        from PIL import Image
 
         side = self.size if self.mode == "squash" else round(self.size / self.crop_fraction)
         image, _, _ = _decoded(content, side)
@@ -171,17 +165,16 @@ class Resize:
         return np.asarray(_centre(image, self.size, self.size))
 
 
-def _centre(image: "Image.Image", width: int, height: int) -> "Image.Image":
+def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
 
 
-def _decoded(content: bytes, side: int) -> tuple["Image.Image", tuple[int, int], str]:
+def _decoded(content: bytes, side: int) -> tuple[Image.Image, tuple[int, int], str]:
     """Upright RGB pixels, at a reduced scale where that is enough for ``side``; the full upright size; the format.
 
     Each step lets go of the one before: two copies of the largest image are all that fits the memory.
     """
-    from PIL import Image
 
     image = _open(content)
     kind, size = image.format or "", image.size
@@ -197,8 +190,7 @@ def _decoded(content: bytes, side: int) -> tuple["Image.Image", tuple[int, int],
     return image, size[::-1] if turn in SIDEWAYS else size, kind
 
 
-def _open(content: bytes) -> "Image.Image":
-    from PIL import Image
+def _open(content: bytes) -> Image.Image:
 
     Image.init()
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # up to twice this Pillow only warns
@@ -211,7 +203,7 @@ def _open(content: bytes) -> "Image.Image":
     return image
 
 
-def _reduces(image: "Image.Image", side: int) -> bool:
+def _reduces(image: Image.Image, side: int) -> bool:
     """Have a JPEG decode at a reduced scale, its shorter side still at least twice what is needed."""
     least = REDUCED_TO * side
     shorter = min(image.size)
@@ -221,17 +213,15 @@ def _reduces(image: "Image.Image", side: int) -> bool:
     return True
 
 
-def _turn(image: "Image.Image") -> int | None:
+def _turn(image: Image.Image) -> int | None:
     try:
         return TURNS.get(image.getexif().get(0x0112))  # type: ignore[arg-type]
     except Exception:
         return None  # the camera's notes are damaged; the pixels are not
 
 
-def _eight_bits(image: "Image.Image") -> "Image.Image":
+def _eight_bits(image: Image.Image) -> Image.Image:
     """16 bits to 8, where Pillow itself would clip; what has no known white cannot be scaled."""
-    import numpy as np
-    from PIL import Image
 
     clear = image.info.get("transparency")
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
@@ -251,8 +241,7 @@ def _eight_bits(image: "Image.Image") -> "Image.Image":
     return eight
 
 
-def _on_white(image: "Image.Image") -> "Image.Image":
-    from PIL import Image
+def _on_white(image: Image.Image) -> Image.Image:
 
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image if image.mode == "RGBA" and "transparency" not in image.info else image.convert("RGBA")
@@ -263,7 +252,6 @@ def _on_white(image: "Image.Image") -> "Image.Image":
 
 
 def _reason(error: Exception) -> str:
-    from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
         return "not an image, or of a format that is not read"

@@ -8,14 +8,13 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow.parquet as pq
 
 from tl_dagster.data.decoding import ImageInfo
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.files import replace_atomically
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["INFO_COLUMNS", "NUMBERS", "FileIndex", "FileRecord"]
 
@@ -38,10 +37,8 @@ class FileIndex:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def read(self) -> "pd.DataFrame":
+    def read(self) -> pd.DataFrame:
         """All rows: uri, stamp, id, bytes and the fields of :class:`ImageInfo`; for each uri the last one."""
-        import pandas as pd
-        import pyarrow.parquet as pq
 
         while True:
             shards = self._shards()
@@ -53,7 +50,7 @@ class FileIndex:
         rows: pd.DataFrame = pd.concat(tables) if tables else pd.DataFrame(columns=[*TEXTS, *NUMBERS])
         return rows.astype({**TEXTS, **NUMBERS}).drop_duplicates("uri", keep="last", ignore_index=True)
 
-    def append(self, read: Sequence[FileRecord], known: "pd.DataFrame") -> "pd.DataFrame":
+    def append(self, read: Sequence[FileRecord], known: pd.DataFrame) -> pd.DataFrame:
         """Write what was read as one shard; returns its rows.
 
         Args:
@@ -63,7 +60,6 @@ class FileIndex:
         Raises:
             InputError: the store cannot be written.
         """
-        import pandas as pd
 
         rows = pd.DataFrame(
             [(uri, stamp, identity, size) for uri, stamp, identity, size, _ in read],
@@ -90,7 +86,7 @@ class FileIndex:
         # Names begin with a number that rises: the last word on a file is in the last shard.
         return sorted(self.folder.glob("*.parquet"))
 
-    def _write(self, rows: "pd.DataFrame") -> None:
+    def _write(self, rows: pd.DataFrame) -> None:
         shards = self._shards()
         number = int(shards[-1].name.partition("-")[0]) + 1 if shards else 0
         try:

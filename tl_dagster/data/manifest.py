@@ -1,28 +1,20 @@
 """Ingestion: a source's list becomes one row per image, with its identity, what decoding told, and its problems."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from tl_dagster.data.file_index import FileIndex
-from tl_dagster.runtime.errors import InputError, printable
-from tl_dagster.store.digests import digest, digest_columns
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tl_dagster.data.decoding import image_id, inspect_image
-from tl_dagster.data.file_index import INFO_COLUMNS, NUMBERS, FileRecord
+from tl_dagster.data.file_index import INFO_COLUMNS, NUMBERS, FileIndex, FileRecord
 from tl_dagster.data.files import read
 from tl_dagster.data.remote import REQUESTS, is_remote
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
+from tl_dagster.runtime.errors import InputError, printable
+from tl_dagster.store.digests import digest, digest_columns
 
 __all__ = [
     "content_digest",
@@ -46,11 +38,11 @@ CONTENT = ["id", "label", "group", "split", "confidence"]
 
 
 def identify(
-    listing: "pd.DataFrame",
+    listing: pd.DataFrame,
     index: FileIndex,
     workers: int = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple["pd.DataFrame", int, int]:
+) -> tuple[pd.DataFrame, int, int]:
     """Read and hash every file that is new or changed, and decode once each image whose bytes are new.
 
     Args:
@@ -66,7 +58,6 @@ def identify(
     Raises:
         InputError: the source vanished, or a server stopped answering; what was read until then is kept.
     """
-    import pandas as pd
 
     known = index.read()
     joined = _joined(listing, known)
@@ -81,7 +72,7 @@ def identify(
     return joined.assign(id=joined["id"].fillna("")), len(unread), decoded
 
 
-def _joined(listing: "pd.DataFrame", known: "pd.DataFrame", just_read: "pd.Series | None" = None) -> "pd.DataFrame":
+def _joined(listing: pd.DataFrame, known: pd.DataFrame, just_read: pd.Series | None = None) -> pd.DataFrame:
     """The listing beside what is known of its files; nothing where the stamp differs, unless just read."""
     told = listing.rename(columns={"problem": "told"})
     joined = told.merge(known.rename(columns={"stamp": "stamp_then"}), on="uri", how="left")
@@ -99,11 +90,10 @@ def _joined(listing: "pd.DataFrame", known: "pd.DataFrame", just_read: "pd.Serie
 
 
 def _read_all(
-    unread: "pd.DataFrame", known: "pd.DataFrame", index: FileIndex, workers: int, progress: Callable[[int, int], None]
-) -> "tuple[list[pd.DataFrame], dict[str, str], int]":
+    unread: pd.DataFrame, known: pd.DataFrame, index: FileIndex, workers: int, progress: Callable[[int, int], None]
+) -> tuple[list[pd.DataFrame], dict[str, str], int]:
     """Rows that were added to the index, why others could not be read, and the number of images decoded."""
     import joblib
-    import numpy as np
 
     by_id = known.drop_duplicates("id").set_index("id")
     seen = np.sort(by_id.index.to_numpy().astype("S64"))
@@ -152,12 +142,11 @@ def _read_all(
     return rows, failed, len(decoded)
 
 
-def _read_part(files: list[tuple[str, str | None]], seen: "np.ndarray") -> list[FileRecord | tuple[str, Exception]]:
+def _read_part(files: list[tuple[str, str | None]], seen: np.ndarray) -> list[FileRecord | tuple[str, Exception]]:
     """Read and hash files, and look at those whose bytes are not among the ids seen before (sorted, S64).
 
     A server that does not answer ends the part: what was read before is handed over with the error.
     """
-    import numpy as np
 
     found: list[FileRecord | tuple[str, Exception]] = []
     for uri, stamp in files:
@@ -175,7 +164,7 @@ def _read_part(files: list[tuple[str, str | None]], seen: "np.ndarray") -> list[
     return found
 
 
-def reject_copies(identified: "pd.DataFrame") -> "pd.DataFrame":
+def reject_copies(identified: pd.DataFrame) -> pd.DataFrame:
     """Keep one of several copies of the same bytes, and none of an image that carries two labels.
 
     Where copies lie in different given splits, the one in the test split is kept, else the one in validation: an
@@ -203,22 +192,22 @@ def reject_copies(identified: "pd.DataFrame") -> "pd.DataFrame":
     return identified.assign(problem=problem)
 
 
-def usable(manifest: "pd.DataFrame") -> "pd.DataFrame":
+def usable(manifest: pd.DataFrame) -> pd.DataFrame:
     """The rows that may be trained and tested on."""
     return manifest[manifest["problem"].isna()]
 
 
-def image_uris(manifest: "pd.DataFrame") -> "pd.Series[str]":
+def image_uris(manifest: pd.DataFrame) -> pd.Series:
     """Where each usable image is, by image id."""
     return usable(manifest).set_index("id")["uri"]
 
 
-def shown_uris(manifest: "pd.DataFrame", ids: "pd.Series[str]") -> "pd.Series[str]":
+def shown_uris(manifest: pd.DataFrame, ids: pd.Series) -> pd.Series:
     """Where images are, to be shown: also of one that has left the dataset since."""
     return ids.map(image_uris(manifest)).astype("str").fillna("no longer in the dataset")
 
 
-def content_digest(manifest: "pd.DataFrame", pairs: "pd.DataFrame") -> str:
+def content_digest(manifest: pd.DataFrame, pairs: pd.DataFrame) -> str:
     """The data version: a digest of the usable images' ids, labels, groups, given splits and soft targets.
 
     Their names and their order do not count.
@@ -232,11 +221,8 @@ def content_digest(manifest: "pd.DataFrame", pairs: "pd.DataFrame") -> str:
     )
 
 
-def diff_manifests(before: "pd.DataFrame", now: "pd.DataFrame") -> dict[str, int]:
+def diff_manifests(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, int]:
     """How many usable images were added, removed, relabelled and renamed between two manifests."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
 
     old, new = usable(before), usable(now)
     # Where each new image is among the old ones; a join of the tables would sort and copy them.
@@ -255,22 +241,20 @@ def diff_manifests(before: "pd.DataFrame", now: "pd.DataFrame") -> dict[str, int
 MANIFEST, PAIRS = "images.parquet", "near_copies.parquet"
 
 
-def read_manifest(path: Path) -> "pd.DataFrame":
+def read_manifest(path: Path) -> pd.DataFrame:
     """The manifest of a dataset artifact: a DataFrame with the columns of :class:`Dataset`."""
-    import pandas as pd
 
     return pd.read_parquet(path / MANIFEST)
 
 
-def read_groups(path: Path, ids: "pd.Series[str]") -> "np.ndarray":
+def read_groups(path: Path, ids: pd.Series) -> np.ndarray:
     """The group of each image, in the order of ``ids``: (n,) str; an image without one is its own."""
     groups = usable(read_manifest(path)).set_index("id")["group"]
     keys: np.ndarray = ids.map(groups).fillna(ids).to_numpy().astype(str)
     return keys
 
 
-def read_pairs(path: Path) -> "pd.DataFrame":
+def read_pairs(path: Path) -> pd.DataFrame:
     """The near copies of a dataset artifact: columns a, b (image ids) and distance (bits)."""
-    import pandas as pd
 
     return pd.read_parquet(path / PAIRS)

@@ -6,24 +6,16 @@ found without comparing all: cut into d + 1 bands, two such hashes agree in at l
 principle; Norouzi et al., "Fast search in Hamming space with multi-index hashing", 2012).
 """
 
+import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from filelock import BaseFileLock, FileLock
 
 from tl_dagster.data.manifest import COPY, image_uris
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-import itertools
-from typing import TYPE_CHECKING
-
 from tl_dagster.runtime.errors import InputError, printable
 from tl_dagster.store.files import replace_atomically
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from filelock import BaseFileLock
 
 __all__ = ["GroupRegistry", "group_near_copies", "near_pairs"]
 
@@ -32,7 +24,7 @@ FEWEST_BANDS = 5  # a band then fits 64 bits
 FLAT = 1.0  # contrast below which a hash is but the noise of rounding
 
 
-def near_pairs(hashes: "np.ndarray", fresh: "np.ndarray", distance: int) -> "np.ndarray":
+def near_pairs(hashes: np.ndarray, fresh: np.ndarray, distance: int) -> np.ndarray:
     """All pairs within a distance that hold at least one fresh hash.
 
     Args:
@@ -43,7 +35,6 @@ def near_pairs(hashes: "np.ndarray", fresh: "np.ndarray", distance: int) -> "np.
     Returns:
         int64 (pairs, 3): two row numbers, the lower first, and their distance in bits.
     """
-    import numpy as np
 
     words = np.ascontiguousarray(hashes).view(np.uint64)
     bits = np.unpackbits(hashes, axis=1)
@@ -84,16 +75,14 @@ class GroupRegistry:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def lock(self) -> "BaseFileLock":
+    def lock(self) -> BaseFileLock:
         """Held from reading to writing, so that what another run decides meanwhile is not lost."""
-        from filelock import FileLock
 
         self.folder.mkdir(parents=True, exist_ok=True)
         return FileLock(self.folder / "lock")
 
-    def read(self) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    def read(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Images (columns id, perceptual, group) and pairs of near hashes (a, b, distance) so far."""
-        import pandas as pd
 
         try:
             images, pairs = (pd.read_parquet(self.folder / f"{name}.parquet") for name in ("images", "pairs"))
@@ -103,7 +92,7 @@ class GroupRegistry:
             pairs = pd.DataFrame({"a": texts, "b": texts, "distance": pd.Series(dtype="int64")})
         return images, pairs
 
-    def write(self, images: "pd.DataFrame", pairs: "pd.DataFrame") -> None:
+    def write(self, images: pd.DataFrame, pairs: pd.DataFrame) -> None:
         """Replace both, the pairs first: an image that is remembered has all its pairs remembered.
 
         Raises:
@@ -117,9 +106,7 @@ class GroupRegistry:
             raise InputError(f"cannot write {self.folder}: {error.strerror or error}; free some space") from error
 
 
-def group_near_copies(
-    images: "pd.DataFrame", memory: GroupRegistry, distance: int
-) -> "tuple[pd.DataFrame, pd.DataFrame]":
+def group_near_copies(images: pd.DataFrame, memory: GroupRegistry, distance: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Give near copies a group.
 
     A given group stays. An image that was ingested before keeps its group, also while it is away. New ones that are
@@ -139,8 +126,7 @@ def group_near_copies(
         return _group(images, memory, distance)
 
 
-def _group(images: "pd.DataFrame", memory: GroupRegistry, distance: int) -> "tuple[pd.DataFrame, pd.DataFrame]":
-    import pandas as pd
+def _group(images: pd.DataFrame, memory: GroupRegistry, distance: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     known, near = memory.read()
     hashed = images[(images["perceptual"] != "") & (images["contrast"] >= FLAT) & bool(distance)]
@@ -171,10 +157,8 @@ def _group(images: "pd.DataFrame", memory: GroupRegistry, distance: int) -> "tup
     return found, _pairs_of_images(hashed[problem[hashed.index].isna()], near)
 
 
-def _compared(known: "pd.Series[str]", added: "pd.Series[str]", distance: int) -> "pd.DataFrame":
+def _compared(known: pd.Series, added: pd.Series, distance: int) -> pd.DataFrame:
     """Pairs of near hashes of which one at least is added: a, b (hexadecimal, a < b), distance."""
-    import numpy as np
-    import pandas as pd
 
     old = known.unique()
     distinct = pd.Index(pd.concat([known, added]).unique())
@@ -184,12 +168,11 @@ def _compared(known: "pd.Series[str]", added: "pd.Series[str]", distance: int) -
     return pd.DataFrame({"a": ends[:, 0], "b": ends[:, 1], "distance": found[:, 2]})
 
 
-def _pairs_of_images(images: "pd.DataFrame", near: "pd.DataFrame") -> "pd.DataFrame":
+def _pairs_of_images(images: pd.DataFrame, near: pd.DataFrame) -> pd.DataFrame:
     """Near copies among images: each image of a hash with the first one, and the first ones of near hashes.
 
     What it returns depends on the images alone, not on when each was added.
     """
-    import pandas as pd
 
     close = pd.concat([near["a"], near["b"]])
     images = images[images["perceptual"].duplicated(keep=False) | images["perceptual"].isin(close)]
@@ -203,7 +186,7 @@ def _pairs_of_images(images: "pd.DataFrame", near: "pd.DataFrame") -> "pd.DataFr
     return both.sort_values(["a", "b"], ignore_index=True)
 
 
-def _join(nodes: "pd.DataFrame", pairs: "pd.DataFrame") -> "tuple[pd.Series, pd.Series]":
+def _join(nodes: pd.DataFrame, pairs: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     """Decide on the nodes that have no group yet, by the components of near copies among them.
 
     Args:
@@ -214,8 +197,6 @@ def _join(nodes: "pd.DataFrame", pairs: "pd.DataFrame") -> "tuple[pd.Series, pd.
         By id, the group of each node that can have one (its own id: alone); and by id of each that would join several
         groups, two of the nodes that it lies between.
     """
-    import numpy as np
-    import pandas as pd
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -240,7 +221,7 @@ def _join(nodes: "pd.DataFrame", pairs: "pd.DataFrame") -> "tuple[pd.Series, pd.
     return decided, pd.Series(between.to_numpy(), index=ids)[(count > 1).to_numpy()]
 
 
-def _reason(images: "pd.DataFrame", joins: "pd.Series[str]") -> "pd.Series[str]":
+def _reason(images: pd.DataFrame, joins: pd.Series) -> pd.Series:
     """Why an image is set aside that would join two groups."""
     uris = images.set_index("id")["uri"]
     said = {
@@ -250,9 +231,8 @@ def _reason(images: "pd.DataFrame", joins: "pd.Series[str]") -> "pd.Series[str]"
     return "near copies of images in different groups: " + images["id"].map(said).astype("str")
 
 
-def find_leaks(manifest: "pd.DataFrame", pairs: "pd.DataFrame", assigned: "pd.Series[str]") -> "pd.DataFrame":
+def find_leaks(manifest: pd.DataFrame, pairs: pd.DataFrame, assigned: pd.Series) -> pd.DataFrame:
     """Near copies across splits, and copies that given splits repeat: split_a, uri_a, split_b, uri_b, distance."""
-    import pandas as pd
 
     known = image_uris(manifest).to_frame().assign(split=assigned)
     near = pd.DataFrame(

@@ -1,14 +1,11 @@
 """Stratified samples of rows."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 __all__ = ["sample"]
 
 
-def sample(labels: "np.ndarray", fraction: float, seed: int) -> "np.ndarray":
+def sample(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Sorted row numbers of a share of each class, rounded, at least one of each that occurs.
 
     Args:
@@ -16,7 +13,6 @@ def sample(labels: "np.ndarray", fraction: float, seed: int) -> "np.ndarray":
         fraction: the share.
         seed: another gives other rows.
     """
-    import numpy as np
 
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     ordered = shuffled[np.argsort(labels[shuffled], kind="stable")]

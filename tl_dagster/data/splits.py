@@ -4,22 +4,15 @@ An image's split is a hash of its group and the seed against the declared fracti
 removing, renaming or reordering images never moves another one.
 """
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 import hashlib
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
 
 from tl_dagster.data.augmentation import MIRRORED
 from tl_dagster.data.settings import Augmentation, Splits
 from tl_dagster.runtime.errors import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
 
 __all__ = ["assign_splits", "list_views", "read_views", "unit_hash"]
 
@@ -30,7 +23,7 @@ def unit_hash(*parts: object) -> float:
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") / 2**64
 
 
-def assign_splits(images: "pd.DataFrame", splits: Splits) -> "pd.Series":
+def assign_splits(images: pd.DataFrame, splits: Splits) -> pd.Series:
     """The split of each image: train, validation or test.
 
     Given splits are kept. A split that the source gives no image of is taken from its training images, and so are
@@ -43,8 +36,6 @@ def assign_splits(images: "pd.DataFrame", splits: Splits) -> "pd.Series":
     Raises:
         InputError: a class has no image in one of the splits.
     """
-    import numpy as np
-    import pandas as pd
 
     given = images["split"].astype("str")
     present = set(given.dropna().unique())
@@ -62,14 +53,13 @@ def assign_splits(images: "pd.DataFrame", splits: Splits) -> "pd.Series":
         test = position < share
         validation = position < share + (0.0 if "validation" in present else splits.validation)
     drawn = pd.Series(np.where(test, "test", np.where(validation, "validation", "train")), images.index, dtype="str")
-    assigned: pd.Series[str] = given.where(given.isin(["test", "validation"]), drawn)
+    assigned: pd.Series = given.where(given.isin(["test", "validation"]), drawn)
     _every_class_in_every_split(images["label"], assigned)
     return assigned
 
 
-def _unit_hashes(seed: object, keys: "pd.Series[str]") -> "np.ndarray":
+def _unit_hashes(seed: object, keys: pd.Series) -> np.ndarray:
     """:func:`unit_hash` of each key: float64 (n,)."""
-    import numpy as np
 
     first, sha256 = f"{seed}\0".encode(), hashlib.sha256
     heads = b"".join(sha256(first + key.encode()).digest()[:8] for key in keys)
@@ -77,8 +67,7 @@ def _unit_hashes(seed: object, keys: "pd.Series[str]") -> "np.ndarray":
     return hashed
 
 
-def _every_class_in_every_split(labels: "pd.Series[str]", assigned: "pd.Series[str]") -> None:
-    import pandas as pd
+def _every_class_in_every_split(labels: pd.Series, assigned: pd.Series) -> None:
 
     counts = pd.crosstab(labels, assigned).reindex(columns=["train", "validation", "test"], fill_value=0)
     lacking = counts[(counts == 0).any(axis=1)]
@@ -92,7 +81,7 @@ def _every_class_in_every_split(labels: "pd.Series[str]", assigned: "pd.Series[s
         )
 
 
-def list_views(images: "pd.DataFrame", assigned: "pd.Series", augmentation: Augmentation) -> "pd.DataFrame":
+def list_views(images: pd.DataFrame, assigned: pd.Series, augmentation: Augmentation) -> pd.DataFrame:
     """One row per view to compute.
 
     Args:
@@ -104,7 +93,6 @@ def list_views(images: "pd.DataFrame", assigned: "pd.Series", augmentation: Augm
         Columns id, label, confidence, split, view (index; 0 is the plain image, -1 its mirror image); the views of an
         image follow each other, images are in the order of their ids.
     """
-    import numpy as np
 
     mirrored = augmentation.test_views == "mirrored"
     counts = np.where(assigned == "train", augmentation.views, 2 if mirrored else augmentation.test_views)
@@ -119,8 +107,7 @@ def list_views(images: "pd.DataFrame", assigned: "pd.Series", augmentation: Augm
 VIEWS = "views.parquet"
 
 
-def read_views(path: Path) -> "pd.DataFrame":
+def read_views(path: Path) -> pd.DataFrame:
     """The table of an augmented_splits artifact: a DataFrame with the columns of :class:`AugmentedSplits`."""
-    import pandas as pd
 
     return pd.read_parquet(path / VIEWS)

@@ -6,13 +6,13 @@ measured on the same draws, so the difference of two models on a draw is a paire
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array, hstack
+from scipy.stats import binomtest
 
 from tl_dagster.evaluation.metrics import TOP, likelihoods, ranks
-
-if TYPE_CHECKING:
-    import numpy as np
-    from scipy.sparse import csr_array
 
 __all__ = ["RESAMPLES", "compare", "intervals", "resampled"]
 
@@ -22,7 +22,7 @@ BLOCK = 4_000_000  # drawn counts held at once
 MOST_SCORES = 100_000  # whose ranks are worked out anew in each draw
 
 
-def resampled(truth: "np.ndarray", probabilities: "np.ndarray", groups: "np.ndarray") -> "dict[str, np.ndarray]":
+def resampled(truth: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> dict[str, np.ndarray]:
     """The headline measures on 1,000 draws of the groups with replacement.
 
     The expected calibration error is not among them: a draw's noise raises it, so its percentiles would mislead.
@@ -36,8 +36,6 @@ def resampled(truth: "np.ndarray", probabilities: "np.ndarray", groups: "np.ndar
         Measure → (1000,) float64: accuracy, balanced_accuracy, macro_f1, log_loss; top5_error with six classes or
         more; auc where every class occurs and the set is small enough. Not a number where a draw lacks a class.
     """
-    import numpy as np
-    from scipy.sparse import csr_array
 
     names, numbers = np.unique(groups, return_inverse=True)
     rows = np.arange(len(truth))
@@ -56,7 +54,7 @@ def resampled(truth: "np.ndarray", probabilities: "np.ndarray", groups: "np.ndar
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def intervals(accuracy: float, draws: "Mapping[str, np.ndarray]", groups: int) -> dict[str, tuple[float, float]]:
+def intervals(accuracy: float, draws: Mapping[str, np.ndarray], groups: int) -> dict[str, tuple[float, float]]:
     """The 95 % percentile interval of each measure.
 
     Where all draws have one accuracy (every image right, or one group), Wilson's interval for so many groups is
@@ -67,8 +65,6 @@ def intervals(accuracy: float, draws: "Mapping[str, np.ndarray]", groups: int) -
         draws: see :func:`resampled`.
         groups: that were drawn from.
     """
-    import numpy as np
-    from scipy.stats import binomtest
 
     found = {}
     for name, values in draws.items():
@@ -83,7 +79,7 @@ def intervals(accuracy: float, draws: "Mapping[str, np.ndarray]", groups: int) -
 
 
 def compare(
-    right: "tuple[np.ndarray, np.ndarray]", draws: "tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]"
+    right: tuple[np.ndarray, np.ndarray], draws: tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]
 ) -> dict[str, Any]:
     """Two models on the same test images.
 
@@ -97,8 +93,6 @@ def compare(
         (McNemar, "Note on the sampling error of the difference between correlated proportions", 1947, Psychometrika
         12), which takes images for independent.
     """
-    import numpy as np
-    from scipy.stats import binomtest
 
     first, second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
     low, high = np.percentile(draws[0]["accuracy"] - draws[1]["accuracy"], PERCENT)
@@ -112,16 +106,14 @@ def compare(
     }
 
 
-def _sums(truth: "np.ndarray", probabilities: "np.ndarray") -> "csr_array":
+def _sums(truth: np.ndarray, probabilities: np.ndarray) -> csr_array:
     """What each image adds to the sums that all measures but the AUC follow from: (n, 4 + 3 · classes)."""
-    import numpy as np
-    from scipy.sparse import csr_array, hstack
 
     count, classes = probabilities.shape
     predicted = probabilities.argmax(1)
     right = predicted == truth
 
-    def one_hot(numbers: "np.ndarray", values: "np.ndarray") -> "csr_array":
+    def one_hot(numbers: np.ndarray, values: np.ndarray) -> csr_array:
         return csr_array((values, (np.arange(count), numbers)), shape=(count, classes))
 
     ones = np.ones(count)
@@ -130,17 +122,15 @@ def _sums(truth: "np.ndarray", probabilities: "np.ndarray") -> "csr_array":
     return hstack([csr_array(parts[0]), *parts[1:], one_hot(predicted, ones)]).tocsr()
 
 
-def _drawn(random: "np.random.Generator", times: int, count: int) -> "np.ndarray":
+def _drawn(random: np.random.Generator, times: int, count: int) -> np.ndarray:
     """How often each of ``count`` groups is drawn, so many times: (times, count) float64."""
-    import numpy as np
 
     places = random.integers(count, size=(times, count)) + np.arange(times)[:, None] * count
     drawn: np.ndarray = np.bincount(places.ravel(), minlength=times * count).reshape(times, count).astype(float)
     return drawn
 
 
-def _headlines(sums: "np.ndarray", classes: int) -> "dict[str, np.ndarray]":
-    import numpy as np
+def _headlines(sums: np.ndarray, classes: int) -> dict[str, np.ndarray]:
 
     images, right, loss, missed = sums[:, :4].T
     hits, support, predicted = np.split(sums[:, 4:], [classes, 2 * classes], axis=1)
@@ -156,9 +146,8 @@ def _headlines(sums: "np.ndarray", classes: int) -> "dict[str, np.ndarray]":
     return {**found, "top5_error": missed / images} if classes > TOP else found
 
 
-def _ranked_columns(truth: "np.ndarray", probabilities: "np.ndarray") -> list[int]:
+def _ranked_columns(truth: np.ndarray, probabilities: np.ndarray) -> list[int]:
     """The classes whose areas are worked out in each draw: none where one does not occur, or that takes too long."""
-    import numpy as np
 
     classes = probabilities.shape[1]
     columns = [1] if classes == 2 else list(range(classes))
@@ -167,9 +156,8 @@ def _ranked_columns(truth: "np.ndarray", probabilities: "np.ndarray") -> list[in
     return columns
 
 
-def _areas(truth: "np.ndarray", probabilities: "np.ndarray", columns: list[int], counts: "np.ndarray") -> "np.ndarray":
+def _areas(truth: np.ndarray, probabilities: np.ndarray, columns: list[int], counts: np.ndarray) -> np.ndarray:
     """The mean area under the ROC curves, images counted as drawn: (draws,); not a number where a class is lacking."""
-    import numpy as np
 
     areas = []
     for column in columns:

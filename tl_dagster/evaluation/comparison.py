@@ -2,19 +2,18 @@
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from tl_dagster.evaluation.bootstrap import compare, intervals, resampled
 from tl_dagster.evaluation.metrics import measure
-
-if TYPE_CHECKING:
-    import numpy as np
 
 __all__ = ["assess", "best_model"]
 
 
 def assess(
-    truth: "np.ndarray", models: "Mapping[str, np.ndarray]", groups: "np.ndarray"
+    truth: np.ndarray, models: Mapping[str, np.ndarray], groups: np.ndarray
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
     """Measure and compare models.
 
@@ -27,7 +26,6 @@ def assess(
         Of each model :func:`.measure`'s metrics with their intervals (name → (low, high)); and of each pair, the later
         one first, :func:`.compare`'s findings with the names as first and second.
     """
-    import numpy as np
 
     count = len(np.unique(groups))
     draws = {name: resampled(truth, probabilities, groups) for name, probabilities in models.items()}

@@ -1,18 +1,22 @@
 """What the cached features tell of the data: accuracy by the number of training images, and label suspects."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from tl_dagster.data.labels import class_indices
 from tl_dagster.data.manifest import read_groups
+from tl_dagster.data.sampling import sample
 from tl_dagster.data.splits import read_views, unit_hash
+from tl_dagster.evaluation.label_suspects import FOLDS, contradicted, most_images
+from tl_dagster.evaluation.learning_curve import learning_curve, most_tested
+from tl_dagster.evaluation.learning_curve import most_images as most_curve_images
 from tl_dagster.features.backbone_features import open_features, read_features
 from tl_dagster.graph.stage import StageContext
 from tl_dagster.training.feature_batches import build_targets
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
+from tl_dagster.training.logistic_regression import held_out_probabilities
 
 __all__ = ["accuracy_by_images", "label_suspects"]
 
@@ -30,28 +34,24 @@ def accuracy_by_images(work: StageContext, classes: list[str], top: Mapping[str,
     Returns:
         See :func:`tl_dagster.evaluation.learning_curve.learning_curve`.
     """
-    import numpy as np
-
-    from tl_dagster.data.sampling import sample
-    from tl_dagster.evaluation.learning_curve import learning_curve, most_images, most_tested
 
     features = work.inputs["bottleneck_features"]
     views = read_views(features.path)
     labels = class_indices(views["label"], classes)
     width = open_features(features, work.store, np.zeros(1, np.int64), top["taps"])[:].shape[1]
 
-    def part(split: str, most: int) -> "tuple[np.ndarray, np.ndarray]":
+    def part(split: str, most: int) -> tuple[np.ndarray, np.ndarray]:
         rows = np.flatnonzero((views["view"] == 0) & (views["split"] == split))
         rows = rows[sample(labels[rows], min(1, most / len(rows)), 0)]
         return read_features(features, work.store, rows, top["taps"]), labels[rows]
 
-    train, test = part("train", most_images(width, len(classes))), part("test", most_tested(width))
+    train, test = part("train", most_curve_images(width, len(classes))), part("test", most_tested(width))
     return learning_curve(train, test, len(classes), top.get("l2", PLAIN_L2))
 
 
 def label_suspects(
     work: StageContext, classes: list[str], top: Mapping[str, Any], iterations: int
-) -> "tuple[pd.DataFrame, int]":
+) -> tuple[pd.DataFrame, int]:
     """Images whose label is contradicted; of large sets, among a part of each class.
 
     Args:
@@ -64,12 +64,6 @@ def label_suspects(
         id, split, label, predicted, p_label, p_predicted, the strongest contradiction first; and how many labels were
         looked at.
     """
-    import numpy as np
-    import pandas as pd
-
-    from tl_dagster.data.sampling import sample
-    from tl_dagster.evaluation.label_suspects import FOLDS, contradicted, most_images
-    from tl_dagster.training.logistic_regression import held_out_probabilities
 
     features = work.inputs["bottleneck_features"]
     views = read_views(features.path)

@@ -5,10 +5,7 @@ JAIR 70): each image is predicted by a classifier that was fitted without it; a 
 reaches the mean confidence that images of that class get for their own label.
 """
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 __all__ = ["FOLDS", "contradicted", "most_images"]
 
@@ -27,14 +24,13 @@ def most_images(width: int, classes: int) -> int:
     return min(MOST_IMAGES, MOST_PRODUCTS // (width * classes))
 
 
-def contradicted(probabilities: "np.ndarray", labels: "np.ndarray") -> "np.ndarray":
+def contradicted(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Row numbers of the images whose prediction contradicts their label, the strongest contradiction first.
 
     Args:
         probabilities: (n, classes), held out; not a number where nothing is known.
         labels: (n,) class numbers.
     """
-    import numpy as np
 
     known = np.flatnonzero(~np.isnan(probabilities[:, 0]))
     own, counts = np.zeros(probabilities.shape[1]), np.bincount(labels[known], minlength=probabilities.shape[1])

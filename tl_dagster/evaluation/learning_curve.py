@@ -1,11 +1,12 @@
 """Accuracy against the amount of training data: the same classifier on cached features of ever more images."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
 
 from tl_dagster.data.sampling import sample
-
-if TYPE_CHECKING:
-    import numpy as np
+from tl_dagster.training.top_model import fit_logistic_regression
 
 __all__ = ["FRACTIONS", "learning_curve", "most_images", "most_tested"]
 
@@ -17,7 +18,7 @@ ITERATIONS = 50
 
 
 def learning_curve(
-    train: "tuple[np.ndarray, np.ndarray]", test: "tuple[np.ndarray, np.ndarray]", classes: int, l2: float
+    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], classes: int, l2: float
 ) -> list[dict[str, Any]]:
     """Test accuracy of logistic regressions on 5, 10, 20, 50 and 100 % of each class, at least one image of each.
 
@@ -33,7 +34,6 @@ def learning_curve(
         For each fraction: fraction, images, accuracy (mean), lowest and highest (over the repeats), repeats.
         Fractions that come to the same images are one.
     """
-    import numpy as np
 
     points: list[dict[str, Any]] = []
     for fraction in FRACTIONS:
@@ -73,18 +73,15 @@ def most_tested(width: int) -> int:
     return min(MOST_IMAGES, MOST_VALUES // width)
 
 
-def _draws(labels: "np.ndarray", fraction: float) -> "list[np.ndarray]":
+def _draws(labels: np.ndarray, fraction: float) -> list[np.ndarray]:
     """Rows of each repeat; one repeat where they are all rows."""
     draws = [sample(labels, fraction, repeat) for repeat in range(FRACTIONS[fraction])]
     return draws[:1] if len(draws[0]) == len(labels) else draws
 
 
 def _accuracy(
-    train: "tuple[np.ndarray, np.ndarray]", test: "tuple[np.ndarray, np.ndarray]", classes: int, l2: float
+    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], classes: int, l2: float
 ) -> float:
-    import torch
-
-    from tl_dagster.training.top_model import fit_logistic_regression
 
     known, unseen = (torch.tensor(features, dtype=torch.float32) for features in (train[0], test[0]))
     mean, std = known.mean(0), known.std(0, unbiased=False).clamp_min(1e-3)

@@ -1,9 +1,9 @@
 """What is measured of a model's test predictions."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
+from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 __all__ = ["BINS", "TOP", "calibration", "confusion", "likelihoods", "measure", "ranks"]
 
@@ -11,7 +11,7 @@ BINS = 15
 TOP = 5
 
 
-def measure(truth: "np.ndarray", probabilities: "np.ndarray") -> dict[str, Any]:
+def measure(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     """Metrics of predicted class probabilities.
 
     Args:
@@ -24,8 +24,6 @@ def measure(truth: "np.ndarray", probabilities: "np.ndarray") -> dict[str, Any]:
         against the rest and then the mean (None where a class does not occur); per_class: precision, recall, f1 and
         support of each class.
     """
-    import numpy as np
-    from sklearn.metrics import precision_recall_fscore_support
 
     predicted = probabilities.argmax(1)
     every = np.arange(probabilities.shape[1])
@@ -47,7 +45,7 @@ def measure(truth: "np.ndarray", probabilities: "np.ndarray") -> dict[str, Any]:
     }
 
 
-def calibration(truth: "np.ndarray", probabilities: "np.ndarray") -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
+def calibration(truth: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images, mean confidence and accuracy in each of 15 equally wide bins of confidence: three arrays (15,).
 
     Their weighted mean absolute difference is the expected calibration error (Guo, Pleiss, Sun & Weinberger, "On
@@ -57,7 +55,6 @@ def calibration(truth: "np.ndarray", probabilities: "np.ndarray") -> "tuple[np.n
         truth: (n,) class numbers.
         probabilities: (n, classes).
     """
-    import numpy as np
 
     confidence = probabilities.max(1)
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
@@ -71,9 +68,8 @@ def calibration(truth: "np.ndarray", probabilities: "np.ndarray") -> "tuple[np.n
     )
 
 
-def confusion(truth: "np.ndarray", probabilities: "np.ndarray") -> "np.ndarray":
+def confusion(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Images of each true class (rows) by predicted class (columns): (classes, classes) int64."""
-    import numpy as np
 
     classes = probabilities.shape[1]
     cells = np.bincount(truth * classes + probabilities.argmax(1), minlength=classes * classes)
@@ -81,17 +77,15 @@ def confusion(truth: "np.ndarray", probabilities: "np.ndarray") -> "np.ndarray":
     return matrix
 
 
-def likelihoods(truth: "np.ndarray", probabilities: "np.ndarray") -> "np.ndarray":
+def likelihoods(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """The probability of each image's true class, kept above 1e-12: (n,)."""
-    import numpy as np
 
     own: np.ndarray = np.clip(probabilities[np.arange(len(truth)), truth], 1e-12, 1)
     return own
 
 
-def ranks(truth: "np.ndarray", probabilities: "np.ndarray") -> "np.ndarray":
+def ranks(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """How many classes are predicted before the true one, of equal ones those with lower numbers: (n,)."""
-    import numpy as np
 
     own = probabilities[np.arange(len(truth)), truth][:, None]
     earlier = np.arange(probabilities.shape[1]) < truth[:, None]
@@ -99,9 +93,7 @@ def ranks(truth: "np.ndarray", probabilities: "np.ndarray") -> "np.ndarray":
     return before
 
 
-def _auc(truth: "np.ndarray", probabilities: "np.ndarray") -> "float | None":
-    import numpy as np
-    from sklearn.metrics import roc_auc_score
+def _auc(truth: np.ndarray, probabilities: np.ndarray) -> float | None:
 
     columns = [1] if probabilities.shape[1] == 2 else range(probabilities.shape[1])
     if len(np.unique(truth)) < 2:

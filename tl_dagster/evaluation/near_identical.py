@@ -3,12 +3,10 @@
 They find the mirrored, cropped and retouched copies that a perceptual hash does not see.
 """
 
-from typing import TYPE_CHECKING
+import numpy as np
+from sklearn.neighbors import NearestNeighbors
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from tl_dagster.features.cache import ConcatFeatures
+from tl_dagster.features.cache import ConcatFeatures
 
 __all__ = ["find_near_identical"]
 
@@ -20,8 +18,8 @@ MOST_OTHERS, MOST_HELD_OUT = 100_000, 20_000
 
 
 def find_near_identical(
-    others: "np.ndarray | ConcatFeatures", held_out: "np.ndarray | ConcatFeatures"
-) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
+    others: np.ndarray | ConcatFeatures, held_out: np.ndarray | ConcatFeatures
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Held-out images that lie much nearer to an image of another split than held-out images usually do.
 
     Distances are between standardised features scaled to length one, in units of the median distance of a held-out
@@ -34,8 +32,6 @@ def find_near_identical(
     Returns:
         Row numbers of the held-out images, of the one nearest to each, and the distances, nearest first.
     """
-    import numpy as np
-    from sklearn.neighbors import NearestNeighbors
 
     others, held_out = (rows.astype(np.float32) for rows in (others[:MOST_OTHERS], held_out[:MOST_HELD_OUT]))
     mean, std = others.mean(0), others.std(0) + 1e-3

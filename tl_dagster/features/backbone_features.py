@@ -2,57 +2,42 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tl_dagster.data.splits import read_views
-from tl_dagster.data.views import views_to_draw
-from tl_dagster.features.cache import ConcatFeatures
-from tl_dagster.graph.stage import StageContext
-from tl_dagster.runtime.errors import InputError
-from tl_dagster.store.artifacts import ArtifactStore
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import torch
-
-    from tl_dagster.store.artifacts import Artifact
-from typing import TYPE_CHECKING
-
-from tl_dagster.data.manifest import read_manifest
-from tl_dagster.features.cache import FeatureColumn
-from tl_dagster.features.extraction import ExtractionResult
-from tl_dagster.store.digests import digest
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+import numpy as np
+import pandas as pd
 
 from tl_dagster.backbones.description import BackboneInfo, describe_backbone
 from tl_dagster.backbones.inference import batch_size_for
 from tl_dagster.backbones.weights import Weights, locate_weights
 from tl_dagster.data.augmentation import Augmenter
 from tl_dagster.data.decoding import DECODER_VERSION
-from tl_dagster.data.views import View
+from tl_dagster.data.manifest import read_manifest
+from tl_dagster.data.splits import read_views
+from tl_dagster.data.views import View, views_to_draw
 from tl_dagster.declaration import Declaration
-from tl_dagster.features.cache import locked
-from tl_dagster.features.extraction import extract
+from tl_dagster.features.cache import ConcatFeatures, FeatureColumn, locked
+from tl_dagster.features.extraction import ExtractionResult, extract
 from tl_dagster.features.loading import Loader
+from tl_dagster.graph.stage import StageContext
+from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.hardware import has_gpu, resolve_precision
 from tl_dagster.store import files as disk
+from tl_dagster.store.artifacts import Artifact, ArtifactStore
+from tl_dagster.store.digests import digest
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
     import torch
 
-    SideOutput = tuple[FeatureColumn, np.ndarray]  # a column, and which rows are for it: bool
+    SideOutput = tuple[FeatureColumn, np.ndarray]
+
 
 __all__ = ["BackboneFeatures", "columns_used", "open_columns", "open_features", "read_features"]
+
+
+SideOutput = tuple[FeatureColumn, np.ndarray]  # a column, and which rows are for it: bool
 
 
 class BackboneFeatures:
@@ -105,7 +90,7 @@ class BackboneFeatures:
         column = self.column(tap, "none")
         return column if rows * self._row_bytes(column) <= self.declaration.compute.activation_cache_gb * 1e9 else None
 
-    def has_room(self, table: "pd.DataFrame", column: FeatureColumn) -> bool:
+    def has_room(self, table: pd.DataFrame, column: FeatureColumn) -> bool:
         """Whether the rows that a column lacks of a table of views fit on the disk, and into the cache's budget."""
         return self._lacks_room([(column, column.missing(table["key"].tolist()))]) is None
 
@@ -150,7 +135,7 @@ class BackboneFeatures:
         )
 
     def fill(
-        self, table: "pd.DataFrame", columns: list[FeatureColumn], work: StageContext, also: "Sequence[SideOutput]" = ()
+        self, table: pd.DataFrame, columns: list[FeatureColumn], work: StageContext, also: Sequence[SideOutput] = ()
     ) -> ExtractionResult:
         """Compute the rows that columns lack, unless another run is doing so: then wait for it.
 
@@ -163,7 +148,6 @@ class BackboneFeatures:
         Raises:
             InputError: there is no room, or an image is gone.
         """
-        import numpy as np
 
         declared = {column.name for column in columns}
         also = [(column, rows) for column, rows in also if column.name not in declared]
@@ -201,7 +185,7 @@ class BackboneFeatures:
         return done
 
     def _extract(
-        self, wanted: list[View], stored: "list[SideOutput]", work: StageContext, reused: int, required: int
+        self, wanted: list[View], stored: list[SideOutput], work: StageContext, reused: int, required: int
     ) -> ExtractionResult:
         def network() -> "torch.nn.Module":
             from tl_dagster.backbones.taps import build_extractor
@@ -224,7 +208,7 @@ class BackboneFeatures:
             compare=not all(column.noted() for column, _ in stored),
         )
 
-    def _lacks_room(self, stored: "list[SideOutput]") -> str | None:
+    def _lacks_room(self, stored: list[SideOutput]) -> str | None:
         """Why these rows cannot be written, and the mend; None when they can."""
         needed = sum(int(lacks.sum()) * self._row_bytes(column) for column, lacks in stored)
         limit = self.declaration.compute.feature_cache_gb
@@ -247,7 +231,7 @@ class BackboneFeatures:
 
 
 def open_features(
-    features: "Artifact", store: ArtifactStore, rows: "np.ndarray | None" = None, taps: Sequence[str] | None = None
+    features: Artifact, store: ArtifactStore, rows: np.ndarray | None = None, taps: Sequence[str] | None = None
 ) -> ConcatFeatures:
     """The features of a bottleneck_features artifact's views, taps side by side, read when they are indexed.
 
@@ -264,8 +248,8 @@ def open_features(
 
 
 def read_features(
-    features: "Artifact", store: ArtifactStore, rows: "np.ndarray | None" = None, taps: Sequence[str] | None = None
-) -> "np.ndarray":
+    features: Artifact, store: ArtifactStore, rows: np.ndarray | None = None, taps: Sequence[str] | None = None
+) -> np.ndarray:
     """The same in memory: (views, D); see :func:`open_features`."""
     return open_features(features, store, rows, taps)[:]
 

@@ -1,10 +1,9 @@
 """Blocks of rows, so that features of many views never fill the memory."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 __all__ = ["BLOCK_BYTES", "Features", "blocks"]
 
@@ -17,7 +16,7 @@ class Features(Protocol):
     def __len__(self) -> int:
         """How many views."""
 
-    def __getitem__(self, rows: "np.ndarray | slice", /) -> "np.ndarray":
+    def __getitem__(self, rows: np.ndarray | slice, /) -> np.ndarray:
         """Rows by position: (n, D), float16 or float32."""
 
 

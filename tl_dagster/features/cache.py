@@ -10,9 +10,14 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from filelock import BaseFileLock, FileLock, Timeout
 
 from tl_dagster.features import shards
 from tl_dagster.features.shards import KEY_BYTES, DamagedError, OldFormatError, Shard
@@ -20,16 +25,61 @@ from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.digests import digest
 from tl_dagster.store.files import write_atomically
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy as np
-    from filelock import BaseFileLock
-
 __all__ = ["ConcatFeatures", "FeatureColumn", "FeatureRows", "list_columns", "locked"]
 
 RECIPE, NOTES, LOCK = "recipe.json", "notes.json", ".lock"
 STALE_SECONDS = 600.0  # nothing takes so long to write
+
+
+class FeatureRows:
+    """Rows of a column, gathered from memory-mapped shards when indexed.
+
+    Args:
+        held: the column's shards.
+        places: (len,) int64: row numbers in the shards one after the other.
+    """
+
+    def __init__(self, held: Sequence[Shard], places: np.ndarray) -> None:
+
+        self._shards = held
+        self._places = places
+        self._ends = np.cumsum([len(shard) for shard in held], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def width(self) -> int:
+        """Values in one row (D)."""
+        return self._shards[0].width
+
+    def __getitem__(self, chosen: np.ndarray | slice) -> np.ndarray:
+        """Rows by position: int64 indices of shape (n,) or a slice → (n, D), a copy.
+
+        Raises:
+            InputError: a shard is damaged; it is set aside.
+        """
+
+        places = self._places[chosen]
+        numbers = np.searchsorted(self._ends, places, side="right")
+        order = np.argsort(numbers, kind="stable")
+        out = np.empty((len(places), self.width), dtype=self._shards[0].dtype)
+        for mine in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(order) else []:
+            number = numbers[mine[0]]
+            start = self._ends[number] - len(self._shards[number])
+            out[mine] = self._values(self._shards[number])[places[mine] - start]
+        return out
+
+    def _values(self, shard: Shard) -> np.ndarray:
+        try:
+            return shard.values()
+        except DamagedError as error:
+            with contextlib.suppress(OSError):
+                shards.set_aside(shard.path)
+            raise InputError(
+                f"the feature cache has a damaged shard ({error}), now set aside; materialize `bottleneck_features` "
+                f"again: it computes its {len(shard):,} rows anew"
+            ) from error
 
 
 class FeatureColumn:
@@ -43,7 +93,7 @@ class FeatureColumn:
         damaged: what was wrong with each shard that was set aside; its rows count as missing.
     """
 
-    def __init__(self, root: Path, recipe: "Mapping[str, Any]") -> None:
+    def __init__(self, root: Path, recipe: Mapping[str, Any]) -> None:
         self.recipe = dict(recipe)
         self.name = digest(self.recipe)
         self.folder = root / self.name
@@ -56,9 +106,8 @@ class FeatureColumn:
         return "float32" if self.recipe["precision"] == "fp32" else "float16"
 
     @property
-    def lock(self) -> "BaseFileLock":
+    def lock(self) -> BaseFileLock:
         """Held by whoever adds or removes rows; of one process, every column of this name has the same."""
-        from filelock import FileLock
 
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -66,11 +115,11 @@ class FeatureColumn:
             raise InputError(f"cannot write the feature cache {self.folder}: {error.strerror or error}") from error
         return FileLock(self.folder / LOCK, is_singleton=True)
 
-    def missing(self, keys: Sequence[str]) -> "np.ndarray":
+    def missing(self, keys: Sequence[str]) -> np.ndarray:
         """Which of these views (hex digests) have no row yet: bool (len(keys),)."""
         return self._places(keys, self.shards()) < 0
 
-    def write(self, keys: Sequence[str], values: "np.ndarray") -> None:
+    def write(self, keys: Sequence[str], values: np.ndarray) -> None:
         """Append rows as one shard.
 
         Args:
@@ -80,7 +129,6 @@ class FeatureColumn:
         Raises:
             InputError: the cache cannot be written, or a value is not finite.
         """
-        import numpy as np
 
         values = np.ascontiguousarray(values, dtype=self.dtype)
         if not np.isfinite(values).all():
@@ -90,7 +138,7 @@ class FeatureColumn:
             )
         self._commit(bytes.fromhex("".join(keys)), values)
 
-    def _commit(self, views: bytes, values: "np.ndarray") -> None:
+    def _commit(self, views: bytes, values: np.ndarray) -> None:
         try:
             described = self.folder / RECIPE
             if not described.exists():
@@ -100,7 +148,7 @@ class FeatureColumn:
         except OSError as error:
             raise InputError(f"cannot write the feature cache {self.folder}: {error.strerror or error}") from error
 
-    def read(self, keys: Sequence[str]) -> "FeatureRows":
+    def read(self, keys: Sequence[str]) -> FeatureRows:
         """The rows of these views, in order; values are read, and checked, when they are used.
 
         Raises:
@@ -121,7 +169,7 @@ class FeatureColumn:
         """When its rows were last read or written, in seconds since the epoch."""
         return (self.folder / RECIPE).stat().st_mtime
 
-    def note(self, facts: "Mapping[str, Any]") -> None:
+    def note(self, facts: Mapping[str, Any]) -> None:
         """Keep what was measured of the column's rows (JSON-serialisable)."""
         write_atomically(self.folder / NOTES, json.dumps(dict(facts), indent=1).encode())
 
@@ -141,7 +189,7 @@ class FeatureColumn:
                 self._set_aside(shard.path, error)
         return self.damaged
 
-    def drop(self, views: "set[bytes]", *, dry_run: bool = False) -> tuple[int, int]:
+    def drop(self, views: set[bytes], *, dry_run: bool = False) -> tuple[int, int]:
         """Delete the rows of some views: a shard that loses rows is written anew, and the old one then deleted.
 
         Args:
@@ -151,7 +199,6 @@ class FeatureColumn:
         Returns:
             Rows and bytes that are (or would be) freed.
         """
-        import numpy as np
 
         rows = freed = 0
         if not dry_run:
@@ -216,11 +263,8 @@ class FeatureColumn:
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("*.arrow"))
 
-    def _places(self, keys: Sequence[str], held: list[Shard]) -> "np.ndarray":
+    def _places(self, keys: Sequence[str], held: list[Shard]) -> np.ndarray:
         """Row number of each view in the shards one after the other, int64; -1: none."""
-        import numpy as np
-        import pyarrow as pa
-        import pyarrow.compute as pc
 
         kind = pa.binary(KEY_BYTES)
         arrays = [
@@ -233,59 +277,6 @@ class FeatureColumn:
         )
         places: np.ndarray = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
         return places
-
-
-class FeatureRows:
-    """Rows of a column, gathered from memory-mapped shards when indexed.
-
-    Args:
-        held: the column's shards.
-        places: (len,) int64: row numbers in the shards one after the other.
-    """
-
-    def __init__(self, held: Sequence[Shard], places: "np.ndarray") -> None:
-        import numpy as np
-
-        self._shards = held
-        self._places = places
-        self._ends = np.cumsum([len(shard) for shard in held], dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @property
-    def width(self) -> int:
-        """Values in one row (D)."""
-        return self._shards[0].width
-
-    def __getitem__(self, chosen: "np.ndarray | slice") -> "np.ndarray":
-        """Rows by position: int64 indices of shape (n,) or a slice → (n, D), a copy.
-
-        Raises:
-            InputError: a shard is damaged; it is set aside.
-        """
-        import numpy as np
-
-        places = self._places[chosen]
-        numbers = np.searchsorted(self._ends, places, side="right")
-        order = np.argsort(numbers, kind="stable")
-        out = np.empty((len(places), self.width), dtype=self._shards[0].dtype)
-        for mine in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(order) else []:
-            number = numbers[mine[0]]
-            start = self._ends[number] - len(self._shards[number])
-            out[mine] = self._values(self._shards[number])[places[mine] - start]
-        return out
-
-    def _values(self, shard: Shard) -> "np.ndarray":
-        try:
-            return shard.values()
-        except DamagedError as error:
-            with contextlib.suppress(OSError):
-                shards.set_aside(shard.path)
-            raise InputError(
-                f"the feature cache has a damaged shard ({error}), now set aside; materialize `bottleneck_features` "
-                f"again: it computes its {len(shard):,} rows anew"
-            ) from error
 
 
 class ConcatFeatures:
@@ -305,9 +296,8 @@ class ConcatFeatures:
     def __len__(self) -> int:
         return len(self._parts[0])
 
-    def __getitem__(self, chosen: "np.ndarray | slice") -> "np.ndarray":
+    def __getitem__(self, chosen: np.ndarray | slice) -> np.ndarray:
         """Rows by position: int64 indices of shape (n,) or a slice → (n, ΣD), a copy; see :class:`TableRows`."""
-        import numpy as np
 
         return np.concatenate([part[chosen] for part in self._parts], axis=1)
 
@@ -327,7 +317,6 @@ def locked(columns: Sequence[FeatureColumn], say: Callable[[str], None]) -> Iter
         columns: those that rows are to be added to.
         say: told when there is something to wait for.
     """
-    from filelock import Timeout
 
     with contextlib.ExitStack() as held:
         for column in sorted(columns, key=lambda column: column.name):  # in one order: nobody waits in a circle

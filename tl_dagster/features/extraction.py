@@ -11,7 +11,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Self
+
+import numpy as np
+import torch
 
 from tl_dagster.backbones.inference import InferenceRunner
 from tl_dagster.data.views import View
@@ -19,10 +22,6 @@ from tl_dagster.features.cache import FeatureColumn
 from tl_dagster.features.loading import Loader
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.progress import Progress
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
 
 __all__ = ["ExtractionResult", "extract"]
 
@@ -54,8 +53,8 @@ class ExtractionResult:
 
 def extract(
     wanted: Sequence[View],
-    columns: "Sequence[tuple[FeatureColumn, np.ndarray]]",
-    network: "Callable[[], torch.nn.Module]",
+    columns: Sequence[tuple[FeatureColumn, np.ndarray]],
+    network: Callable[[], torch.nn.Module],
     loader: Loader,
     *,
     mean: Sequence[float],
@@ -130,7 +129,7 @@ class _Writer:
 
     def __init__(
         self,
-        columns: "Sequence[tuple[FeatureColumn, np.ndarray]]",
+        columns: Sequence[tuple[FeatureColumn, np.ndarray]],
         wanted: Sequence[View],
         required: int | None,
         say: Callable[[str], None],
@@ -145,7 +144,7 @@ class _Writer:
         self._thread = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
 
-    def __enter__(self) -> "_Writer":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -156,7 +155,7 @@ class _Writer:
         finally:
             self._thread.shutdown()
 
-    def add(self, running: "Callable[[], list[torch.Tensor]]") -> None:
+    def add(self, running: Callable[[], list[torch.Tensor]]) -> None:
         """Take what will give the next views' rows, one tensor for each column, and fetch those of the call before."""
         self._take()
         self._running = running
@@ -164,7 +163,6 @@ class _Writer:
             self._flush()
 
     def _take(self) -> None:
-        import torch
 
         running, self._running = self._running, None
         if running is None:
@@ -188,8 +186,7 @@ class _Writer:
         if writing is not None:
             writing.result()
 
-    def _write(self, kept: "list[list[np.ndarray]]", start: int, end: int) -> None:
-        import numpy as np
+    def _write(self, kept: list[list[np.ndarray]], start: int, end: int) -> None:
 
         begun = time.monotonic()
         # The first columns last: a view that has its row there is not forwarded again, and should have all others then.
@@ -199,7 +196,7 @@ class _Writer:
                 self._add(number, [self._wanted[start + int(row)].key for row in rows], np.concatenate(parts)[rows])
         self.seconds += time.monotonic() - begun
 
-    def _add(self, number: int, keys: list[str], values: "np.ndarray") -> None:
+    def _add(self, number: int, keys: list[str], values: np.ndarray) -> None:
         try:
             self._columns[number][0].write(keys, values)
         except InputError as error:

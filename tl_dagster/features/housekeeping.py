@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import pandas as pd
+from filelock import Timeout
+
 from tl_dagster.data.manifest import read_manifest
 from tl_dagster.data.splits import read_views
 from tl_dagster.features.backbone_features import columns_used
@@ -133,7 +136,6 @@ def _prune_checkpoints(store: ArtifactStore, freed: FreedSpace, dry_run: bool) -
 
 
 def _locked(column: FeatureColumn, freed: FreedSpace, delete: Callable[[], tuple[int, int]]) -> None:
-    from filelock import Timeout
 
     try:
         with column.lock.acquire(timeout=0):
@@ -163,7 +165,6 @@ def _users(store: ArtifactStore) -> dict[str, set[str]]:
 
 
 def _views_of_gone_images(store: ArtifactStore) -> set[bytes]:
-    import pandas as pd
 
     present: set[str] = set()
     for pipeline in (store.root / "refs").glob("*"):

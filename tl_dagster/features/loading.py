@@ -16,16 +16,15 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import connection
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
+
+import numpy as np
 
 from tl_dagster.data.augmentation import Augmenter
 from tl_dagster.data.decoding import Resize, read_verified
 from tl_dagster.data.views import View
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.hardware import processors
-
-if TYPE_CHECKING:
-    import numpy as np
 
 __all__ = ["Loader"]
 
@@ -50,7 +49,7 @@ class _Task:
 class _Tasks:
     """Tasks in order, begun when there is room for their views."""
 
-    def __init__(self, tasks: Iterator[_Task], submit: "Callable[[list[Image]], Future[tuple[float, float]]]") -> None:
+    def __init__(self, tasks: Iterator[_Task], submit: Callable[[list[Image]], Future[tuple[float, float]]]) -> None:
         self.pending: deque[tuple[int, Future[tuple[float, float]]]] = deque()
         self._tasks, self._submit = tasks, submit
         self._coming = next(tasks, None)
@@ -114,13 +113,13 @@ class Loader:
             self._draw = _Drawer(memory, self._size, resize, views)
         self._ring = _ring(memory, self._size)
 
-    def __enter__(self) -> "Loader":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def batches(self, wanted: Sequence[View]) -> "Generator[np.ndarray]":
+    def batches(self, wanted: Sequence[View]) -> Generator[np.ndarray]:
         """The pixels of views in order: uint8 (n ≤ batch_size, size, size, 3), valid until the next are asked for.
 
         Raises:
@@ -130,7 +129,7 @@ class Loader:
         tasks.begin(self._rows)  # at once: the first pixels are drawn while the taker is still getting ready
         return self._taken(len(wanted), tasks)
 
-    def _taken(self, count: int, tasks: "_Tasks") -> "Generator[np.ndarray]":
+    def _taken(self, count: int, tasks: _Tasks) -> Generator[np.ndarray]:
         pending = tasks.pending
         try:
             for start in range(0, count, self.batch_size):
@@ -152,7 +151,7 @@ class Loader:
         finally:
             wait([future for _, future in pending if not future.cancel()])  # they write into the ring
 
-    def _submit(self, images: "list[Image]") -> "Future[tuple[float, float]]":
+    def _submit(self, images: list[Image]) -> Future[tuple[float, float]]:
         self.images += len(images)
         return self._pool.submit(self._draw, images)
 
@@ -191,8 +190,7 @@ class _Drawer:
         return decode, augment
 
 
-def _ring(memory: Any, size: int) -> "np.ndarray":
-    import numpy as np
+def _ring(memory: Any, size: int) -> np.ndarray:
 
     return np.frombuffer(memory, np.uint8).reshape(-1, size, size, 3)
 

@@ -8,13 +8,13 @@ values when they are first used, so that looking for what is missing never reads
 import uuid
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.files import replace_atomically
-
-if TYPE_CHECKING:
-    import numpy as np
 
 __all__ = ["KEY_BYTES", "DamagedError", "OldFormatError", "Shard", "is_old", "migrate", "set_aside", "write"]
 
@@ -31,7 +31,7 @@ class OldFormatError(Exception):
     """A shard without checksums."""
 
 
-def write(folder: Path, views: bytes, values: "np.ndarray") -> Path:
+def write(folder: Path, views: bytes, values: np.ndarray) -> Path:
     """Write a shard: under a temporary name, flushed to the disk, then renamed.
 
     Args:
@@ -42,7 +42,6 @@ def write(folder: Path, views: bytes, values: "np.ndarray") -> Path:
     Raises:
         OSError: the disk's.
     """
-    import pyarrow as pa
 
     count, width = values.shape
     table = pa.table(
@@ -98,7 +97,7 @@ class Shard:
         start = column.offset * KEY_BYTES
         return memoryview(column.buffers()[1])[start : start + len(column) * KEY_BYTES]
 
-    def values(self) -> "np.ndarray":
+    def values(self) -> np.ndarray:
         """The rows, (len, width), without a copy.
 
         Raises:
@@ -124,8 +123,6 @@ def migrate(path: Path) -> None:
         DamagedError: it cannot be read.
         OSError: the disk's.
     """
-    import numpy as np
-    import pyarrow as pa
 
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all().combine_chunks()
@@ -154,7 +151,6 @@ def _require_format(path: Path) -> None:
 
 
 def _opened(path: Path) -> tuple[Any, dict[bytes, bytes]]:
-    import pyarrow as pa
 
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
@@ -174,7 +170,7 @@ def _opened(path: Path) -> tuple[Any, dict[bytes, bytes]]:
     return table, metadata
 
 
-def _flat(table: Any) -> "np.ndarray":
+def _flat(table: Any) -> np.ndarray:
     flat: np.ndarray = table.column("values").chunk(0).flatten().to_numpy(zero_copy_only=True)
     return flat
 

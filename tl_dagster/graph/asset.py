@@ -1,14 +1,12 @@
 """The Dagster asset of a stage."""
 
-from tl_dagster.graph.metadata import check_result
-from tl_dagster.graph.metadata import materialization_metadata
-from tl_dagster.graph.metadata import static_metadata
 import time
 from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 
+from tl_dagster.graph.metadata import check_result, materialization_metadata, static_metadata
 from tl_dagster.graph.stage import Stage, StageContext
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.progress import Progress

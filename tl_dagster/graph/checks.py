@@ -1,7 +1,7 @@
 """What the asset checks say: from a manifest, splits or features to a verdict. Thresholds are declared in `checks`."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tl_dagster.data.manifest import CONFLICT, COPY, diff_manifests, usable
 from tl_dagster.declaration import Checks
@@ -11,6 +11,7 @@ from tl_dagster.store.artifacts import ArtifactSummary, TableRows
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 __all__ = [
     "class_balance",
@@ -60,7 +61,7 @@ def label_conflicts(manifest: "pd.DataFrame") -> CheckResult:
     return CheckResult(passed=rows.empty, said=said, table=table, numbers={"images": images})
 
 
-def per_class(counts: "pd.Series[int]", settings: Checks) -> CheckResult:
+def per_class(counts: "pd.Series", settings: Checks) -> CheckResult:
     """Whether each class has the declared number of usable images."""
     few = counts[counts < settings.per_class].sort_values()
     table = [{"class": str(label), "images": int(count)} for label, count in few.head(MOST_ROWS).items()]
@@ -72,7 +73,7 @@ def per_class(counts: "pd.Series[int]", settings: Checks) -> CheckResult:
     return CheckResult(passed=few.empty, said=said, table=table, numbers={"smallest_class": int(counts.min())})
 
 
-def class_balance(counts: "pd.Series[int]", settings: Checks) -> CheckResult:
+def class_balance(counts: "pd.Series", settings: Checks) -> CheckResult:
     """Whether the largest class is too large against the smallest."""
     ratio = float(counts.max() / counts.min())
     said = f"'{counts.idxmax()}' has {ratio:.1f} times the images of '{counts.idxmin()}'"
@@ -176,7 +177,7 @@ def _gap(before: "pd.Series", now: "pd.Series") -> float:
     return float(ks_2samp(before, now, method="asymp").statistic)
 
 
-def table_rows(columns: "Mapping[str, pd.Series[Any]]") -> TableRows:
+def table_rows(columns: "Mapping[str, pd.Series]") -> TableRows:
     """The first rows of columns as a table for the UI, texts on one line each."""
     values = [column.head(MOST_ROWS).tolist() for column in columns.values()]
     return [

@@ -1,10 +1,10 @@
 """Averaging over the views of an image, and temperature scaling of what is averaged."""
 
 import math
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp, softmax
 
 __all__ = ["averaged_probabilities", "averaged_softmax", "temperature", "validate"]
 
@@ -13,7 +13,7 @@ BLOCK_VALUES = 2**23
 TINY = 1e-12
 
 
-def averaged_probabilities(probabilities: "np.ndarray", images: "np.ndarray") -> "np.ndarray":
+def averaged_probabilities(probabilities: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Mean class probabilities over the views of each image.
 
     Args:
@@ -23,7 +23,6 @@ def averaged_probabilities(probabilities: "np.ndarray", images: "np.ndarray") ->
     Returns:
         (n, classes).
     """
-    import numpy as np
 
     total = np.zeros((int(images.max()) + 1, probabilities.shape[1]))
     np.add.at(total, images, probabilities)
@@ -31,10 +30,8 @@ def averaged_probabilities(probabilities: "np.ndarray", images: "np.ndarray") ->
     return averaged
 
 
-def averaged_softmax(logits: "np.ndarray", images: "np.ndarray") -> "np.ndarray":
+def averaged_softmax(logits: np.ndarray, images: np.ndarray) -> np.ndarray:
     """The same of logits (M, classes), in blocks: float64 (n, classes)."""
-    import numpy as np
-    from scipy.special import softmax
 
     total = np.zeros((int(images.max()) + 1, logits.shape[1]))
     for part in _blocks(logits):
@@ -43,7 +40,7 @@ def averaged_softmax(logits: "np.ndarray", images: "np.ndarray") -> "np.ndarray"
     return averaged
 
 
-def validate(probabilities: "np.ndarray", labels: "np.ndarray", images: "np.ndarray") -> tuple[float, float]:
+def validate(probabilities: np.ndarray, labels: np.ndarray, images: np.ndarray) -> tuple[float, float]:
     """Log-loss and accuracy of the averaged views.
 
     Args:
@@ -51,7 +48,6 @@ def validate(probabilities: "np.ndarray", labels: "np.ndarray", images: "np.ndar
         labels: (M,) class number of each view.
         images: (M,) image number of each view, 0 … n-1.
     """
-    import numpy as np
 
     averaged = averaged_probabilities(probabilities, images)
     truth = np.zeros(len(averaged), dtype=np.int64)
@@ -60,7 +56,7 @@ def validate(probabilities: "np.ndarray", labels: "np.ndarray", images: "np.ndar
     return float(-np.log(np.clip(right, TINY, 1)).mean()), float((averaged.argmax(1) == truth).mean())
 
 
-def temperature(logits: "np.ndarray", labels: "np.ndarray", images: "np.ndarray") -> float:
+def temperature(logits: np.ndarray, labels: np.ndarray, images: np.ndarray) -> float:
     """What to divide logits by, so that averaged probabilities are as sure as they are right.
 
     Temperature scaling (Guo, Pleiss, Sun & Weinberger 2017, "On calibration of modern neural networks") by the log-loss
@@ -76,8 +72,6 @@ def temperature(logits: "np.ndarray", labels: "np.ndarray", images: "np.ndarray"
     Returns:
         Between 0.05 and 20; 1 when nothing is better. Of few images the log-loss itself may rise a little.
     """
-    import numpy as np
-    from scipy.optimize import minimize_scalar
 
     views = np.bincount(images)
     sure = (len(views) + 1) / (len(views) + 2)
@@ -92,9 +86,7 @@ def temperature(logits: "np.ndarray", labels: "np.ndarray", images: "np.ndarray"
     return math.exp(found.x) if found.fun < loss(0.0) else 1.0
 
 
-def _own_probabilities(logits: "np.ndarray", labels: "np.ndarray", divisor: float) -> "np.ndarray":
-    import numpy as np
-    from scipy.special import logsumexp
+def _own_probabilities(logits: np.ndarray, labels: np.ndarray, divisor: float) -> np.ndarray:
 
     own = np.empty(len(logits))
     for part in _blocks(logits):
@@ -103,6 +95,6 @@ def _own_probabilities(logits: "np.ndarray", labels: "np.ndarray", divisor: floa
     return own
 
 
-def _blocks(logits: "np.ndarray") -> list[slice]:
+def _blocks(logits: np.ndarray) -> list[slice]:
     rows = max(1, BLOCK_VALUES // logits.shape[1])
     return [slice(first, first + rows) for first in range(0, len(logits), rows)]

@@ -2,21 +2,24 @@
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import torch
+from safetensors.torch import load_file
+
+from tl_dagster.backbones.inference import normalize, per_channel
 from tl_dagster.backbones.splitting import frozen_feature_mask, split_backbone
+from tl_dagster.backbones.taps import build_extractor
 from tl_dagster.data.views import View
 from tl_dagster.declaration import Declaration
 from tl_dagster.features.backbone_features import BackboneFeatures
 from tl_dagster.store.artifacts import Artifact, ArtifactStore
-
-if TYPE_CHECKING:
-    import torch
+from tl_dagster.training.checkpoints import select_group
+from tl_dagster.training.fine_tuning import build_tuned_network
 
 __all__ = ["images_of", "network_of"]
 
 
-def network_of(declaration: Declaration, store: ArtifactStore, tuned: Artifact) -> "torch.nn.Module":
+def network_of(declaration: Declaration, store: ArtifactStore, tuned: Artifact) -> torch.nn.Module:
     """The network of a fine_tuned_model artifact.
 
     Args:
@@ -28,12 +31,6 @@ def network_of(declaration: Declaration, store: ArtifactStore, tuned: Artifact) 
         A module in evaluation mode: images (n, 3, size, size), float32, see :func:`images_of` → logits (n, classes).
         Gradients reach its upper part.
     """
-    import torch
-    from safetensors.torch import load_file
-
-    from tl_dagster.backbones.taps import build_extractor
-    from tl_dagster.training.checkpoints import select_group
-    from tl_dagster.training.fine_tuning import build_tuned_network
 
     described = json.loads((tuned.path / "model.json").read_text())
     state = load_file(tuned.path / "model.safetensors")
@@ -63,15 +60,12 @@ def network_of(declaration: Declaration, store: ArtifactStore, tuned: Artifact) 
     return Whole().eval()
 
 
-def images_of(declaration: Declaration, store: ArtifactStore, views: Sequence[View]) -> "torch.Tensor":
+def images_of(declaration: Declaration, store: ArtifactStore, views: Sequence[View]) -> torch.Tensor:
     """Views as :func:`network_of` reads them: float32 (n, 3, size, size).
 
     Raises:
         InputError: a file is gone or changed since ingestion.
     """
-    import torch
-
-    from tl_dagster.backbones.inference import normalize, per_channel
 
     frozen = BackboneFeatures(declaration, store)
     mean, std = (per_channel(frozen.info.preprocess[name]) for name in ("mean", "std"))

@@ -1,23 +1,16 @@
 """The classifier on the backbone's features: its layers, its state and what it says of many views."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-
-
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
 
 from tl_dagster.features.blocks import Features, blocks
 from tl_dagster.training.feature_batches import StandardizedFeatures
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
 
 __all__ = [
     "build_head",
@@ -29,7 +22,7 @@ __all__ = [
 
 def build_layers(
     width: int, classes: int, hidden: int | None = None, dropout: float = 0.0
-) -> "OrderedDict[str, torch.nn.Module]":
+) -> OrderedDict[str, torch.nn.Module]:
     """The layers from standardised features (n, D) to logits (n, classes), by name.
 
     Args:
@@ -38,7 +31,6 @@ def build_layers(
         hidden: units of a dense layer with ReLU before the last one; None: there is none.
         dropout: share of them that is dropped in training.
     """
-    from torch import nn
 
     if hidden is None:
         return OrderedDict(output=nn.Linear(width, classes))
@@ -50,7 +42,7 @@ def build_layers(
     )
 
 
-def build_head(state: "Mapping[str, torch.Tensor]", dropout: float = 0.0) -> "torch.nn.Module":
+def build_head(state: Mapping[str, torch.Tensor], dropout: float = 0.0) -> torch.nn.Module:
     """A top model from its state.
 
     Args:
@@ -62,7 +54,6 @@ def build_head(state: "Mapping[str, torch.Tensor]", dropout: float = 0.0) -> "to
         A module in evaluation mode: float32 (n, D) features as the backbone gives them → logits (n, classes). Its
         state has the same names and values, copied.
     """
-    import torch
 
     class Classifier(torch.nn.Sequential):
         mean: torch.Tensor
@@ -85,7 +76,7 @@ def build_head(state: "Mapping[str, torch.Tensor]", dropout: float = 0.0) -> "to
     return module.eval()
 
 
-def compute_logits(module: "torch.nn.Module", features: Features | StandardizedFeatures, classes: int) -> "np.ndarray":
+def compute_logits(module: torch.nn.Module, features: Features | StandardizedFeatures, classes: int) -> np.ndarray:
     """What a module in evaluation mode says of many views, block by block: float32 (n, classes).
 
     Args:
@@ -93,8 +84,6 @@ def compute_logits(module: "torch.nn.Module", features: Features | StandardizedF
         features: (n, D), as the module takes them.
         classes: how many.
     """
-    import numpy as np
-    import torch
 
     found = np.empty((len(features), classes), np.float32)
     width = max(features[:1].shape[1], classes)
@@ -104,8 +93,7 @@ def compute_logits(module: "torch.nn.Module", features: Features | StandardizedF
     return found
 
 
-def read_head(path: Path) -> "dict[str, torch.Tensor]":
+def read_head(path: Path) -> dict[str, torch.Tensor]:
     """The state of a top_model artifact, as :func:`tl_dagster.training.top_model.build_head` takes it."""
-    from safetensors.torch import load_file
 
     return load_file(path / "model.safetensors")

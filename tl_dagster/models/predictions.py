@@ -3,14 +3,12 @@
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
 
 from tl_dagster.data.labels import class_indices
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
+from tl_dagster.models.calibration import averaged_softmax, validate
 
 __all__ = ["copy_predictions", "read_predictions", "write_predictions"]
 
@@ -18,9 +16,7 @@ PREDICTIONS = "predictions.parquet"
 CLASSES = "classes.json"
 
 
-def write_predictions(
-    folder: Path, table: "pd.DataFrame", classes: list[str], logits: "np.ndarray"
-) -> dict[str, float]:
+def write_predictions(folder: Path, table: pd.DataFrame, classes: list[str], logits: np.ndarray) -> dict[str, float]:
     """Average the views of each held-out image and write its class probabilities.
 
     Args:
@@ -32,10 +28,6 @@ def write_predictions(
     Returns:
         validation_accuracy and validation_log_loss, for the model's own metadata.
     """
-    import numpy as np
-    import pandas as pd
-
-    from tl_dagster.models.calibration import averaged_softmax
 
     held_out = table.reset_index(drop=True)
     first, images = np.unique(held_out["id"].to_numpy(), return_index=True, return_inverse=True)[1:]
@@ -55,17 +47,13 @@ def _columns(classes: list[str]) -> list[str]:
 
 def copy_predictions(model: Path, folder: Path) -> dict[str, float]:
     """Hand on another model's predictions; returns what :func:`write_predictions` does."""
-    import pandas as pd
 
     for file in (PREDICTIONS, CLASSES):
         shutil.copyfile(model / file, folder / file)
     return _validation(pd.read_parquet(folder / PREDICTIONS), json.loads((folder / CLASSES).read_text()))
 
 
-def _validation(predictions: "pd.DataFrame", classes: list[str]) -> dict[str, float]:
-    import numpy as np
-
-    from tl_dagster.models.calibration import validate
+def _validation(predictions: pd.DataFrame, classes: list[str]) -> dict[str, float]:
 
     rows = predictions[predictions["split"] == "validation"]
     truth, probabilities = class_indices(rows["label"], classes), rows[_columns(classes)].to_numpy()
@@ -73,13 +61,12 @@ def _validation(predictions: "pd.DataFrame", classes: list[str]) -> dict[str, fl
     return {"validation_accuracy": accuracy, "validation_log_loss": loss}
 
 
-def read_predictions(path: Path, split: str) -> "tuple[pd.DataFrame, np.ndarray, np.ndarray, list[str]]":
+def read_predictions(path: Path, split: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, list[str]]:
     """One split's predictions of a model's artifact.
 
     Returns:
         The rows (id, label, predicted …), the true class numbers (n,), the probabilities (n, classes), the class names.
     """
-    import pandas as pd
 
     classes: list[str] = json.loads((path / CLASSES).read_text())
     rows = pd.read_parquet(path / PREDICTIONS)

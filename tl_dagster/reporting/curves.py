@@ -2,21 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
+from sklearn.metrics import auc, roc_curve
 
-
-from typing import TYPE_CHECKING
-
+from tl_dagster.evaluation.metrics import BINS, calibration
 from tl_dagster.reporting.pictures import FIRST, INK, SECOND, SOFT, new_figure, save_png, short_name
 
-if TYPE_CHECKING:
-    import numpy as np
-    from matplotlib.axes import Axes
+Predictions = tuple[np.ndarray, np.ndarray]
 
-    Predictions = tuple[np.ndarray, np.ndarray]  # class numbers (n,), probabilities (n, classes)
 
 __all__ = ["learning_curves", "reliability", "roc", "training_size"]
 
@@ -26,14 +23,13 @@ MOST_CLASSES = 6
 MOST_POINTS = 400  # of a ROC curve
 
 
-def reliability(path: Path, models: "Mapping[str, Predictions]") -> None:
+def reliability(path: Path, models: Mapping[str, Predictions]) -> None:
     """Accuracy against confidence in 15 bins; below, how many images each bin holds.
 
     Args:
         path: the PNG file.
         models: title → class numbers and probabilities of the test images.
     """
-    from tl_dagster.evaluation.metrics import BINS, calibration
 
     figure, (axis, below) = new_figure(5.6, 5.0, 1, heights=(3, 1))
     axis.plot([0, 1], [0, 1], ":", color=SOFT, label="confidence = accuracy")
@@ -56,7 +52,7 @@ def reliability(path: Path, models: "Mapping[str, Predictions]") -> None:
     save_png(figure, path)
 
 
-def roc(path: Path, models: "Mapping[str, Predictions]", classes: Sequence[str]) -> None:
+def roc(path: Path, models: Mapping[str, Predictions], classes: Sequence[str]) -> None:
     """ROC curves: of two classes each model's; of more, the last model's six classes of least area.
 
     Args:
@@ -64,8 +60,6 @@ def roc(path: Path, models: "Mapping[str, Predictions]", classes: Sequence[str])
         models: title → class numbers and probabilities of the test images; the last is the one handed on.
         classes: class names.
     """
-    import numpy as np
-    from sklearn.metrics import auc, roc_curve
 
     title, (truth, probabilities) = list(models.items())[-1]
     if len(classes) == 2:
@@ -130,7 +124,6 @@ def training_size(path: Path, points: Sequence[Mapping[str, Any]], reached: Mapp
         points: see :func:`tl_dagster.evaluation.learning_curve.learning_curve`.
         reached: model → its test accuracy on all training views, drawn as lines.
     """
-    from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
     figure, (axis,) = new_figure(5.6, 3.6, 1)
     images = [point["images"] for point in points]
@@ -156,8 +149,7 @@ def training_size(path: Path, points: Sequence[Mapping[str, Any]], reached: Mapp
     save_png(figure, path)
 
 
-def _epochs(axis: "Axes", history: Sequence[Mapping[str, Any]], kept: int) -> None:
-    from matplotlib.ticker import MaxNLocator
+def _epochs(axis: Axes, history: Sequence[Mapping[str, Any]], kept: int) -> None:
 
     for key, color, name in (("validation_log_loss", FIRST, "validation"), ("training_loss", SECOND, "training")):
         rows = [row for row in history if row.get(key) is not None]
@@ -172,12 +164,12 @@ def _epochs(axis: "Axes", history: Sequence[Mapping[str, Any]], kept: int) -> No
         axis.set_xlim(-1, 1)
 
 
-def _colors(drawn: "Sequence[Any] | Mapping[str, Any]") -> list[str]:
+def _colors(drawn: Sequence[Any] | Mapping[str, Any]) -> list[str]:
     """A colour each; the last is the main one."""
     return [COLORS[(len(drawn) - 1 - number) % len(COLORS)] for number in range(len(drawn))]
 
 
-def _tidy(*axes: "Axes", title: str | None = None) -> None:
+def _tidy(*axes: Axes, title: str | None = None) -> None:
     for axis in axes:
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize=9, title=title, title_fontsize=9)
@@ -186,7 +178,6 @@ def _tidy(*axes: "Axes", title: str | None = None) -> None:
 
 def scratch_curves(path: Path, told: Mapping[str, Mapping[str, Any]]) -> None:
     """Log-loss by epoch, one network beside the other, with the epoch that was kept."""
-    from tl_dagster.reporting.pictures import FIRST, INK, SECOND, SOFT, new_figure, save_png
 
     figure, axes = new_figure(4.2 * len(told), 3.4, len(told))
     for axis, (name, each) in zip(axes, told.items(), strict=True):

@@ -1,31 +1,29 @@
 """The worst mistakes of the model handed on, with what its network looked at."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
 
 from tl_dagster.data.manifest import image_uris, read_manifest, shown_uris
 from tl_dagster.data.splits import read_views
-from tl_dagster.data.views import views_to_draw
+from tl_dagster.data.views import View, views_to_draw
+from tl_dagster.declaration import Declaration
+from tl_dagster.graph.stage import StageContext
+from tl_dagster.models.classifier import images_of, network_of
+from tl_dagster.reporting.grad_cam import heat_maps
 from tl_dagster.reporting.mistakes import Mistake
 from tl_dagster.runtime.errors import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import torch
-
-    from tl_dagster.data.views import View
-    from tl_dagster.declaration import Declaration
-    from tl_dagster.graph.stage import StageContext
 
 __all__ = ["explain_mistakes"]
 
 
 def explain_mistakes(
-    declaration: "Declaration",
-    work: "StageContext",
-    rows: "pd.DataFrame",
-    probabilities: "np.ndarray",
+    declaration: Declaration,
+    work: StageContext,
+    rows: pd.DataFrame,
+    probabilities: np.ndarray,
     classes: list[str],
 ) -> tuple[list[Mistake], str]:
     """Mistakes with their heat maps, and a sentence that says what the maps show or why there are none.
@@ -37,7 +35,6 @@ def explain_mistakes(
         probabilities: (rows, classes).
         classes: class names.
     """
-    import numpy as np
 
     manifest = read_manifest(work.inputs["dataset"].path)
     likely = probabilities.max(1).tolist()
@@ -53,10 +50,6 @@ def explain_mistakes(
     known = [number for number, identity in enumerate(rows["id"]) if identity in seen]
     if not known:
         return mistakes, "The images could not be read again."
-    import torch
-
-    from tl_dagster.models.classifier import network_of
-    from tl_dagster.reporting.grad_cam import heat_maps
 
     images = torch.stack([seen[rows["id"].iloc[number]] for number in known])
     network = network_of(declaration, work.store, work.inputs["fine_tuned_model"])
@@ -70,9 +63,8 @@ def explain_mistakes(
     return mistakes, "Beside each image, bright: what spoke for the wrong class (Grad-CAM, Selvaraju et al. 2017)."
 
 
-def _pictures(declaration: "Declaration", work: "StageContext", views: "dict[str, View]") -> "dict[str, torch.Tensor]":
+def _pictures(declaration: Declaration, work: StageContext, views: dict[str, View]) -> dict[str, torch.Tensor]:
     """The network's input by image id; without images that cannot be read any more."""
-    from tl_dagster.models.classifier import images_of
 
     if not views:
         return {}

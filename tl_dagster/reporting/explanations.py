@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+from PIL import Image, ImageDraw
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
+
+from tl_dagster.features.cache import ConcatFeatures
 from tl_dagster.reporting.pictures import INK, SOFT, new_figure, save_png, short_name
 from tl_dagster.reporting.sheets import GAP, LINE, fit_text, font, save_jpeg, tile
-
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL import Image
-
-    from tl_dagster.features.cache import ConcatFeatures
 
 __all__ = ["feature_map", "strongest_channels", "top_activating_images"]
 
@@ -30,7 +29,7 @@ CANDIDATES = 64  # strongest channels among which unlike ones are looked for
 BLOCK = 64  # channels ranked at once, to bound the memory
 
 
-def feature_map(path: Path, features: "np.ndarray | ConcatFeatures", labels: Sequence[str]) -> str:
+def feature_map(path: Path, features: np.ndarray | ConcatFeatures, labels: Sequence[str]) -> str:
     """Draw images as points of a plane, near where their features are alike, coloured by label.
 
     The standardised features' first 50 principal components, laid out by t-SNE (van der Maaten & Hinton, "Visualizing
@@ -46,8 +45,6 @@ def feature_map(path: Path, features: "np.ndarray | ConcatFeatures", labels: Seq
         A sentence: the method, how many images, and how many of their nearest neighbours among all D features have
         the same label.
     """
-    import numpy as np
-    from threadpoolctl import threadpool_limits
 
     rows = np.linspace(0, len(features) - 1, min(len(features), MOST_POINTS)).round().astype(int)
     names, numbers = np.unique(np.array(labels, dtype=object)[rows].astype(str), return_inverse=True)
@@ -63,9 +60,8 @@ def feature_map(path: Path, features: "np.ndarray | ConcatFeatures", labels: Seq
     return f"{method} of the features of {images} training images{_agreement(products, numbers)}."
 
 
-def _products(rows: "np.ndarray") -> "np.ndarray":
+def _products(rows: np.ndarray) -> np.ndarray:
     """Float32 (N, N) scalar products of rows, standardised: all that the components and the distances follow from."""
-    import numpy as np
 
     rows = rows.astype(np.float32)
     rows -= rows.mean(0, dtype=np.float64).astype(np.float32)
@@ -74,9 +70,8 @@ def _products(rows: "np.ndarray") -> "np.ndarray":
     return products
 
 
-def _components(products: "np.ndarray") -> "np.ndarray":
+def _components(products: np.ndarray) -> np.ndarray:
     """Principal components (N, 2 to 50) from the rows' scalar products; zeros where there are fewer."""
-    import numpy as np
 
     values, vectors = np.linalg.eigh(products.astype(np.float64))
     kept = slice(None, -COMPONENTS - 1, -1)
@@ -87,9 +82,8 @@ def _components(products: "np.ndarray") -> "np.ndarray":
     return padded
 
 
-def _t_sne(components: "np.ndarray") -> "np.ndarray":
+def _t_sne(components: np.ndarray) -> np.ndarray:
     """Points (N, 2) float32 from components (N, 2 to 50)."""
-    from sklearn.manifold import TSNE
 
     start = components[:, :2] / components[:, 0].std() * 1e-4  # scikit-learn's own scale of init="pca"
     method = TSNE(
@@ -99,9 +93,8 @@ def _t_sne(components: "np.ndarray") -> "np.ndarray":
     return points
 
 
-def _agreement(products: "np.ndarray", numbers: "np.ndarray") -> str:
+def _agreement(products: np.ndarray, numbers: np.ndarray) -> str:
     """What share of the images' nearest neighbours have their label, and what share would by chance."""
-    import numpy as np
 
     count = len(numbers)
     if count < 2:
@@ -118,9 +111,8 @@ def _agreement(products: "np.ndarray", numbers: "np.ndarray") -> str:
     return f"; {of}, by all features, {share:.0%} have its label ({chance:.0%} by chance)"
 
 
-def _draw_points(path: Path, points: "np.ndarray", numbers: "np.ndarray", names: list[str]) -> None:
+def _draw_points(path: Path, points: np.ndarray, numbers: np.ndarray, names: list[str]) -> None:
     """A scatter plot (N, 2), the nine largest classes in colour, the others grey and beneath."""
-    import numpy as np
 
     sizes = np.bincount(numbers)
     order = np.argsort(-sizes, kind="stable")
@@ -151,7 +143,7 @@ def _draw_points(path: Path, points: "np.ndarray", numbers: "np.ndarray", names:
     save_png(figure, path)
 
 
-def strongest_channels(values: "np.ndarray", count: int, images: int) -> list[tuple[int, list[int]]]:
+def strongest_channels(values: np.ndarray, count: int, images: int) -> list[tuple[int, list[int]]]:
     """The channels that a few images excite far more than the rest do, and those images.
 
     A channel is as strong as the weakest of its top images exceeds the median, in standard deviations: no single
@@ -165,7 +157,6 @@ def strongest_channels(values: "np.ndarray", count: int, images: int) -> list[tu
     Returns:
         (channel, row numbers) of each, the row that excites it most first.
     """
-    import numpy as np
 
     blocks = [values[:, low : low + BLOCK] for low in range(0, values.shape[1], BLOCK)]
     strength = np.concatenate([_strength(block.astype(np.float32), images) for block in blocks])
@@ -180,9 +171,8 @@ def strongest_channels(values: "np.ndarray", count: int, images: int) -> list[tu
     return (unlike + alike)[:count]
 
 
-def _strength(values: "np.ndarray", images: int) -> "np.ndarray":
+def _strength(values: np.ndarray, images: int) -> np.ndarray:
     """How far each column's weakest top value exceeds its median, in standard deviations; of equal values -inf."""
-    import numpy as np
 
     half, top = len(values) // 2, len(values) - max(1, min(images, len(values) // 4))
     parted = np.partition(values, (half, top), axis=0)
@@ -192,8 +182,7 @@ def _strength(values: "np.ndarray", images: int) -> "np.ndarray":
     return strength
 
 
-def _top_rows(values: "np.ndarray", channel: int, images: int) -> list[int]:
-    import numpy as np
+def _top_rows(values: np.ndarray, channel: int, images: int) -> list[int]:
 
     rows: list[int] = []
     for row in np.argsort(-values[:, channel], kind="stable")[: 20 * images].tolist():
@@ -203,7 +192,7 @@ def _top_rows(values: "np.ndarray", channel: int, images: int) -> list[int]:
 
 
 def top_activating_images(
-    path: Path, stages: "Mapping[str, np.ndarray]", places: Sequence[str], labels: Sequence[str]
+    path: Path, stages: Mapping[str, np.ndarray], places: Sequence[str], labels: Sequence[str]
 ) -> None:
     """Draw, for each stage's two strongest channels, the five images that excite them most.
 
@@ -217,7 +206,6 @@ def top_activating_images(
         places: where each image is; a crossed square stands for one that cannot be decoded.
         labels: of each image.
     """
-    from PIL import Image, ImageDraw
 
     found = [(name, strongest_channels(values, CHANNELS, IMAGES)) for name, values in stages.items()]
     height = SIDE + LINE + GAP
@@ -239,8 +227,7 @@ def top_activating_images(
     save_jpeg(sheet, path, SHEET_BYTES)
 
 
-def _draw_image(sheet: "Image.Image", corner: tuple[int, int], place: str, label: str) -> None:
-    from PIL import ImageDraw
+def _draw_image(sheet: Image.Image, corner: tuple[int, int], place: str, label: str) -> None:
 
     sheet.paste(tile(place, SIDE), corner)
     letters = font(10)

@@ -1,15 +1,13 @@
 """Where a network looks: Grad-CAM heat maps, by captum."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
+import numpy as np
+import torch
+from captum.attr import LayerAttribution, LayerGradCam
 
 __all__ = ["heat_maps", "last_map"]
 
 
-def heat_maps(network: "torch.nn.Module", images: "torch.Tensor", classes: "np.ndarray") -> "np.ndarray | None":
+def heat_maps(network: torch.nn.Module, images: torch.Tensor, classes: np.ndarray) -> np.ndarray | None:
     """How much each position speaks for a class (Selvaraju et al., "Grad-CAM", ICCV 2017).
 
     Args:
@@ -22,9 +20,6 @@ def heat_maps(network: "torch.nn.Module", images: "torch.Tensor", classes: "np.n
         (n, S, S) float32, each map's largest value 1 unless nothing speaks for the class; None when no module of the
         network gives a map of positions, as in networks of tokens.
     """
-    import numpy as np
-    import torch
-    from captum.attr import LayerAttribution, LayerGradCam
 
     layer = last_map(network, images[:1])
     if layer is None:
@@ -44,14 +39,13 @@ def heat_maps(network: "torch.nn.Module", images: "torch.Tensor", classes: "np.n
     return np.stack(maps)
 
 
-def last_map(network: "torch.nn.Module", image: "torch.Tensor") -> "torch.nn.Module | None":
+def last_map(network: torch.nn.Module, image: torch.Tensor) -> torch.nn.Module | None:
     """The module whose map, (1, C, H, H), is the last to tell positions apart; None where tokens do so later.
 
     Args:
         network: as for :func:`heat_maps`.
         image: float32 (1, 3, S, S).
     """
-    import torch
 
     found: list[torch.nn.Module | None] = []
 

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image, ImageDraw
 
 from tl_dagster.reporting.sheets import GAP, INK, LINE, fit_text, font, save_jpeg, tile
-
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL import Image
 
 __all__ = ["MOST_MISTAKES", "Mistake", "mistakes_sheet", "worst_mistakes"]
 
@@ -36,18 +35,17 @@ class Mistake:
     label: str
     predicted: str
     probability: float
-    seen: "np.ndarray | None" = None
-    heat: "np.ndarray | None" = None
+    seen: np.ndarray | None = None
+    heat: np.ndarray | None = None
 
 
-def worst_mistakes(truth: "np.ndarray", probabilities: "np.ndarray") -> "np.ndarray":
+def worst_mistakes(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Row numbers of the wrong predictions of highest probability, the highest first; twelve at most.
 
     Args:
         truth: (n,) class numbers.
         probabilities: (n, classes).
     """
-    import numpy as np
 
     wrong = np.flatnonzero(probabilities.argmax(1) != truth)
     worst: np.ndarray = wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][:MOST_MISTAKES]
@@ -61,7 +59,6 @@ def mistakes_sheet(path: Path, mistakes: Sequence[Mistake]) -> None:
         path: the JPEG file, 72 kB at most.
         mistakes: at least one; a crossed square stands for an image that is gone.
     """
-    from PIL import Image, ImageDraw
 
     pair = any(each.heat is not None for each in mistakes)
     width = SIDE * (2 if pair else 1) + 2 * GAP
@@ -80,11 +77,8 @@ def mistakes_sheet(path: Path, mistakes: Sequence[Mistake]) -> None:
     save_jpeg(sheet, path, MOST_BYTES)
 
 
-def _overlay(seen: "np.ndarray", heat: "np.ndarray") -> "Image.Image":
+def _overlay(seen: np.ndarray, heat: np.ndarray) -> Image.Image:
     """What the network saw, with the heat over it."""
-    import numpy as np
-    from matplotlib import colormaps
-    from PIL import Image
 
     colors = colormaps["inferno"](heat)[..., :3] * 255
     cover = HEAT * heat[..., None]

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from PIL import Image
 
 __all__ = [
     "FIRST",
@@ -30,7 +31,7 @@ MOST_NUMBERED = 12  # classes whose cells hold their numbers; of more, one matri
 MOST_BYTES = 70_000
 
 
-def class_balance(path: Path, counts: "pd.DataFrame") -> None:
+def class_balance(path: Path, counts: pd.DataFrame) -> None:
     """A bar for each class, its splits stacked.
 
     Args:
@@ -57,7 +58,7 @@ def class_balance(path: Path, counts: "pd.DataFrame") -> None:
     save_png(figure, path)
 
 
-def confusion_matrix(path: Path, matrices: "Mapping[str, np.ndarray]", classes: Sequence[str]) -> None:
+def confusion_matrix(path: Path, matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> None:
     """Confusion matrices, two in a row, cells shaded by the share of their row.
 
     Of more than 12 classes the last model's only; of more than 25 instead the pairs that it confuses most, because
@@ -85,8 +86,7 @@ def confusion_matrix(path: Path, matrices: "Mapping[str, np.ndarray]", classes: 
     save_png(figure, path)
 
 
-def _draw_matrix(axis: "Axes", title: str, counts: "np.ndarray", names: Sequence[str]) -> None:
-    import numpy as np
+def _draw_matrix(axis: Axes, title: str, counts: np.ndarray, names: Sequence[str]) -> None:
 
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -101,8 +101,7 @@ def _draw_matrix(axis: "Axes", title: str, counts: "np.ndarray", names: Sequence
             axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=color)
 
 
-def _confused_pairs(path: Path, title: str, counts: "np.ndarray", classes: Sequence[str]) -> None:
-    import numpy as np
+def _confused_pairs(path: Path, title: str, counts: np.ndarray, classes: Sequence[str]) -> None:
 
     wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
     order = [cell for cell in np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS] if wrong.flat[cell]][::-1]
@@ -121,19 +120,17 @@ def _confused_pairs(path: Path, title: str, counts: "np.ndarray", classes: Seque
     save_png(figure, path)
 
 
-def new_figure(width: float, height: float, columns: int, heights: Sequence[float] = (1,)) -> "tuple[Figure, Any]":
+def new_figure(width: float, height: float, columns: int, heights: Sequence[float] = (1,)) -> tuple[Figure, Any]:
     """A figure of so many inches, and its axes, row after row; ``heights`` of the rows relative to each other."""
     # No pyplot: it keeps global state and looks for a display.
-    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(len(heights), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
     return figure, axes.ravel()
 
 
-def save_png(figure: "Figure", path: Path) -> None:
+def save_png(figure: Figure, path: Path) -> None:
     """Write a figure at 80 dots per inch; with 64 colours where it would be too large for an event log."""
-    from PIL import Image
 
     figure.savefig(path, dpi=80, metadata={"Software": None})
     if path.stat().st_size > MOST_BYTES:
@@ -153,6 +150,5 @@ def short_name(name: str) -> str:
 
 @cache
 def _drawable() -> frozenset[int]:
-    from matplotlib.font_manager import findfont, get_font
 
     return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())

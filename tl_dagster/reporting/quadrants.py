@@ -1,14 +1,13 @@
 """The transfer strategy's picture: the lecture's four quadrants and the set's place in them."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from tl_dagster.reporting.pictures import FIRST, INK, SECOND, SOFT, new_figure, save_png
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from tl_dagster.strategy.decide import Decision
+from tl_dagster.strategy.decide import Decision
 
 __all__ = ["accuracies", "quadrants"]
 
@@ -25,14 +24,13 @@ HALF = 0.7
 REACH = 30.0  # the axis of size goes from a thirtieth of its threshold to thirty times it
 
 
-def quadrants(path: Path, decision: "Decision") -> None:
+def quadrants(path: Path, decision: Decision) -> None:
     """Draw the table, the thresholds as its lines, and the set as a point.
 
     Args:
         path: the PNG file.
         decision: with its evidence.
     """
-    import numpy as np
 
     size, similarity = decision.evidence["size"], decision.evidence["similarity"]
     threshold = similarity["different_from"]
@@ -62,7 +60,7 @@ def quadrants(path: Path, decision: "Decision") -> None:
     save_png(figure, path)
 
 
-def accuracies(path: Path, rows: "Sequence[Mapping[str, Any]]", chosen: str) -> None:
+def accuracies(path: Path, rows: Sequence[Mapping[str, Any]], chosen: str) -> None:
     """A bar for each cell's accuracy on validation and test.
 
     Args:

@@ -3,14 +3,13 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont
 
 from tl_dagster.data.decoding import thumbnail
 from tl_dagster.data.files import read
 from tl_dagster.runtime.errors import InputError
-
-if TYPE_CHECKING:
-    from PIL import Image, ImageFont
 
 __all__ = ["GAP", "INK", "LINE", "MOST_TILES", "contact_sheet", "fit_text", "font", "save_jpeg", "tile"]
 
@@ -28,7 +27,6 @@ def contact_sheet(path: Path, tiles: Sequence[tuple[str, str]]) -> None:
         tiles: where each image is, and its caption (two lines at most); a crossed square stands for an image that
             cannot be decoded.
     """
-    from PIL import Image, ImageDraw
 
     shown = tiles[:MOST_TILES]
     rows = -(-len(shown) // COLUMNS)
@@ -45,9 +43,8 @@ def contact_sheet(path: Path, tiles: Sequence[tuple[str, str]]) -> None:
     save_jpeg(sheet, path, MOST_BYTES)
 
 
-def tile(uri: str, side: int) -> "Image.Image":
+def tile(uri: str, side: int) -> Image.Image:
     """An image in a square of ``side`` pixels; a crossed square where it cannot be decoded."""
-    from PIL import Image, ImageDraw
 
     try:
         return thumbnail(read(uri), side)
@@ -59,7 +56,7 @@ def tile(uri: str, side: int) -> "Image.Image":
         return crossed
 
 
-def save_jpeg(sheet: "Image.Image", path: Path, most_bytes: int) -> None:
+def save_jpeg(sheet: Image.Image, path: Path, most_bytes: int) -> None:
     """Write a sheet at the highest quality that keeps a size; smaller where even the lowest does not."""
     for scale in (1.0, 0.8, 0.6, 0.4):
         size = [max(1, round(length * scale)) for length in sheet.size]
@@ -84,7 +81,7 @@ def _lines(caption: str) -> list[str]:
     return [first, rest if len(rest) <= most else f"{rest[: most - 1]}…"]
 
 
-def fit_text(text: str, letters: "ImageFont.FreeTypeFont", width: int) -> str:
+def fit_text(text: str, letters: ImageFont.FreeTypeFont, width: int) -> str:
     """A text on one line, cut where it is wider than so many pixels."""
     line = " ".join(text.split())[:width]  # no letter is narrower than a pixel, and measuring takes time
     if letters.getlength(line) <= width:
@@ -94,10 +91,8 @@ def fit_text(text: str, letters: "ImageFont.FreeTypeFont", width: int) -> str:
     return f"{line}…"
 
 
-def font(size: int) -> "ImageFont.FreeTypeFont":
+def font(size: int) -> ImageFont.FreeTypeFont:
     """The letters of sheets, so many pixels high."""
-    import matplotlib
-    from PIL import ImageFont
 
     # matplotlib's own font has most scripts' letters; file names come in all of them.
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), size)

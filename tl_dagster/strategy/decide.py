@@ -7,19 +7,17 @@ chosen.
 """
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_dagster.runtime.errors import InputError
+from tl_dagster.strategy.probes import Probe
 
 if TYPE_CHECKING:
     pass
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-from tl_dagster.strategy.probes import Probe
 
 __all__ = [
     "CELLS",

@@ -7,12 +7,12 @@ than the highest say that the task is another.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import numpy as np
+
+from tl_dagster.data.sampling import sample
 from tl_dagster.strategy.transferability import logme
-
-if TYPE_CHECKING:
-    import numpy as np
+from tl_dagster.training.logistic_regression import held_out_probabilities
 
 __all__ = ["Probe", "candidates", "fit_probes", "stratified"]
 
@@ -55,16 +55,13 @@ def candidates(taps: Sequence[str], highest: str) -> list[tuple[str, ...]]:
     return [(highest,), *lower, *([tuple(taps)] if lower else [])]
 
 
-def stratified(labels: "np.ndarray", width: int) -> "np.ndarray":
+def stratified(labels: np.ndarray, width: int) -> np.ndarray:
     """Sorted row numbers of the images that are probed: the same share of each class, of at most 50 classes.
 
     Args:
         labels: (n,) class numbers.
         width: features of an image, all taps together: of wide ones fewer images are probed, to bound the time.
     """
-    import numpy as np
-
-    from tl_dagster.data.sampling import sample
 
     classes = np.unique(labels)
     if len(classes) > MOST_CLASSES:
@@ -75,9 +72,7 @@ def stratified(labels: "np.ndarray", width: int) -> "np.ndarray":
     return chosen
 
 
-def fit_probes(
-    features: "Mapping[str, np.ndarray]", labels: "np.ndarray", groups: "np.ndarray", highest: str
-) -> list[Probe]:
+def fit_probes(features: Mapping[str, np.ndarray], labels: np.ndarray, groups: np.ndarray, highest: str) -> list[Probe]:
     """Probe each candidate.
 
     Args:
@@ -89,7 +84,6 @@ def fit_probes(
     Returns:
         One for each of :func:`candidates`, in their order; none where no image can be predicted from other folds.
     """
-    import numpy as np
 
     numbers = np.unique(labels, return_inverse=True)[1]
     folds = _folds(numbers, groups)
@@ -109,9 +103,8 @@ def fit_probes(
     return found
 
 
-def _folds(numbers: "np.ndarray", groups: "np.ndarray") -> "np.ndarray":
+def _folds(numbers: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """A fold for each image: its group's; each class is spread evenly, and small ones begin at different folds."""
-    import numpy as np
 
     first, own = np.unique(groups, return_index=True, return_inverse=True)[1:]
     numbers = numbers[first]
@@ -123,13 +116,8 @@ def _folds(numbers: "np.ndarray", groups: "np.ndarray") -> "np.ndarray":
     return folds[own]
 
 
-def _cross_validated(
-    rows: "np.ndarray", numbers: "np.ndarray", folds: "np.ndarray"
-) -> "tuple[float, np.ndarray, float]":
+def _cross_validated(rows: np.ndarray, numbers: np.ndarray, folds: np.ndarray) -> tuple[float, np.ndarray, float]:
     """The best strength, the log-loss of each image that can be predicted, and the accuracy."""
-    import numpy as np
-
-    from tl_dagster.training.logistic_regression import held_out_probabilities
 
     targets = np.eye(int(numbers.max()) + 1, dtype=np.float32)[numbers]
     best: tuple[float, np.ndarray, float] | None = None

@@ -1,10 +1,8 @@
 """LogME: a score of features that trains nothing."""
 
 import math
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 __all__ = ["ROUNDS", "TINY", "TOLERANCE", "logme"]
 
@@ -14,7 +12,7 @@ ROUNDS, TOLERANCE = 100, 1e-6  # of LogME's fixed-point iteration
 TINY = 1e-12
 
 
-def logme(features: "np.ndarray", labels: "np.ndarray") -> float:
+def logme(features: np.ndarray, labels: np.ndarray) -> float:
     """The log of the maximum evidence of a Bayesian linear model from features to labels, for each image.
 
     LogME: You, Liu, Wang & Long, "LogME: practical assessment of pre-trained models for transfer learning", ICML 2021.
@@ -30,7 +28,6 @@ def logme(features: "np.ndarray", labels: "np.ndarray") -> float:
         Larger is better; comparable between features of the same images. Without any feature that differs between
         images, the evidence of a model that knows none.
     """
-    import numpy as np
 
     values = features.astype(np.float64)
     values -= values.mean(0)
@@ -41,9 +38,8 @@ def logme(features: "np.ndarray", labels: "np.ndarray") -> float:
     return float(_evidence(sigma, projected**2, (targets**2).sum(0), *values.shape).mean())
 
 
-def _spectrum(values: "np.ndarray", targets: "np.ndarray") -> "tuple[np.ndarray, np.ndarray]":
+def _spectrum(values: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Squared singular values (k, 1) of the features, and the targets along their left singular vectors (k, K)."""
-    import numpy as np
 
     count, width = values.shape
     sigma, vectors = np.linalg.eigh(values @ values.T if count < width else values.T @ values)
@@ -53,7 +49,7 @@ def _spectrum(values: "np.ndarray", targets: "np.ndarray") -> "tuple[np.ndarray,
     return sigma[:, None], left.T @ targets
 
 
-def _evidence(sigma: "np.ndarray", along: "np.ndarray", total: "np.ndarray", count: int, width: int) -> "np.ndarray":
+def _evidence(sigma: np.ndarray, along: np.ndarray, total: np.ndarray, count: int, width: int) -> np.ndarray:
     """The log evidence of each class for each image: (K,).
 
     Args:
@@ -63,7 +59,6 @@ def _evidence(sigma: "np.ndarray", along: "np.ndarray", total: "np.ndarray", cou
         count: images.
         width: features.
     """
-    import numpy as np
 
     beyond = np.maximum(total - along.sum(0), 0)  # what no feature explains
     alpha, beta = np.ones_like(total), np.ones_like(total)  # precisions of the weights, and of the noise

@@ -3,19 +3,18 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import torch
+
+from tl_dagster.backbones.inference import InferenceRunner, normalize, per_channel
 from tl_dagster.data.views import View
 from tl_dagster.features.cache import ConcatFeatures, FeatureRows
 from tl_dagster.features.loading import Loader
 
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
+Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
-    from tl_dagster.backbones.inference import InferenceRunner
-
-    Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 __all__ = ["CachedActivations", "DrawnImages", "RecomputedActivations", "draw_views"]
 
@@ -34,7 +33,7 @@ class CachedActivations:
     shape: tuple[int, ...]
     below: ConcatFeatures | None
 
-    def __call__(self, rows: "np.ndarray", size: int, epoch: int) -> "Batches":
+    def __call__(self, rows: np.ndarray, size: int, epoch: int) -> Batches:
         """See :class:`tl_dagster.training.fine_tuning.BatchSource`."""
         for start in range(0, len(rows), size):
             chosen = rows[start : start + size]
@@ -57,21 +56,18 @@ class RecomputedActivations:
     views: list[View]
     fresh: int | None
     loader: Loader
-    lower: "InferenceRunner"
+    lower: InferenceRunner
     dtype: str
     shape: tuple[int, ...]
 
-    def __call__(self, rows: "np.ndarray", size: int, epoch: int) -> "Batches":
+    def __call__(self, rows: np.ndarray, size: int, epoch: int) -> Batches:
         """See :class:`tl_dagster.training.fine_tuning.BatchSource`."""
-        import numpy as np
-        import torch
 
         for *features, maps in _in_batches(self._outputs(rows, epoch), size):
             below = np.concatenate(features, 1) if features else np.zeros((len(maps), 0), self.dtype)
             yield _as_maps(maps, self.shape), torch.from_numpy(below).float()
 
-    def _outputs(self, rows: "np.ndarray", epoch: int) -> "Iterator[list[np.ndarray]]":
-        import torch
+    def _outputs(self, rows: np.ndarray, epoch: int) -> Iterator[list[np.ndarray]]:
 
         for pixels in draw_views(self.loader, self.views, rows, self.fresh, epoch):
             yield [output.to(getattr(torch, self.dtype)).cpu().numpy() for output in self.lower(pixels)()]
@@ -93,11 +89,8 @@ class DrawnImages:
     loader: Loader
     preprocess: Mapping[str, Any]
 
-    def __call__(self, rows: "np.ndarray", size: int, epoch: int) -> "Batches":
+    def __call__(self, rows: np.ndarray, size: int, epoch: int) -> Batches:
         """See :class:`tl_dagster.training.fine_tuning.BatchSource`."""
-        import torch
-
-        from tl_dagster.backbones.inference import normalize, per_channel
 
         mean, std = (per_channel(self.preprocess[name]) for name in ("mean", "std"))
         batches = ([pixels.copy()] for pixels in draw_views(self.loader, self.views, rows, self.fresh, epoch))
@@ -107,8 +100,8 @@ class DrawnImages:
 
 
 def draw_views(
-    loader: Loader, views: Sequence[View], rows: "Sequence[int] | np.ndarray", fresh: int | None, epoch: int
-) -> "Iterator[np.ndarray]":
+    loader: Loader, views: Sequence[View], rows: Sequence[int] | np.ndarray, fresh: int | None, epoch: int
+) -> Iterator[np.ndarray]:
     """The pixels of some table rows, in the loader's batches.
 
     Args:
@@ -125,9 +118,8 @@ def draw_views(
         yield from batches
 
 
-def _in_batches(parts: "Iterator[list[np.ndarray]]", size: int) -> "Iterator[list[np.ndarray]]":
+def _in_batches(parts: Iterator[list[np.ndarray]], size: int) -> Iterator[list[np.ndarray]]:
     """Arrays of equally many rows, cut anew into batches of a size; the last may be smaller."""
-    import numpy as np
 
     held: list[list[np.ndarray]] = []
     count = 0
@@ -142,14 +134,12 @@ def _in_batches(parts: "Iterator[list[np.ndarray]]", size: int) -> "Iterator[lis
         yield [np.concatenate(each) for each in zip(*held, strict=True)]
 
 
-def _as_maps(values: "np.ndarray", shape: tuple[int, ...]) -> "torch.Tensor":
-    import torch
+def _as_maps(values: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
 
     maps = torch.from_numpy(values).reshape(-1, *shape)
     return maps.to(torch.float32, memory_format=torch.channels_last) if maps.ndim == 4 else maps.float()
 
 
-def _as_features(values: ConcatFeatures | None, rows: "np.ndarray") -> "torch.Tensor":
-    import torch
+def _as_features(values: ConcatFeatures | None, rows: np.ndarray) -> torch.Tensor:
 
     return torch.zeros(len(rows), 0) if values is None else torch.from_numpy(values[rows]).float()

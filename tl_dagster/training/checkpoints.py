@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from tl_dagster.store.files import replace_atomically
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["Checkpoint", "optimiser_tensors", "restore_optimiser", "select_group"]
 
@@ -37,12 +38,11 @@ class Checkpoint:
         """The facts of the last state; none when there is nothing to go on from."""
         return self._read(_facts) or {}
 
-    def load(self) -> "tuple[dict[str, torch.Tensor], dict[str, Any]] | None":
+    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """Tensors on the CPU by name, and the facts saved with them; None when there is nothing to go on from."""
         return self._read(lambda file: ({name: file.get_tensor(name) for name in file.keys()}, _facts(file)))  # noqa: SIM118  (no mapping)
 
     def _read(self, found: Callable[[Any], Found]) -> Found | None:
-        from safetensors import SafetensorError, safe_open
 
         if not self.path.exists():
             return None
@@ -53,15 +53,13 @@ class Checkpoint:
             self._say(f"the checkpoint {self.path} cannot be read ({error}); training starts from the beginning")
             return None
 
-    def save(self, tensors: "Mapping[str, torch.Tensor]", facts: Mapping[str, Any]) -> None:
+    def save(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
         """Take the place of the checkpoint before, or leave that whole where the disk has no room.
 
         Args:
             tensors: of any device.
             facts: JSON-serialisable.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
 
         held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         try:
@@ -76,15 +74,14 @@ def _facts(file: Any) -> dict[str, Any]:
     return found
 
 
-def select_group(tensors: "Mapping[str, torch.Tensor]", group: str, separator: str = "/") -> "dict[str, torch.Tensor]":
+def select_group(tensors: Mapping[str, torch.Tensor], group: str, separator: str = "/") -> dict[str, torch.Tensor]:
     """Those whose names begin with a group and a separator, by the rest of their names."""
     begin = group + separator
     return {name.removeprefix(begin): each for name, each in tensors.items() if name.startswith(begin)}
 
 
-def optimiser_tensors(optimiser: "torch.optim.Optimizer") -> "dict[str, torch.Tensor]":
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The state of an optimiser's parameters, by "number of the parameter/name"; learning rates are not in it."""
-    import torch
 
     state = optimiser.state_dict()["state"]
     return {
@@ -95,9 +92,8 @@ def optimiser_tensors(optimiser: "torch.optim.Optimizer") -> "dict[str, torch.Te
     }
 
 
-def restore_optimiser(optimiser: "torch.optim.Optimizer", tensors: "Mapping[str, torch.Tensor]") -> None:
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
     """Give an optimiser of the same parameters the state that :func:`optimiser_tensors` read."""
-    import torch
 
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}

@@ -1,21 +1,13 @@
 """Features of many views, standardised: read block by block from the feature cache, or kept where memory allows."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
 
 from tl_dagster.data.labels import class_indices, label_confidence
 from tl_dagster.features.blocks import Features, blocks
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
-
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
 
 __all__ = ["MEMORY_BYTES", "LabelledFeatures", "StandardizedFeatures", "Targets", "build_targets", "moments", "one_hot"]
 
@@ -35,12 +27,12 @@ class LabelledFeatures:
     """
 
     features: Features
-    labels: "np.ndarray"
-    images: "np.ndarray"
-    confidence: "np.ndarray | None" = None
+    labels: np.ndarray
+    images: np.ndarray
+    confidence: np.ndarray | None = None
 
 
-def one_hot(labels: "np.ndarray", confidence: "np.ndarray | None", classes: int) -> "np.ndarray":
+def one_hot(labels: np.ndarray, confidence: np.ndarray | None, classes: int) -> np.ndarray:
     """What views are trained towards: float32 (n, classes).
 
     Args:
@@ -48,7 +40,6 @@ def one_hot(labels: "np.ndarray", confidence: "np.ndarray | None", classes: int)
         confidence: float32 (n,), the share of the target on the label; the rest is spread over the other classes.
         classes: how many.
     """
-    import numpy as np
 
     spread = 0 if confidence is None else (1 - confidence) / max(classes - 1, 1)
     targets = np.empty((len(labels), classes), np.float32)
@@ -67,22 +58,21 @@ class Targets:
         classes: how many.
     """
 
-    labels: "np.ndarray"
-    confidence: "np.ndarray | None"
+    labels: np.ndarray
+    confidence: np.ndarray | None
     classes: int
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, rows: "np.ndarray | slice") -> "torch.Tensor":
+    def __getitem__(self, rows: np.ndarray | slice) -> torch.Tensor:
         """Rows by position: float32 (n, classes)."""
-        import torch
 
         sure = None if self.confidence is None else self.confidence[rows]
         return torch.from_numpy(one_hot(self.labels[rows], sure, self.classes))
 
 
-def moments(features: Features) -> "tuple[torch.Tensor, torch.Tensor]":
+def moments(features: Features) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of each feature, in one pass over blocks, which are combined in double precision.
 
     The combination is that of Chan, Golub & LeVeque 1983 ("Algorithms for computing the sample variance", The American
@@ -94,7 +84,6 @@ def moments(features: Features) -> "tuple[torch.Tensor, torch.Tensor]":
     Returns:
         float32 (D,) each.
     """
-    import torch
 
     width = features[:1].shape[1]
     count, mean, squares = 0, torch.zeros(width).double(), torch.zeros(width).double()
@@ -119,10 +108,7 @@ class StandardizedFeatures:
         memory: bytes; all rows are kept when they take no more, else read anew each time. The values are the same.
     """
 
-    def __init__(
-        self, features: Features, mean: "torch.Tensor", std: "torch.Tensor", memory: int = MEMORY_BYTES
-    ) -> None:
-        import torch
+    def __init__(self, features: Features, mean: torch.Tensor, std: torch.Tensor, memory: int = MEMORY_BYTES) -> None:
 
         self._features, self._mean, self._std = features, mean, std
         self._kept: torch.Tensor | None = None
@@ -140,16 +126,15 @@ class StandardizedFeatures:
     def __len__(self) -> int:
         return len(self._features)
 
-    def __getitem__(self, rows: "np.ndarray | slice") -> "torch.Tensor":
+    def __getitem__(self, rows: np.ndarray | slice) -> torch.Tensor:
         """Rows by position: int64 indices of shape (n,) or a slice → float32 (n, D)."""
-        import torch
 
         if self._kept is not None:
             return self._kept[rows]
         return torch.from_numpy(self._features[rows]).float().sub(self._mean).div_(self._std)
 
 
-def build_targets(table: "pd.DataFrame", classes: list[str]) -> "Targets":
+def build_targets(table: pd.DataFrame, classes: list[str]) -> Targets:
     """What each view is trained towards: (views, classes), made when it is indexed.
 
     One-hot, or where the source says how sure a label is, that on the label and the rest spread over the others.

@@ -7,9 +7,11 @@ the model here where its output (the "boundary") can be had from elsewhere: from
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from tl_dagster.declaration import FineTuning
+import numpy as np
+import torch
+
 from tl_dagster.models.calibration import validate
 from tl_dagster.models.heads import build_head
 from tl_dagster.runtime.errors import InputError
@@ -18,10 +20,7 @@ from tl_dagster.training.checkpoints import Checkpoint
 from tl_dagster.training.feature_batches import Targets
 from tl_dagster.training.loop import LoopConfig, TrainingResult, train
 from tl_dagster.training.optimisers import ParameterGroup, build_optimiser
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
+from tl_dagster.training.settings import FineTuning
 
 __all__ = ["BatchSource", "FineTuningData", "build_tuned_network", "fine_tune", "frozen_digest", "predict"]
 
@@ -31,7 +30,7 @@ EVALUATION_BATCH = 128
 class BatchSource(Protocol):
     """Where training takes its data: by row of the table of views."""
 
-    def __call__(self, rows: "np.ndarray", size: int, epoch: int) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
+    def __call__(self, rows: np.ndarray, size: int, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """What the network reads of some rows, batch by batch.
 
         Args:
@@ -60,17 +59,17 @@ class FineTuningData:
     """
 
     inputs: BatchSource
-    train: "np.ndarray"
-    validation: "np.ndarray"
-    images: "np.ndarray"
-    labels: "np.ndarray"
+    train: np.ndarray
+    validation: np.ndarray
+    images: np.ndarray
+    labels: np.ndarray
     targets: Targets
-    emphasis: "torch.Tensor | None" = None
+    emphasis: torch.Tensor | None = None
 
 
 def build_tuned_network(
-    upper: "torch.nn.Module", head: Mapping[str, "torch.Tensor"], below: "Sequence[bool]"
-) -> "torch.nn.Module":
+    upper: torch.nn.Module, head: Mapping[str, torch.Tensor], below: Sequence[bool]
+) -> torch.nn.Module:
     """The upper part of a backbone with the top model on it.
 
     Args:
@@ -82,8 +81,6 @@ def build_tuned_network(
         A module in evaluation mode: (inputs, features below) → logits (n, classes). Its logits equal the top
         model's as long as nothing is trained.
     """
-    import numpy as np
-    import torch
 
     # Features come as those below, then those above; the top model reads them in the order of the taps.
     places = np.argsort(np.argsort(~np.asarray(below), kind="stable"))
@@ -107,7 +104,7 @@ def build_tuned_network(
 
 
 def fine_tune(
-    model: "torch.nn.Module",
+    model: torch.nn.Module,
     data: FineTuningData,
     settings: FineTuning,
     levels: Mapping[str, int],
@@ -130,7 +127,6 @@ def fine_tune(
         InputError: the loss is no number, or a GPU's memory does not hold a step.
         RuntimeError: something frozen changed.
     """
-    import torch
 
     if settings.epochs is None or settings.learning_rate is None:
         raise ValueError("epochs and learning_rate must be given")
@@ -147,10 +143,10 @@ def fine_tune(
     )
     before = frozen_digest(model)
 
-    def losses(epoch: int) -> "Iterator[torch.Tensor]":
+    def losses(epoch: int) -> Iterator[torch.Tensor]:
         return _losses(model, data, settings, epoch, precision)
 
-    def score(model: "torch.nn.Module") -> tuple[float, float]:
+    def score(model: torch.nn.Module) -> tuple[float, float]:
         probabilities = predict(model, data.inputs, data.validation, precision).softmax(1).numpy()
         return validate(probabilities, data.labels[data.validation], data.images)
 
@@ -167,7 +163,7 @@ def fine_tune(
     return found
 
 
-def frozen_digest(model: "torch.nn.Module") -> str:
+def frozen_digest(model: torch.nn.Module) -> str:
     """SHA-256 of all that training must not change: frozen parameters, and buffers such as batch-norm statistics."""
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     digest = hashlib.sha256()
@@ -178,9 +174,8 @@ def frozen_digest(model: "torch.nn.Module") -> str:
     return digest.hexdigest()
 
 
-def predict(model: "torch.nn.Module", inputs: BatchSource, rows: "np.ndarray", precision: str) -> "torch.Tensor":
+def predict(model: torch.nn.Module, inputs: BatchSource, rows: np.ndarray, precision: str) -> torch.Tensor:
     """Logits of table rows: (n,) int64 → float32 (n, classes)."""
-    import torch
 
     device = next(model.parameters()).device
     parts = []
@@ -191,11 +186,9 @@ def predict(model: "torch.nn.Module", inputs: BatchSource, rows: "np.ndarray", p
 
 
 def _losses(
-    model: "torch.nn.Module", data: FineTuningData, settings: FineTuning, epoch: int, precision: str
-) -> "Iterator[torch.Tensor]":
+    model: torch.nn.Module, data: FineTuningData, settings: FineTuning, epoch: int, precision: str
+) -> Iterator[torch.Tensor]:
     """The loss of each step of an epoch."""
-    import numpy as np
-    import torch
 
     # Each epoch takes the next views of every image, in an order of the image's own.
     order = np.random.default_rng(settings.seed).permuted(data.train, axis=1)
@@ -216,9 +209,7 @@ def _losses(
         )
 
 
-def _mixed(
-    batch: "tuple[torch.Tensor, ...]", alpha: float, random: "np.random.Generator"
-) -> "tuple[torch.Tensor, ...]":
+def _mixed(batch: tuple[torch.Tensor, ...], alpha: float, random: np.random.Generator) -> tuple[torch.Tensor, ...]:
     """Each row mixed with another: mixup (Zhang et al. 2018); of activations, manifold mixup (Verma et al. 2019)."""
     if not alpha:
         return batch
@@ -226,8 +217,7 @@ def _mixed(
     return tuple(share * each + (1 - share) * each[partner] for each in batch)
 
 
-def _autocast(device: "torch.device", precision: str) -> "torch.autocast":
-    import torch
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
 
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 

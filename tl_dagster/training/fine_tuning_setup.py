@@ -2,24 +2,23 @@
 
 import contextlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Self
 
-from tl_dagster.backbones.splitting import frozen_feature_mask, split_backbone
+import torch
+
+from tl_dagster.backbones.inference import InferenceRunner
+from tl_dagster.backbones.splitting import frozen_feature_mask, lower_module, split_backbone
 from tl_dagster.data.manifest import read_manifest
 from tl_dagster.data.splits import read_views
 from tl_dagster.data.views import View, views_to_draw
-from tl_dagster.declaration import FineTuning
 from tl_dagster.features.backbone_features import BackboneFeatures
 from tl_dagster.features.cache import ConcatFeatures, FeatureColumn
 from tl_dagster.features.loading import Loader
 from tl_dagster.graph.stage import StageContext
 from tl_dagster.training.batches import CachedActivations, DrawnImages, RecomputedActivations, draw_views
-
-if TYPE_CHECKING:
-    import torch
-
-    from tl_dagster.training.checkpoints import Checkpoint
-    from tl_dagster.training.fine_tuning import BatchSource
+from tl_dagster.training.checkpoints import Checkpoint
+from tl_dagster.training.fine_tuning import BatchSource, build_tuned_network
+from tl_dagster.training.settings import FineTuning
 
 __all__ = ["FineTuningSetup"]
 
@@ -52,29 +51,26 @@ class FineTuningSetup:
         self._table = read_views(work.inputs["bottleneck_features"].path)
         self._cut = split_backbone(frozen, taps, boundary)
 
-    def __enter__(self) -> "FineTuningSetup":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closing.close()
 
-    def network(self, head: "Mapping[str, torch.Tensor]") -> "torch.nn.Module":
+    def network(self, head: Mapping[str, torch.Tensor]) -> torch.nn.Module:
         """The part that is trained, with the top model on it; see :func:`tl_dagster.training.fine_tuning.build_tuned_network`."""
-        import torch
-
-        from tl_dagster.training.fine_tuning import build_tuned_network
 
         model = build_tuned_network(self._cut.upper, head, frozen_feature_mask(self.frozen, self._cut))
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's types lack it
 
-    def levels(self, model: "torch.nn.Module") -> dict[str, int]:
+    def levels(self, model: torch.nn.Module) -> dict[str, int]:
         """Of each parameter of the upper part, how many stages it lies below the highest."""
         named = [name for name, _ in model.upper.named_parameters()]  # type: ignore[union-attr]
         # The first part of a name is the wrapper's, the last the parameter's.
         numbers = [self.frozen.info.stage_number(name.partition(".")[2].rpartition(".")[0]) for name in named]
         return {name: max(numbers) - number for name, number in zip(named, numbers, strict=True)}
 
-    def inputs(self, checkpoint: "Checkpoint") -> "BatchSource":
+    def inputs(self, checkpoint: Checkpoint) -> BatchSource:
         """What the network reads, by row of the table of views.
 
         Args:
@@ -101,9 +97,7 @@ class FineTuningSetup:
         maps = self.column.read(self._table["key"].tolist())
         return CachedActivations(maps, self._shape(maps.width), self._below())
 
-    def _recomputed(self, checkpoint: "Checkpoint") -> RecomputedActivations:
-        from tl_dagster.backbones.inference import InferenceRunner
-        from tl_dagster.backbones.splitting import lower_module
+    def _recomputed(self, checkpoint: Checkpoint) -> RecomputedActivations:
 
         assert self._cut.boundary is not None  # noqa: S101  (for the type checker)
         lower = [*self._cut.frozen_taps, (self._cut.boundary, "none")]

@@ -4,22 +4,17 @@ The strength of L2 is chosen on validation over a path from strong to weak, each
 (warm starts along a regularisation path: Friedman, Hastie & Tibshirani 2010, J. Stat. Softw. 33).
 """
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from tl_dagster.declaration import LinearTopModel
+import numpy as np
+import torch
+
 from tl_dagster.features.blocks import blocks
 from tl_dagster.models.heads import build_layers
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.feature_batches import StandardizedFeatures, Targets
-
-if TYPE_CHECKING:
-    import torch
+from tl_dagster.training.settings import LinearTopModel
 
 __all__ = [
     "fit_l2_path",
@@ -34,18 +29,18 @@ class TensorRows(Protocol):
     def __len__(self) -> int:
         """How many rows."""
 
-    def __getitem__(self, rows: slice, /) -> "torch.Tensor":
+    def __getitem__(self, rows: slice, /) -> torch.Tensor:
         """A slice of the rows: float32 (n, columns)."""
 
 
 def fit_l2_path(
     train: StandardizedFeatures,
     targets: Targets,
-    emphasis: "torch.Tensor | None",
-    score: "Callable[[torch.nn.Module], tuple[float, float]]",
+    emphasis: torch.Tensor | None,
+    score: Callable[[torch.nn.Module], tuple[float, float]],
     settings: LinearTopModel,
     progress: Progress,
-) -> "tuple[torch.nn.Module, dict[str, Any]]":
+) -> tuple[torch.nn.Module, dict[str, Any]]:
     """Fit the classifier for each strength of L2 and keep the one with the lowest validation log-loss.
 
     Args:
@@ -59,7 +54,6 @@ def fit_l2_path(
     Returns:
         The network, and what is to be told of it: l2, and path: (l2, log-loss, accuracy) of each strength tried.
     """
-    import torch
 
     network = torch.nn.Sequential(build_layers(train.width, targets.classes))
     parameters = best = torch.zeros(targets.classes, train.width + 1)
@@ -80,7 +74,7 @@ def _log_loss(tried: tuple[float, float, float]) -> float:
     return tried[1]
 
 
-def _set(network: "torch.nn.Module", parameters: "torch.Tensor") -> "torch.nn.Module":
+def _set(network: torch.nn.Module, parameters: torch.Tensor) -> torch.nn.Module:
     network.load_state_dict({"output.weight": parameters[:, :-1], "output.bias": parameters[:, -1]})
     return network
 
@@ -89,10 +83,10 @@ def fit_logistic_regression(
     features: TensorRows,
     targets: TensorRows,
     l2: float,
-    start: "torch.Tensor",
-    emphasis: "torch.Tensor | None",
+    start: torch.Tensor,
+    emphasis: torch.Tensor | None,
     iterations: int,
-) -> "torch.Tensor":
+) -> torch.Tensor:
     """Weights and biases (classes, D + 1) of least mean cross-entropy plus L2.
 
     Args:
@@ -103,7 +97,6 @@ def fit_logistic_regression(
         emphasis: (classes,) weight of each class, or None.
         iterations: L-BFGS iterations at most.
     """
-    import torch
 
     parameters = start.clone().requires_grad_(True)
     optimiser = torch.optim.LBFGS(
@@ -120,10 +113,9 @@ def fit_logistic_regression(
 
 
 def _loss_and_gradient(
-    parameters: "torch.Tensor", features: TensorRows, targets: TensorRows, l2: float, emphasis: "torch.Tensor | None"
-) -> "tuple[float, torch.Tensor]":
+    parameters: torch.Tensor, features: TensorRows, targets: TensorRows, l2: float, emphasis: torch.Tensor | None
+) -> tuple[float, torch.Tensor]:
     """Mean weighted cross-entropy and L2, and the gradient, summed over blocks of rows."""
-    import torch
 
     weight, bias = parameters[:, :-1], parameters[:, -1]
     gradient, loss, count = torch.zeros_like(parameters), 0.0, len(features)
@@ -142,8 +134,8 @@ def _loss_and_gradient(
 
 
 def held_out_probabilities(
-    features: "np.ndarray", targets: "np.ndarray", folds: "np.ndarray", l2: float, iterations: int
-) -> "np.ndarray":
+    features: np.ndarray, targets: np.ndarray, folds: np.ndarray, l2: float, iterations: int
+) -> np.ndarray:
     """Class probabilities of each image from a top model that was fitted on the other folds.
 
     Args:
@@ -156,10 +148,6 @@ def held_out_probabilities(
     Returns:
         (n, classes); not a number for images whose class is in no other fold: nothing can be said of them.
     """
-    import numpy as np
-    import torch
-
-    from tl_dagster.training.top_model import fit_logistic_regression
 
     probabilities = np.full(targets.shape, np.nan)
     labels = targets.argmax(1)

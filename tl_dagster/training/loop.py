@@ -9,15 +9,16 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.memory import keep_freed_memory
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.checkpoints import Checkpoint, optimiser_tensors, restore_optimiser, select_group
-
-if TYPE_CHECKING:
-    import torch
+from tl_dagster.training.optimisers import decay_weights, set_rates
 
 __all__ = ["LoopConfig", "TrainingResult", "train"]
 
@@ -64,10 +65,10 @@ class TrainingResult:
 
 @dataclass
 class _State:
-    model: "torch.nn.Module"
-    averaged: "torch.optim.swa_utils.AveragedModel"
-    optimiser: "torch.optim.Optimizer"
-    best: "dict[str, torch.Tensor]" = field(default_factory=dict)
+    model: torch.nn.Module
+    averaged: torch.optim.swa_utils.AveragedModel
+    optimiser: torch.optim.Optimizer
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
     kept: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
@@ -98,7 +99,7 @@ class _State:
         seconds = time.monotonic() - self.begun
         checkpoint.save(tensors, {"history": self.history, "kept": self.kept, "seconds": seconds})
 
-    def restore(self, tensors: "dict[str, torch.Tensor]", facts: dict[str, Any]) -> None:
+    def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
         self.model.load_state_dict(select_group(tensors, "model"), strict=False)
         self.averaged.module.load_state_dict(select_group(tensors, "averaged"), strict=False)
         self.averaged.n_averaged.copy_(tensors["updates/count"])
@@ -109,10 +110,10 @@ class _State:
 
 
 def train(
-    model: "torch.nn.Module",
-    optimiser: "torch.optim.Optimizer",
-    losses: "Callable[[int], Iterator[torch.Tensor]]",
-    score: "Callable[[torch.nn.Module], tuple[float, float]]",
+    model: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    losses: Callable[[int], Iterator[torch.Tensor]],
+    score: Callable[[torch.nn.Module], tuple[float, float]],
     plan: LoopConfig,
     progress: Progress,
     checkpoint: Checkpoint | None = None,
@@ -132,7 +133,6 @@ def train(
     Raises:
         InputError: the loss is no number; the checkpoint of the last good epoch stays.
     """
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
     keep_freed_memory()
     state = _State(model, AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(plan.averaging)), optimiser)
@@ -160,15 +160,12 @@ def train(
 
 def _epoch(
     state: _State,
-    losses: "Callable[[int], Iterator[torch.Tensor]]",
+    losses: Callable[[int], Iterator[torch.Tensor]],
     plan: LoopConfig,
     progress: Progress,
     checkpoint: Checkpoint | None,
 ) -> float:
     """One epoch; the mean loss of its steps."""
-    import torch
-
-    from tl_dagster.training.optimisers import decay_weights, set_rates
 
     epoch, total = len(state.history), 0.0
     trained = [parameter for group in state.optimiser.param_groups for parameter in group["params"]]
@@ -221,11 +218,11 @@ def _require_number(value: float, what: str, plan: LoopConfig, state: _State, ch
         raise InputError(f"the {what} of epoch {last + 1} is {value}: {plan.mend}{stays}")
 
 
-def _trained(model: "torch.nn.Module") -> "dict[str, torch.Tensor]":
+def _trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """All that training may change: trained parameters and buffers."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     return {name: value for name, value in model.state_dict().items() if name not in frozen}
 
 
-def _copied(model: "torch.nn.Module") -> "dict[str, torch.Tensor]":
+def _copied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in _trained(model).items()}

@@ -5,18 +5,18 @@ It is the classifier of Chollet's "Building powerful image classification models
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tl_dagster.declaration import MlpTopModel
+import numpy as np
+import torch
+
 from tl_dagster.features.blocks import BLOCK_BYTES
 from tl_dagster.models.heads import build_layers
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.feature_batches import StandardizedFeatures, Targets
 from tl_dagster.training.loop import LoopConfig, train
 from tl_dagster.training.optimisers import ParameterGroup, build_optimiser
-
-if TYPE_CHECKING:
-    import torch
+from tl_dagster.training.settings import MlpTopModel
 
 __all__ = ["fit_mlp"]
 
@@ -26,11 +26,11 @@ WARMUP = 0.1
 def fit_mlp(
     features: StandardizedFeatures,
     targets: Targets,
-    emphasis: "torch.Tensor | None",
-    score: "Callable[[torch.nn.Module], tuple[float, float]]",
+    emphasis: torch.Tensor | None,
+    score: Callable[[torch.nn.Module], tuple[float, float]],
     settings: MlpTopModel,
     progress: Progress,
-) -> "tuple[torch.nn.Module, dict[str, Any]]":
+) -> tuple[torch.nn.Module, dict[str, Any]]:
     """Train by AdamW and keep the epoch with the lowest validation log-loss.
 
     Args:
@@ -47,14 +47,13 @@ def fit_mlp(
     Raises:
         InputError: the loss is no number.
     """
-    import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(settings.seed, 0))
         network = torch.nn.Sequential(build_layers(features.width, targets.classes, settings.hidden, settings.dropout))
         group = ParameterGroup(list(network.parameters()), settings.learning_rate, settings.weight_decay)
 
-        def losses(epoch: int) -> "Iterator[torch.Tensor]":
+        def losses(epoch: int) -> Iterator[torch.Tensor]:
             network.train()
             return _losses(network, features, targets, emphasis, settings, epoch)
 
@@ -70,19 +69,17 @@ def fit_mlp(
 
 
 def _losses(
-    network: "torch.nn.Module",
+    network: torch.nn.Module,
     features: StandardizedFeatures,
     targets: Targets,
-    emphasis: "torch.Tensor | None",
+    emphasis: torch.Tensor | None,
     settings: MlpTopModel,
     epoch: int,
-) -> "Iterator[torch.Tensor]":
+) -> Iterator[torch.Tensor]:
     """The loss of each step of an epoch: a random permutation of all rows.
 
     Many batches are read at once, in the order of the disk.
     """
-    import numpy as np
-    import torch
 
     torch.manual_seed(_seed(settings.seed, epoch))  # dropout's
     size = settings.batch_size
@@ -99,6 +96,5 @@ def _losses(
 
 
 def _seed(seed: int, epoch: int) -> int:
-    import numpy as np
 
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])

@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 __all__ = ["ParameterGroup", "build_optimiser", "decay_weights", "set_rates"]
 
@@ -25,20 +23,19 @@ class ParameterGroup:
             inductive bias for transfer learning with convolutional networks").
     """
 
-    parameters: "Sequence[torch.nn.Parameter]"
+    parameters: Sequence[torch.nn.Parameter]
     rate: float
     decay: float = 0.0
     anchored: bool = False
 
 
-def build_optimiser(kind: str, groups: Sequence[ParameterGroup]) -> "torch.optim.Optimizer":
+def build_optimiser(kind: str, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019), or SGD with Nesterov's momentum.
 
     Args:
         kind: "adamw" or "sgd".
         groups: those without parameters are left out.
     """
-    import torch
 
     described = [
         {
@@ -57,15 +54,14 @@ def build_optimiser(kind: str, groups: Sequence[ParameterGroup]) -> "torch.optim
     return torch.optim.AdamW(described, weight_decay=0.0)
 
 
-def set_rates(optimiser: "torch.optim.Optimizer", factor: float) -> None:
+def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
     """Every group's learning rate, as a share of its peak."""
     for group in optimiser.param_groups:
         group["lr"] = group["peak"] * factor
 
 
-def decay_weights(optimiser: "torch.optim.Optimizer") -> None:
+def decay_weights(optimiser: torch.optim.Optimizer) -> None:
     """One step of weight decay, before the optimiser's own."""
-    import torch
 
     with torch.no_grad():
         for group in optimiser.param_groups:

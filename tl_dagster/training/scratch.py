@@ -7,9 +7,13 @@ number of the epoch, so a training that was killed goes on as if nothing had hap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from tl_dagster.declaration import ScratchBaseline
+import numpy as np
+import torch
+from torch import nn
+
+from tl_dagster.backbones.inference import normalize, per_channel
 from tl_dagster.models.calibration import validate
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.progress import Progress
@@ -18,10 +22,7 @@ from tl_dagster.training.checkpoints import Checkpoint
 from tl_dagster.training.feature_batches import Targets
 from tl_dagster.training.loop import LoopConfig, TrainingResult
 from tl_dagster.training.optimisers import ParameterGroup, build_optimiser
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
+from tl_dagster.training.settings import ScratchBaseline
 
 __all__ = ["Examples", "PixelSource", "build_from_pixels", "convnet", "predict", "train"]
 
@@ -32,7 +33,7 @@ WARMUP, WEIGHT_DECAY = 0.1, 0.01
 class PixelSource(Protocol):
     """Where training takes its images: by row of the table of views."""
 
-    def __call__(self, rows: "np.ndarray", epoch: int = 0) -> "Iterator[np.ndarray]":
+    def __call__(self, rows: np.ndarray, epoch: int = 0) -> Iterator[np.ndarray]:
         """Pixels of table rows in order, a batch at a time: uint8 (n, size, size, 3), valid until the next is taken.
 
         Args:
@@ -53,14 +54,14 @@ class Examples:
         images: (M,) int64 image numbers of them, 0 … n-1.
     """
 
-    train: "np.ndarray"
+    train: np.ndarray
     targets: Targets
-    validation: "np.ndarray"
-    labels: "np.ndarray"
-    images: "np.ndarray"
+    validation: np.ndarray
+    labels: np.ndarray
+    images: np.ndarray
 
 
-def convnet(size: int, classes: int) -> "torch.nn.Module":
+def convnet(size: int, classes: int) -> torch.nn.Module:
     """Three convolutions, each with ReLU and max-pooling, then a dense layer with dropout, and the classifier.
 
     The small network of Chollet 2016, "Building powerful image classification models using very little data", with
@@ -73,7 +74,6 @@ def convnet(size: int, classes: int) -> "torch.nn.Module":
     Returns:
         A module: float32 images (N, 3, size, size) in [0, 1] → logits (N, classes).
     """
-    from torch import nn
 
     layers: list[nn.Module] = []
     below = 3
@@ -89,7 +89,7 @@ def convnet(size: int, classes: int) -> "torch.nn.Module":
     return model
 
 
-def build_from_pixels(model: "torch.nn.Module", mean: Sequence[float], std: Sequence[float]) -> "torch.nn.Module":
+def build_from_pixels(model: torch.nn.Module, mean: Sequence[float], std: Sequence[float]) -> torch.nn.Module:
     """A network behind its normalisation: uint8 pixels (N, size, size, 3) → logits (N, classes).
 
     Args:
@@ -97,9 +97,6 @@ def build_from_pixels(model: "torch.nn.Module", mean: Sequence[float], std: Sequ
         mean: per channel, of pixels in [0, 1].
         std: per channel.
     """
-    import torch
-
-    from tl_dagster.backbones.inference import normalize, per_channel
 
     class FromPixels(torch.nn.Module):
         shift: torch.Tensor
@@ -119,7 +116,7 @@ def build_from_pixels(model: "torch.nn.Module", mean: Sequence[float], std: Sequ
 
 
 def train(
-    model: "torch.nn.Module",
+    model: torch.nn.Module,
     draw: PixelSource,
     examples: Examples,
     settings: ScratchBaseline,
@@ -144,7 +141,6 @@ def train(
     Raises:
         InputError: the loss is no number, or a GPU's memory does not hold a step.
     """
-    import torch
 
     alone = len(examples.train) % settings.batch_size == 1 < min(settings.batch_size, len(examples.train))
     count = len(examples.train) - alone  # batch normalisation knows no variance of a single image
@@ -157,10 +153,10 @@ def train(
         untrained=True,
     )
 
-    def losses(epoch: int) -> "Iterator[torch.Tensor]":
+    def losses(epoch: int) -> Iterator[torch.Tensor]:
         return _losses(model, draw, examples, settings.seed, epoch, count, precision)
 
-    def score(model: "torch.nn.Module") -> tuple[float, float]:
+    def score(model: torch.nn.Module) -> tuple[float, float]:
         probabilities = predict(model, draw, examples.validation, precision).softmax(1).numpy()
         return validate(probabilities, examples.labels, examples.images)
 
@@ -177,11 +173,9 @@ def train(
 
 
 def _losses(
-    model: "torch.nn.Module", draw: PixelSource, examples: Examples, seed: int, epoch: int, count: int, precision: str
-) -> "Iterator[torch.Tensor]":
+    model: torch.nn.Module, draw: PixelSource, examples: Examples, seed: int, epoch: int, count: int, precision: str
+) -> Iterator[torch.Tensor]:
     """The loss of each step of an epoch, which sees so many of the training images once."""
-    import numpy as np
-    import torch
 
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]))  # of dropout
     order = np.random.default_rng([seed, epoch]).permutation(len(examples.train))[:count]
@@ -196,9 +190,8 @@ def _losses(
         yield torch.nn.functional.cross_entropy(logits.float(), targets)
 
 
-def predict(model: "torch.nn.Module", draw: PixelSource, rows: "np.ndarray", precision: str) -> "torch.Tensor":
+def predict(model: torch.nn.Module, draw: PixelSource, rows: np.ndarray, precision: str) -> torch.Tensor:
     """Logits of the views of table rows: (n,) int64 → float32 (n, classes), on the CPU."""
-    import torch
 
     device = next(model.parameters()).device
     model.eval()

@@ -5,9 +5,11 @@ elsewhere can be had from here.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tl_dagster.declaration import MlpTopModel, TopModel
+import numpy as np
+import torch
+
 from tl_dagster.features.blocks import Features
 from tl_dagster.models.calibration import averaged_probabilities, temperature, validate
 from tl_dagster.models.heads import build_head, compute_logits
@@ -15,10 +17,7 @@ from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.feature_batches import MEMORY_BYTES, LabelledFeatures, StandardizedFeatures, Targets, moments
 from tl_dagster.training.logistic_regression import fit_l2_path, fit_logistic_regression
 from tl_dagster.training.mlp import fit_mlp
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
+from tl_dagster.training.settings import MlpTopModel, TopModel
 
 __all__ = [
     "Features",
@@ -45,7 +44,7 @@ class FittedTopModel:
         told: how it was chosen: l2 and path, or epoch and history.
     """
 
-    state: "dict[str, torch.Tensor]"
+    state: dict[str, torch.Tensor]
     temperature: float
     log_losses: tuple[float, float]
     told: dict[str, Any]
@@ -73,7 +72,6 @@ def fit_top_model(
     Raises:
         InputError: the loss is no number.
     """
-    import torch
 
     mean, std = moments(train.features)
     features = StandardizedFeatures(train.features, mean, std, memory)
@@ -81,11 +79,11 @@ def fit_top_model(
     targets = Targets(train.labels, train.confidence, classes)
     emphasis = class_weights(train.labels, classes) if settings.balanced else None
 
-    def probabilities(logits: "np.ndarray") -> "np.ndarray":
+    def probabilities(logits: np.ndarray) -> np.ndarray:
         found: np.ndarray = torch.from_numpy(logits).softmax(1).numpy()
         return found
 
-    def score(network: "torch.nn.Module") -> tuple[float, float]:
+    def score(network: torch.nn.Module) -> tuple[float, float]:
         # As it would be handed on, calibrated: else the one that happens to be as sure as it is right would be chosen.
         logits = compute_logits(network.eval(), held_out, classes)
         logits /= temperature(logits, validation.labels, validation.images)
@@ -106,15 +104,13 @@ def fit_top_model(
     return FittedTopModel(state, divisor, (before, after), told)
 
 
-def class_weights(labels: "np.ndarray", classes: int) -> "torch.Tensor":
+def class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
     """Weights that give each class that occurs the same share of the loss: float32 (classes,), of mean 1 over the rows.
 
     Args:
         labels: (N,) class number of each row.
         classes: how many; one without rows gets 1.
     """
-    import numpy as np
-    import torch
 
     counts = np.bincount(labels, minlength=classes)
     present = counts > 0

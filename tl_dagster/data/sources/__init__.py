@@ -17,6 +17,7 @@ from tl_dagster.runtime.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+
 __all__ = [
     "ArchiveSource",
     "Bins",

@@ -18,6 +18,7 @@ from tl_dagster.runtime.errors import InputError, printable
 if TYPE_CHECKING:
     import pandas as pd
 
+
 __all__ = ["ArchiveSource", "plain_tar", "tar_members"]
 
 LINK = "a link or device in the archive, not a file"

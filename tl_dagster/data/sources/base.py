@@ -15,6 +15,7 @@ from tl_dagster.store.digests import digest_columns
 if TYPE_CHECKING:
     import pandas as pd
 
+
 __all__ = [
     "CLIMBS",
     "COLUMNS",
@@ -115,7 +116,7 @@ class Patterned(ImageSource):
         frame.attrs["other_files"] = len(found) - len(images)
         return frame
 
-    def labelled(self, paths: "pd.Series[str]") -> "pd.DataFrame":
+    def labelled(self, paths: "pd.Series") -> "pd.DataFrame":
         """Label, group and split of relative POSIX paths; rows without a label have the problem why.
 
         Without a pattern, the first folder is the class, or the second one when every first folder is named like a
@@ -176,7 +177,7 @@ def climbs_out(member: str) -> bool:
     return member.startswith(("/", "\\")) or ".." in parts or parts[0].endswith(":")
 
 
-def parse_splits(values: "pd.Series[str]", where: str) -> "pd.Series[str]":
+def parse_splits(values: "pd.Series", where: str) -> "pd.Series":
     """train, validation or test, from what people call them.
 
     Raises:

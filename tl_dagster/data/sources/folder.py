@@ -17,6 +17,7 @@ from tl_dagster.runtime.errors import InputError, printable
 if TYPE_CHECKING:
     import pandas as pd
 
+
 __all__ = ["FolderSource"]
 
 OUTSIDE = "a link out of the folder; copy the file, or set source.follow_links: true"

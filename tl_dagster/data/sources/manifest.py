@@ -19,6 +19,7 @@ from tl_dagster.runtime.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
+
 __all__ = ["Bins", "ManifestSource"]
 
 

@@ -17,6 +17,7 @@ from tl_dagster.runtime.errors import InputError, printable, suggest
 if TYPE_CHECKING:
     import pandas as pd
 
+
 __all__ = ["ParquetSource"]
 
 BATCH = 256  # rows held at once

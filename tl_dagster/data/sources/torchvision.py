@@ -16,6 +16,7 @@ from tl_dagster.runtime.errors import InputError, suggest
 if TYPE_CHECKING:
     import pandas as pd
 
+
 __all__ = ["TorchvisionSource"]
 
 

@@ -15,6 +15,7 @@ from tl_dagster.runtime.errors import InputError, printable
 if TYPE_CHECKING:
     import pandas as pd
 
+
 __all__ = ["WebDatasetSource"]
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")

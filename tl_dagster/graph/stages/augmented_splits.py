@@ -1,6 +1,5 @@
 """Which images train, validate and test, and the views of each. No pixels."""
 
-from tl_dagster.data.near_copies import find_leaks
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tl_dagster.backbones.description import describe_backbone
 from tl_dagster.data.augmentation import Augmenter, transforms
 from tl_dagster.data.manifest import read_manifest, read_pairs, usable
+from tl_dagster.data.near_copies import find_leaks
 from tl_dagster.data.splits import VIEWS, assign_splits, list_views, read_views
 from tl_dagster.graph import checks
 from tl_dagster.graph.stage import CheckResult, Stage, StageContext
@@ -16,6 +16,7 @@ from tl_dagster.store.digests import digest_columns
 
 if TYPE_CHECKING:
     pass
+
 
 __all__ = ["AugmentedSplits"]
 

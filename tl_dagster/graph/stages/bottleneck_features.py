@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tl_dagster.features.backbone_features import SideOutput
 
+
 __all__ = ["BottleneckFeatures"]
 
 NEAR = "near_identical.parquet"
@@ -104,7 +105,7 @@ def _passed(frozen: BackboneFeatures, table: "pd.DataFrame") -> "list[SideOutput
     return [*also, (boundary, np.ones(len(table), bool))] if boundary else also
 
 
-def _plain_training(table: "pd.DataFrame") -> "pd.Series[bool]":
+def _plain_training(table: "pd.DataFrame") -> "pd.Series":
     return (table["split"] == "train") & (table["view"] == 0)
 
 

@@ -22,6 +22,7 @@ from tl_dagster.store.files import write_atomically
 if TYPE_CHECKING:
     import pandas as pd
 
+
 __all__ = ["Dataset", "place_of"]
 
 SHEET = "Set aside"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+
 __all__ = ["Evaluation"]
 
 MODELS = ("top_model", "fine_tuned_model")

@@ -22,10 +22,11 @@ from tl_dagster.training.fine_tuning_setup import FineTuningSetup
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tl_dagster.declaration import FineTuning
     from tl_dagster.training.checkpoints import Checkpoint
     from tl_dagster.training.fine_tuning import FineTuningData
     from tl_dagster.training.loop import TrainingResult
+    from tl_dagster.training.settings import FineTuning
+
 
 __all__ = ["FineTunedModel", "activations_used"]
 

@@ -1,6 +1,5 @@
 """The same work without transfer: networks with random weights, trained on the same splits, for the comparison."""
 
-from tl_dagster.reporting.curves import scratch_curves
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,13 +16,14 @@ from tl_dagster.data.manifest import read_manifest
 from tl_dagster.data.splits import read_views
 from tl_dagster.data.views import View, views_to_draw
 from tl_dagster.declaration import Declaration
-from tl_dagster.declaration import ScratchBaseline as Settings
 from tl_dagster.features.loading import Loader
 from tl_dagster.graph.stage import Stage, StageContext
 from tl_dagster.models.predictions import write_predictions
+from tl_dagster.reporting.curves import scratch_curves
 from tl_dagster.runtime.hardware import has_gpu, resolve_precision
 from tl_dagster.store.artifacts import Artifact, ArtifactSummary, Materialization
 from tl_dagster.training.feature_batches import build_targets
+from tl_dagster.training.settings import ScratchBaseline as Settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
     from tl_dagster.training.scratch import Examples
+
 
 __all__ = ["ScratchBaseline"]
 

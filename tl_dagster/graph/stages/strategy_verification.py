@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from tl_dagster.declaration import Declaration
-from tl_dagster.declaration import TransferStrategy as Declared
 from tl_dagster.graph.stage import Stage, StageContext, require_same
 from tl_dagster.graph.stages.fine_tuned_model import FineTunedModel
 from tl_dagster.graph.stages.top_model import TopModel
@@ -13,6 +12,7 @@ from tl_dagster.graph.stages.transfer_strategy import TransferStrategy
 from tl_dagster.models.predictions import read_predictions
 from tl_dagster.store.artifacts import Artifact, ArtifactSummary, Materialization
 from tl_dagster.strategy.decide import CELLS, read_decision
+from tl_dagster.strategy.settings import TransferStrategy as Declared
 
 __all__ = ["StrategyVerification"]
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tl_dagster.store.artifacts import Artifact
     from tl_dagster.training.top_model import FittedTopModel, LabelledFeatures
 
+
 __all__ = ["TopModel", "require_taps"]
 
 

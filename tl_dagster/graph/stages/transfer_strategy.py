@@ -1,11 +1,11 @@
 """When and how to fine-tune, measured on the cached features of the training images."""
 
-from tl_dagster.backbones.own_classifier import own_confidence
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_dagster.backbones.own_classifier import own_confidence
 from tl_dagster.data.labels import class_indices, class_names
 from tl_dagster.data.manifest import read_groups
 from tl_dagster.data.splits import read_views
@@ -17,6 +17,7 @@ from tl_dagster.strategy.decide import DECISION, Decision, Size
 
 if TYPE_CHECKING:
     from tl_dagster.store.artifacts import TableRows
+
 
 __all__ = ["Decision", "TransferStrategy"]
 

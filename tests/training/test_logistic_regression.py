@@ -5,11 +5,11 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from tl_dagster.declaration import LinearTopModel
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training import feature_batches as standardised
 from tl_dagster.training.feature_batches import moments
 from tl_dagster.training.logistic_regression import fit_logistic_regression
+from tl_dagster.training.settings import LinearTopModel
 from tl_dagster.training.top_model import LabelledFeatures, fit_top_model
 
 L2 = 0.01
