@@ -63,7 +63,7 @@ def evaluate(settings: dict[str, Any], store: str) -> dict[str, Any]:
     from tl_dagster.strategy.decide import read_decision
 
     declared = Declaration.model_validate(settings)
-    kinds = [each for each in STAGES if each.declared(declared) and each.name != "evaluation"]
+    kinds = [each for each in STAGES if each.is_enabled(declared) and each.name != "evaluation"]
     held = dict(zip((kind.name for kind in kinds), run_stages(settings, store, kinds), strict=True))
     paths = {name: held[stage].artifact.path for name, stage in MODELS.items()}
     if "scratch_baseline" in held:

@@ -114,7 +114,7 @@ def prepared(settings: Mapping[str, Any], store: str | Path, kind: "type[Stage]"
     from tl_dagster.runtime.progress import Progress
 
     declaration, artifacts = Declaration.model_validate(settings), ArtifactStore(Path(store))
-    held = {name: artifacts.read_ref(declaration.name, name) for name in (*kind.reads, kind.name)}
+    held = {name: artifacts.get_current(declaration.name, name) for name in (*kind.inputs, kind.name)}
     inputs = {name: each.artifact for name, each in held.items() if each and name != kind.name}
     work = StageContext(artifacts, inputs, Progress(lambda line: None), held[kind.name])
     return kind(declaration, Path(store)), work
@@ -128,8 +128,8 @@ def run_stages(
     for kind in kinds:
         stage, work = prepared(settings, store, kind)
         found.append(stage.run(work))
-        stage.verdicts(work, found[-1])
-        work.store.write_ref(stage.declaration.name, stage.name, found[-1])
+        stage.run_checks(work, found[-1])
+        work.store.set_current(stage.declaration.name, stage.name, found[-1])
     return found
 
 
@@ -155,7 +155,7 @@ def extract(settings: dict[str, Any], store: str) -> dict[str, Any]:
     """Fill the feature cache."""
     begun = time.perf_counter()
     frozen, table, work = opened(settings, store)
-    done = frozen.fill(table, frozen.columns(), work)
+    done = frozen.compute_missing(table, frozen.columns(), work)
     seconds = time.perf_counter() - begun
     return {"seconds": seconds, "rate": done.views_per_second, "compiled": done.compiled, "computed": done.views}
 
@@ -182,7 +182,7 @@ def whole(frozen: "BackboneFeatures") -> "InferenceRunner":
     from tl_dagster.backbones.inference import InferenceRunner
     from tl_dagster.backbones.taps import build_extractor
 
-    recipes = [column.recipe for column in frozen.columns()]
+    recipes = [column.key for column in frozen.columns()]
     taps = [(recipe["tap"], recipe["pooling"]) for recipe in recipes]
     known = frozen.info.preprocess
     size = frozen.loader().batch_size

@@ -47,7 +47,7 @@ def extract(settings: dict[str, Any], store: str) -> dict[str, Any]:
         "computed": held.computed,
         "seconds": time.perf_counter() - begun,
         "rate": outcome.metrics.get("views_per_second", 0.0),
-        "write": outcome.facts["seconds_by_step"].get("write", 0.0),
+        "write": outcome.metadata["seconds_by_step"].get("write", 0.0),
     }
 
 

@@ -56,17 +56,17 @@ def tune(settings: dict[str, Any], store: str, gigabytes: float) -> dict[str, An
     stage, work = prepared({**settings, "compute": {"activation_cache_gb": gigabytes}}, store, FineTunedModel)
     ended: list[float] = []
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         if line.startswith("epoch "):
             ended.append(time.perf_counter())
 
-    held = stage.run(replace(work, progress=Progress(say)))
+    held = stage.run(replace(work, progress=Progress(log)))
     history = json.loads((held.artifact.path / "model.json").read_text())["history"]
     shutil.rmtree(held.artifact.path)  # the other side trains the same model
     return {
         "epoch_seconds": (ended[-1] - ended[1]) / (len(ended) - 2),
         "losses": [each["training_loss"] for each in history[1:]],
-        "from_cache": held.artifact.outcome.facts["frozen_part"] == "from the feature cache",
+        "from_cache": held.artifact.outcome.metadata["frozen_part"] == "from the feature cache",
     }
 
 

@@ -28,7 +28,7 @@ FIGURES = (
 def end_to_end(settings: dict[str, Any], store: str) -> dict[str, Any]:
     """Fill the feature cache."""
     frozen, table, work = opened(settings, store)
-    done = frozen.fill(table, frozen.columns(), work)
+    done = frozen.compute_missing(table, frozen.columns(), work)
     waited = done.seconds["wait"] / (done.views / done.views_per_second)
     decode = 1000 * (done.seconds["decode"] + done.seconds["augment"]) / done.images
     return {"rate": done.views_per_second, "waited": waited, "decode": decode, "compiled": done.compiled}

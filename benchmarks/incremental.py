@@ -67,7 +67,7 @@ def make_up(settings: dict[str, Any], store: str, count: int) -> dict[str, Any]:
         return ArtifactSummary(rows=count, computed=count)
 
     dataset = artifacts.build(Dataset.name, f"{count:064d}", write)
-    artifacts.write_ref(settings["name"], Dataset.name, Materialization(dataset, False, count, 0))
+    artifacts.set_current(settings["name"], Dataset.name, Materialization(dataset, False, count, 0))
     views = run_stages(settings, store, [AugmentedSplits])[-1].artifact
     keys = read_views(views.path)["key"].tolist()
     frozen = BackboneFeatures(Declaration.model_validate(settings), artifacts)

@@ -43,7 +43,7 @@ def ours(folder: Path, store: Path) -> int:
     declaration = Declaration.model_validate({"name": "files", "source": {"kind": "folder", "path": str(folder)}})
     stage, artifacts = Dataset(declaration, folder), ArtifactStore(store)
     held = stage.run(StageContext(artifacts, {}, Progress(lambda line: None), None))
-    stage.verdicts(StageContext(artifacts, {}, Progress(lambda line: None), None), held)
+    stage.run_checks(StageContext(artifacts, {}, Progress(lambda line: None), None), held)
     return held.artifact.outcome.rows
 
 

@@ -94,7 +94,7 @@ class Pipeline:
         )
 
     def held(self, name: str = "cells") -> dict[str, Materialization]:
-        return {each.name: held for each in STAGES if (held := self.store.read_ref(name, each.name))}
+        return {each.name: held for each in STAGES if (held := self.store.get_current(name, each.name))}
 
 
 @pytest.fixture

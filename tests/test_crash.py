@@ -89,7 +89,7 @@ def test_killed_while_fine_tuning(pipeline: Pipeline, tmp_path):
     assert "top_model" in pipeline.held() and "fine_tuned_model" not in pipeline.held()
     said: list[str] = []
     (checkpoint,) = (pipeline.store.root / "checkpoints").glob("*.safetensors")
-    assert len(Checkpoint(checkpoint, said.append).facts()["history"]) > 1 and not said
+    assert len(Checkpoint(checkpoint, said.append).metadata()["history"]) > 1 and not said
     undisturbed = Pipeline(type(pipeline.store)(tmp_path / "other"), pipeline.instance, tmp_path / "photos")
     undisturbed.settings["fine_tuning"] = pipeline.settings["fine_tuning"]
     models = []

@@ -50,7 +50,7 @@ def outputs(pipeline: Pipeline) -> dict[str, dict]:
         "fine_tuned_model": [float(value) for value in probabilities["fine_tuned_model"][:5, 0]],
         "evaluation": [held["evaluation"].outcome.metrics[f"{name}_accuracy"] for name in probabilities],
     }
-    return {stage.name: {"recipe": stage.recipe, "values": found[stage.name]} for stage in STAGES}
+    return {stage.name: {"recipe": stage.version, "values": found[stage.name]} for stage in STAGES}
 
 
 def numbers_in(artifact: Artifact) -> list[float]:

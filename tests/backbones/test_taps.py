@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.features.test_backbones import LECTURE
+from tests.backbones.test_backbones import LECTURE
 from tl_dagster.backbones.building import load_backbone
 from tl_dagster.backbones.description import describe_backbone
 from tl_dagster.backbones.settings import Backbone

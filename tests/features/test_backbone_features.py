@@ -49,7 +49,7 @@ def test_each_ingredient_changes_the_column_and_nothing_else_does(pipeline, monk
         changed["decoding"] = name_of(pipeline)
     for part, value in (("mean", [0.1] * 3), ("std", [0.1] * 3), ("crop_fraction", 0.5), ("interpolation", "bilinear")):
         with monkeypatch.context() as preprocess:
-            look_up = module.look_up
+            look_up = module.describe_backbone
 
             def other(backbone, part=part, value=value, look_up=look_up) -> BackboneInfo:
                 info = look_up(backbone)
@@ -61,13 +61,13 @@ def test_each_ingredient_changes_the_column_and_nothing_else_does(pipeline, monk
     assert {name_of(pipeline, **change) for change in NO_INGREDIENTS.values()} == {own}
 
 
-def fill(pipeline, say=lambda line: None, **changes) -> tuple[BackboneFeatures, int]:
+def fill(pipeline, log=lambda line: None, **changes) -> tuple[BackboneFeatures, int]:
     """Fill the cache of a pipeline whose first two stages ran; how many views were forwarded."""
     held = pipeline.held()
     frozen = BackboneFeatures(pipeline.declaration(**changes), pipeline.store)
     inputs = {name: held[name].artifact for name in ("dataset", "augmented_splits")}
-    work = StageContext(pipeline.store, inputs, Progress(say), None)
-    return frozen, frozen.fill(read_views(inputs["augmented_splits"].path), frozen.columns(), work).views
+    work = StageContext(pipeline.store, inputs, Progress(log), None)
+    return frozen, frozen.compute_missing(read_views(inputs["augmented_splits"].path), frozen.columns(), work).views
 
 
 @pytest.fixture
@@ -90,8 +90,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_computed(split, monkeyp
 def test_where_only_the_features_fit_only_they_are_kept(split):
     assert split.run(compute={"feature_cache_gb": 5e-4}).success
     held = split.held()["bottleneck_features"]  # 0.3 MB; fine-tuning would like 1 MB more
-    assert "do not fit" in split.held()["fine_tuned_model"].artifact.outcome.facts["frozen_part"]
-    assert held.computed > 0 and "What excites each stage" not in held.artifact.outcome.pictures
+    assert "do not fit" in split.held()["fine_tuned_model"].artifact.outcome.metadata["frozen_part"]
+    assert held.computed > 0 and "What excites each stage" not in held.artifact.outcome.figures
 
 
 def test_two_runs_at_once_compute_each_row_once(split):

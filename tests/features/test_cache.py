@@ -17,8 +17,8 @@ RECIPE = {"backbone": "b", "tap": "t", "precision": "fp32"}
 HOLD = """
 import sys, time
 from pathlib import Path
-from tl_dagster.features.cache import Column, locked
-with locked([Column(Path(sys.argv[1]), {RECIPE})], print):
+from tl_dagster.features.cache import FeatureColumn, locked
+with locked([FeatureColumn(Path(sys.argv[1]), {RECIPE})], print):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -100,7 +100,7 @@ def test_what_a_killed_process_was_writing_is_swept_away(tmp_path):
     for name, age in ((".fresh", 0), (".stale", 7200)):
         (column.folder / name).write_bytes(b"half")
         os.utime(column.folder / name, (time.time() - age,) * 2)
-    column.sweep()
+    column.remove_stale_files()
     assert (column.folder / ".fresh").exists() and not (column.folder / ".stale").exists()
     assert not column.missing(keys(1)).any()
 
@@ -108,10 +108,10 @@ def test_what_a_killed_process_was_writing_is_swept_away(tmp_path):
 def test_notes_and_columns(tmp_path):
     column = FeatureColumn(tmp_path, RECIPE)
     column.write(keys(1), np.ones((1, 2)))
-    assert column.noted() == {}
-    column.note({"difference": 0.5})
+    assert column.read_notes() == {}
+    column.write_notes({"difference": 0.5})
     (found,) = list_columns(tmp_path)
-    assert found.name == column.name and found.noted() == {"difference": 0.5}
+    assert found.name == column.name and found.read_notes() == {"difference": 0.5}
 
 
 def test_another_process_waits_for_the_one_that_computes(tmp_path):

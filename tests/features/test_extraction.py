@@ -49,18 +49,18 @@ def wanted(photos: Path, views: int = 1) -> list[View]:
     ]
 
 
-def rows(frozen: BackboneFeatures, views: list[View], root: Path, say=lambda line: None, reused=0):
+def rows(frozen: BackboneFeatures, views: list[View], root: Path, log=lambda line: None, reused=0):
     from tl_dagster.backbones.taps import build_extractor
 
-    column = FeatureColumn(root, frozen.columns()[0].recipe)
+    column = FeatureColumn(root, frozen.columns()[0].key)
     done = extract(
         views,
         [(column, np.ones(len(views), bool))],
-        lambda: build_extractor(frozen.load(), [(column.recipe["tap"], "avg")]),
+        lambda: build_extractor(frozen.load(), [(column.key["tap"], "avg")]),
         frozen.loader(),
         mean=frozen.info.preprocess["mean"],
         std=frozen.info.preprocess["std"],
-        progress=Progress(say),
+        progress=Progress(log),
         reused=reused,
     )
     keys = [view.key for view in views]
@@ -105,7 +105,7 @@ def test_rows_are_written_while_the_network_runs(frozen, photos, tmp_path, monke
     Path(views[50].uri).write_bytes(b"changed")
     with pytest.raises(InputError, match="changed since it was ingested"):
         rows(frozen, views, tmp_path)
-    kept = ~FeatureColumn(tmp_path, frozen.columns()[0].recipe).missing([view.key for view in views])
+    kept = ~FeatureColumn(tmp_path, frozen.columns()[0].key).missing([view.key for view in views])
     assert kept[:32].all() and not kept[50:].any()
 
 
@@ -127,7 +127,7 @@ def test_what_is_kept_beside_the_features_cannot_stop_them(frozen, photos, tmp_p
             return [images.mean((2, 3)), images.amax((2, 3)) * 0 + 1e6]  # more than a float16 holds
 
     views, said = wanted(photos), []
-    recipe = {**frozen.columns()[0].recipe, "precision": "bf16"}
+    recipe = {**frozen.columns()[0].key, "precision": "bf16"}
     columns = [FeatureColumn(tmp_path, {**recipe, "tap": tap}) for tap in ("features", "maxima")]
     given = [(column, np.ones(len(views), bool)) for column in columns]
     options = {"mean": [0.5] * 3, "std": [0.5] * 3, "progress": Progress(said.append)}

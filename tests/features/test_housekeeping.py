@@ -63,7 +63,7 @@ def test_unused_recipes_are_pruned_and_used_ones_stay(pipeline, capsys):
 
 def test_damage_is_found_and_computed_anew(pipeline, capsys):
     assert pipeline.run().success
-    (column,) = (each for each in list_columns(pipeline.store.root / "features") if each.recipe["pooling"] == "avg")
+    (column,) = (each for each in list_columns(pipeline.store.root / "features") if each.key["pooling"] == "avg")
     damaged = column.shards()[0]
     content = bytearray(damaged.path.read_bytes())
     content[len(content) // 2] ^= 1

@@ -42,7 +42,7 @@ def test_drift_against_a_version_that_had_fewer_columns(pipeline):
     assert pipeline.run().success
     now = read_manifest(pipeline.held()["dataset"].artifact.path)
     verdict = drift(now.drop(columns=["brightness", "contrast", "bytes"]), now, Checks())
-    assert verdict.passed and "height" in verdict.numbers and "contrast" not in verdict.numbers
+    assert verdict.passed and "height" in verdict.metrics and "contrast" not in verdict.metrics
 
 
 def test_a_clean_folder_passes(pipeline):

@@ -21,7 +21,7 @@ TITLES = {
 
 
 def held(pipeline: Pipeline):
-    return pipeline.store.read_ref("cells", "evaluation").artifact
+    return pipeline.store.get_current("cells", "evaluation").artifact
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +46,8 @@ def test_every_model_is_measured_and_drawn(pipeline: Pipeline):
         assert artifact.outcome.metrics[f"{name}_accuracy_low"] == low
     assert [point["fraction"] for point in found["learning_curve"]][-1] == 1
     assert len(found["comparisons"]) == 3
-    assert set(artifact.outcome.pictures) >= TITLES
-    for file in artifact.outcome.pictures.values():
+    assert set(artifact.outcome.figures) >= TITLES
+    for file in artifact.outcome.figures.values():
         assert (artifact.path / file).stat().st_size < 75_000
     report = (artifact.path / "report.html").read_text()
     assert "convnet from scratch" in report and "Grad-CAM" in report and "McNemar" in report
@@ -60,13 +60,13 @@ def test_an_image_that_is_gone_is_no_failure(pipeline: Pipeline, photos):
         photo.unlink()
     pipeline.store.root.joinpath("artifacts/evaluation", before.fingerprint).rename(pipeline.store.root / "before")
     stage = Evaluation(pipeline.declaration(), pipeline.store.root.parent)
-    inputs = {name: pipeline.store.read_ref("cells", name).artifact for name in stage.reads}
+    inputs = {name: pipeline.store.get_current("cells", name).artifact for name in stage.inputs}
     again = stage.run(StageContext(pipeline.store, inputs, Progress(lambda line: None), None)).artifact
     assert again.outcome.metrics == before.outcome.metrics
-    assert "Worst mistakes" in again.outcome.pictures
+    assert "Worst mistakes" in again.outcome.figures
 
 
 def _predictions(pipeline: Pipeline, name: str):
     scratch = name.startswith("scratch_")
-    path = pipeline.store.read_ref("cells", "scratch_baseline" if scratch else name).artifact.path
+    path = pipeline.store.get_current("cells", "scratch_baseline" if scratch else name).artifact.path
     return (path / "convnet" if scratch else path) / "predictions.parquet"

@@ -53,7 +53,7 @@ def test_each_network_has_its_predictions_and_is_told_of(pipeline):
         metrics = held.artifact.outcome.metrics
         assert metrics[f"{name}_validation_accuracy"] == pytest.approx(lowest["validation_accuracy"])
         assert metrics[f"{name}_seconds"] == pytest.approx(each["seconds"], abs=0.1)
-    (picture,) = held.artifact.outcome.pictures.values()
+    (picture,) = held.artifact.outcome.figures.values()
     assert (held.artifact.path / picture).stat().st_size < 70_000
     assert not list((pipeline.store.root / "checkpoints").glob("*"))
     assert run(pipeline)[2].reused

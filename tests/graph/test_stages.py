@@ -53,7 +53,7 @@ from pathlib import Path
 from tl_dagster import *
 from tl_dagster.declaration import Declaration
 defs = dg.Definitions.merge(
-    definitions_of(Declaration.model_validate({pipeline.settings!r}), Path(".")),
+    build_definitions(Declaration.model_validate({pipeline.settings!r}), Path(".")),
     dg.Definitions(resources={{"artifacts": ArtifactIOManager(root={str(pipeline.store.root)!r})}}),
 )
 with dg.instance_for_test() as instance:

@@ -24,7 +24,7 @@ def run(pipeline, kinds=TO_STRATEGY, **changes):
     held, declaration = {}, pipeline.declaration(**{**open_to_strategy, **changes})
     for kind in kinds:
         stage = kind(declaration, pipeline.store.root.parent)
-        inputs = {name: held[name].artifact for name in stage.reads}
+        inputs = {name: held[name].artifact for name in stage.inputs}
         held[kind.name] = stage.run(StageContext(pipeline.store, inputs, Progress(lambda line: None), None))
     return held
 
@@ -37,7 +37,7 @@ def test_a_small_set(pipeline):
     assert 0 < decision.evidence["own_confidence"] < 1
     assert [each["taps"] for each in decision.evidence["probes"]] == [["higher"], ["lower"], ["lower", "higher"]]
     assert (artifact.path / "strategy.png").stat().st_size < 75_000
-    assert artifact.outcome.facts["quadrant"] == decision.quadrant
+    assert artifact.outcome.metadata["quadrant"] == decision.quadrant
     assert len(artifact.outcome.tables["Probes"]) == 3
 
 
@@ -50,7 +50,7 @@ def test_only_what_decides_is_measured_anew(pipeline):
     assert (declared.cell, declared.depth) == ("fine-tune-all", "all")
     assert declared.evidence["measured_cell"] == measured.cell
     assert declared.evidence["probes"] == measured.evidence["probes"]
-    assert measured.cell in other.artifact.outcome.facts["declared"]
+    assert measured.cell in other.artifact.outcome.metadata["declared"]
 
 
 def test_one_tap(pipeline):
@@ -59,7 +59,7 @@ def test_one_tap(pipeline):
         run(pipeline, **one, transfer_strategy={"strategy": "features-low"})
     artifact = run(pipeline, **one)["transfer_strategy"].artifact
     assert read_decision(artifact.path).cell == "features-high"
-    assert "lower tap" in artifact.outcome.facts["note"]
+    assert "lower tap" in artifact.outcome.metadata["note"]
 
 
 def test_one_training_image_per_class(pipeline, photos):
@@ -72,7 +72,7 @@ def test_one_training_image_per_class(pipeline, photos):
     artifact = run(pipeline, source={"kind": "folder", "path": str(given)})["transfer_strategy"].artifact
     decision = read_decision(artifact.path)
     assert (decision.cell, decision.taps) == ("features-high", ["higher"])
-    assert "no class has two training images" in artifact.outcome.facts["note"]
+    assert "no class has two training images" in artifact.outcome.metadata["note"]
     assert (artifact.path / "strategy.png").exists()
 
 

@@ -5,12 +5,12 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.training.test_bootstrap import predictions
+from tests.evaluation.test_bootstrap import predictions
 from tl_dagster.evaluation.comparison import assess
 from tl_dagster.evaluation.metrics import confusion
 from tl_dagster.reporting import evaluation_report as evaluated
 from tl_dagster.reporting.curves import learning_curves, reliability, roc, training_size
-from tl_dagster.reporting.pictures import confusion_matrix
+from tl_dagster.reporting.figures import confusion_matrix
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "<script>alert(1)</script>$x_" + "long" * 40
@@ -36,9 +36,9 @@ def draw(folder, classes, images):
     learning_curves(folder / "l.png", {"path": [(0.1, 0.5, 0.8)], "l2": 0.1}, {"history": HISTORY, "epoch": 1})
     training_size(folder / "s.png", points, {"top_model": 0.7})
     titles = (evaluated.CONFUSION, evaluated.RELIABILITY, evaluated.ROC, evaluated.CURVES, evaluated.SIZE)
-    pictures = {title: folder / f"{name}.png" for title, name in zip(titles, "crols", strict=True)}
+    figures = {title: folder / f"{name}.png" for title, name in zip(titles, "crols", strict=True)}
     told = evaluated.ReportContent(
-        pictures, {evaluated.MISTAKES: HOSTILE}, HOSTILE, folder / "c.png", [(HOSTILE, HOSTILE)]
+        figures, {evaluated.MISTAKES: HOSTILE}, HOSTILE, folder / "c.png", [(HOSTILE, HOSTILE)]
     )
     evaluated.write_evaluation(folder / "report.html", HOSTILE, found, told)
     return folder / "report.html"

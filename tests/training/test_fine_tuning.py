@@ -142,7 +142,7 @@ def test_a_network_that_cannot_be_cut(pipeline, monkeypatch):
     found = described(pipeline, **FP32, **tuning(epochs=1))
     top = pipeline.held()["top_model"].artifact.outcome.metrics
     assert found["history"][0]["validation_log_loss"] == pytest.approx(top["validation_log_loss"], rel=2e-3)
-    assert "cannot be cut" in pipeline.held()["fine_tuned_model"].artifact.outcome.facts["frozen_part"]
+    assert "cannot be cut" in pipeline.held()["fine_tuned_model"].artifact.outcome.metadata["frozen_part"]
 
 
 def test_depth_none_hands_the_top_model_on(pipeline):

@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from tl_dagster.runtime.progress import Progress
-from tl_dagster.training import feature_batches as standardised
+from tl_dagster.features import blocks as module
 from tl_dagster.training.feature_batches import moments
 from tl_dagster.training.logistic_regression import fit_logistic_regression
 from tl_dagster.training.settings import LinearTopModel
@@ -22,7 +22,7 @@ def digits() -> tuple[torch.Tensor, np.ndarray]:
 
 
 def test_agrees_with_scikit_learn(monkeypatch):
-    monkeypatch.setattr(standardised, "BLOCK_BYTES", 100_000)
+    monkeypatch.setattr(module, "BLOCK_BYTES", 100_000)
     features, labels = digits()
     start = torch.zeros(10, features.shape[1] + 1)
     found = fit_logistic_regression(features, torch.eye(10)[labels], L2, start, None, 500)
@@ -36,10 +36,10 @@ def test_agrees_with_scikit_learn(monkeypatch):
 def test_class_weights_and_soft_targets_as_torch_computes_them():
     features, labels = digits()
     targets = torch.eye(10)[labels] * 0.9 + 0.01
-    emphasis = torch.linspace(0.5, 2, 10)
-    found = fit_logistic_regression(features, targets, L2, torch.zeros(10, 65), emphasis, 500).requires_grad_(True)
+    class_weights = torch.linspace(0.5, 2, 10)
+    found = fit_logistic_regression(features, targets, L2, torch.zeros(10, 65), class_weights, 500).requires_grad_(True)
     logits = torch.addmm(found[:, -1], features, found[:, :-1].T)
-    loss = torch.nn.functional.cross_entropy(logits, targets, emphasis) + L2 / 2 * found[:, :-1].square().sum()
+    loss = torch.nn.functional.cross_entropy(logits, targets, class_weights) + L2 / 2 * found[:, :-1].square().sum()
     loss.backward()
     assert found.grad.abs().max() < 1e-3
 

@@ -29,7 +29,7 @@ def score(model: torch.nn.Module) -> tuple[float, float]:
     return float(torch.nn.functional.cross_entropy(logits, Y)), float((logits.argmax(1) == Y).float().mean())
 
 
-def training(model, kind="adamw", checkpoint=None, stop_in=None, scored=score, spoilt=None, say=None, **plan):
+def training(model, kind="adamw", checkpoint=None, stop_in=None, scored=score, spoilt=None, log=None, **plan):
     optimiser = build_optimiser(kind, [ParameterGroup(list(model.parameters()), 0.05, 0.1, anchored=True)])
 
     def losses(epoch):
@@ -41,7 +41,7 @@ def training(model, kind="adamw", checkpoint=None, stop_in=None, scored=score, s
             yield loss * float("nan") if epoch == spoilt else loss
 
     plan = LoopConfig(**{"epochs": 6, "steps": 4, "mend": "lower the_rate", "clip": 1.0, "averaging": 0.9, **plan})
-    return train(model, optimiser, losses, scored, plan, Progress(say) if say else SILENT, checkpoint)
+    return train(model, optimiser, losses, scored, plan, Progress(log) if log else SILENT, checkpoint)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
@@ -52,7 +52,7 @@ def test_goes_on_to_the_last_bit(tmp_path, kind):
     with pytest.raises(KeyboardInterrupt):
         training(killed, kind, checkpoint, stop_in=4)
     said: list[str] = []
-    again = training(resumed, kind, checkpoint, say=said.append)
+    again = training(resumed, kind, checkpoint, log=said.append)
     assert said[0] == "goes on after epoch 3 of 6, from a checkpoint"
     assert (again.epoch, again.history) == (whole.epoch, whole.history)
     for name, value in undisturbed.state_dict().items():
@@ -83,8 +83,8 @@ def test_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
 
     monkeypatch.setattr("tl_dagster.store.files.sync", full)
     checkpoint.save({"a": torch.zeros(3)}, {"epoch": 2})
-    tensors, facts = checkpoint.load()
-    assert facts == {"epoch": 1} and tensors["a"].sum() == 3
+    tensors, metadata = checkpoint.load()
+    assert metadata == {"epoch": 1} and tensors["a"].sum() == 3
     assert "No space left" in said[0] and "stays" in said[0]
     assert [path.name for path in tmp_path.iterdir()] == ["held.safetensors"]
 

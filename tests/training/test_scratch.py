@@ -83,9 +83,9 @@ def test_each_epoch_sees_every_training_image_once_in_an_order_of_its_own(cells,
 
 
 def test_killed_training_goes_on_to_the_last_bit(cells, tmp_path):
-    def trained(name: str, say=print):
+    def trained(name: str, log=print):
         model = network()
-        result = train(model, cells, cells.examples(40), SETTINGS, "fp32", tmp_path / name, Progress(say))
+        result = train(model, cells, cells.examples(40), SETTINGS, "fp32", tmp_path / name, Progress(log))
         return result, model.state_dict()
 
     def killed(line: str) -> None:

@@ -8,9 +8,15 @@ from sklearn.datasets import load_digits
 
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.progress import Progress
-from tl_dagster.training import feature_batches as standardised
+from tl_dagster.features import blocks as module
 from tl_dagster.training.settings import LinearTopModel, MlpTopModel
-from tl_dagster.training.top_model import LabelledFeatures, build_head, class_weights, compute_logits, fit_top_model
+from tl_dagster.training.top_model import (
+    LabelledFeatures,
+    balanced_class_weights,
+    build_head,
+    compute_logits,
+    fit_top_model,
+)
 
 SETTINGS = {
     "linear": LinearTopModel(l2=[0.1, 0.01]),
@@ -45,7 +51,7 @@ def test_learns_digits(settings):
 
 @each_kind
 def test_reading_from_the_disk_gives_the_same_bits(settings, monkeypatch):
-    monkeypatch.setattr(standardised, "BLOCK_BYTES", 100_000)
+    monkeypatch.setattr(module, "BLOCK_BYTES", 100_000)
     in_memory, streamed = fitted(settings), fitted(settings, memory=0)
     for name, value in in_memory.state.items():
         assert torch.equal(value, streamed.state[name]), name
@@ -53,7 +59,7 @@ def test_reading_from_the_disk_gives_the_same_bits(settings, monkeypatch):
 
 def test_size_of_blocks_hardly_matters(monkeypatch):
     whole = fitted(SETTINGS["linear"])
-    monkeypatch.setattr(standardised, "BLOCK_BYTES", 10_000)
+    monkeypatch.setattr(module, "BLOCK_BYTES", 10_000)
     parts = fitted(SETTINGS["linear"])
     assert (whole.state["output.weight"] - parts.state["output.weight"]).abs().max() < 1e-2
     assert whole.log_losses == pytest.approx(parts.log_losses, rel=1e-2)
@@ -95,7 +101,7 @@ def test_balanced_serves_the_small_class(settings):
 
 
 def test_class_weights():
-    weights = class_weights(np.array([0, 0, 0, 2]), 4)
+    weights = balanced_class_weights(np.array([0, 0, 0, 2]), 4)
     assert weights.tolist() == pytest.approx([4 / 6, 1, 2, 1])
 
 

@@ -58,7 +58,7 @@ class InferenceRunner:
 
     Args:
         model: loads it, when it is needed: images (N, 3, size, size) → list of (N, D).
-        recipe: what determines its numbers: JSON-serialisable; names the compiled library.
+        key: what determines its numbers: JSON-serialisable; names the compiled library.
         precision: "fp32" or "bf16".
         mean: per channel, of pixels in [0, 1].
         std: per channel.
@@ -68,7 +68,7 @@ class InferenceRunner:
     def __init__(
         self,
         model: Callable[[], torch.nn.Module],
-        recipe: Any,
+        key: Any,
         precision: str,
         mean: Sequence[float],
         std: Sequence[float],
@@ -79,7 +79,7 @@ class InferenceRunner:
         self.device = select_device()
         self.batch_size = batch_size
         self.compiled = False
-        self._recipe = recipe
+        self._key = key
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._load, self._mean, self._std = model, mean, std
         self._library: Callable[[torch.Tensor], Sequence[torch.Tensor]] | None = None
@@ -121,28 +121,28 @@ class InferenceRunner:
         return found
 
     def consider_compiling(
-        self, pixels: np.ndarray, work: int, say: Callable[[str], None], *, always: bool = False
+        self, pixels: np.ndarray, work: int, log: Callable[[str], None], *, always: bool = False
     ) -> None:
         """Load the compiled library if there is one; else make it if that is likely to save time.
 
         Args:
             pixels: a batch to try, uint8 (n, size, size, 3).
             work: views to forward.
-            say: told what was decided, and why.
+            log: told what was decided, and why.
             always: make it also where that is not likely to save time.
         """
         path = self._path()
         if path.exists():
-            self._open(path, say)
+            self._open(path, log)
             if self.compiled or not always:
                 return
         if work < FEWEST_BATCHES * self.batch_size and not always:
             return
         if not _can_compile(self.device.type):
-            say("no C++ compiler (g++): the network runs uncompiled, which takes about 1.25 times as long")
+            log("no C++ compiler (g++): the network runs uncompiled, which takes about 1.25 times as long")
             return
         if always:
-            self._compile(path, pixels.shape[1], say)
+            self._compile(path, pixels.shape[1], log)
             return
         self(pixels)()  # the first pass allocates
         begun = time.monotonic()
@@ -151,11 +151,11 @@ class InferenceRunner:
         saved = expected * (1 - 1 / GAIN)
         if saved < COMPILE_SECONDS:
             return
-        say(
+        log(
             f"compiling takes about {COMPILE_SECONDS:.0f} s, and should save {clock(saved)} "
             f"of the {clock(expected)} that the forward passes would take"
         )
-        self._compile(path, pixels.shape[1], say)
+        self._compile(path, pixels.shape[1], log)
 
     def __call__(self, pixels: np.ndarray) -> Callable[[], list[torch.Tensor]]:
         """Forward uint8 pixels (n ≤ batch_size, size, size, 3).
@@ -245,9 +245,9 @@ class InferenceRunner:
         chip = torch.cuda.get_device_name() if self.device.type == "cuda" else sorted(cpu_flags())
         libraries = [NETWORK_RECIPE, torch.__version__, version("timm"), version("torchvision")]
         made_for = [*libraries, platform.machine(), chip, torch.get_num_threads(), self.batch_size]
-        return home / f"{digest([self._recipe, *made_for])}.pt2"
+        return home / f"{digest([self._key, *made_for])}.pt2"
 
-    def _open(self, path: Path, say: Callable[[str], None]) -> None:
+    def _open(self, path: Path, log: Callable[[str], None]) -> None:
 
         try:
             # What `torch._inductor.aoti_load_package` wraps, without a second of imports for its compiler.
@@ -255,11 +255,11 @@ class InferenceRunner:
             self._library = lambda images: loader.boxed_run([images])
             self.compiled = True
         except Exception as error:
-            say(f"the compiled network {path} cannot be used ({error}); it is deleted")
+            log(f"the compiled network {path} cannot be used ({error}); it is deleted")
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
-    def _compile(self, path: Path, size: int, say: Callable[[str], None]) -> None:
+    def _compile(self, path: Path, size: int, log: Callable[[str], None]) -> None:
 
         images = torch.zeros(self.batch_size, size, size, 3, dtype=torch.uint8, device=self.device)
         try:
@@ -273,9 +273,9 @@ class InferenceRunner:
         except Exception as error:
             # Networks that cannot be exported, and compilers that are there but do not work, fail in many ways.
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            say(f"the network cannot be compiled ({said[:200]}); it runs uncompiled")
+            log(f"the network cannot be compiled ({said[:200]}); it runs uncompiled")
             return
-        self._open(path, say)
+        self._open(path, log)
 
 
 def per_channel(values: Sequence[float]) -> torch.Tensor:

@@ -38,7 +38,7 @@ def summary(pipeline: str, store: ArtifactStore) -> dict[str, Any]:
     Raises:
         InputError: nothing of the pipeline was materialized yet.
     """
-    held = {asset: store.read_ref(pipeline, asset) for asset in (stage.name for stage in STAGES)}
+    held = {asset: store.get_current(pipeline, asset) for asset in (stage.name for stage in STAGES)}
     assets = {asset: _described(each) for asset, each in held.items() if each}
     if not assets:
         known = sorted(path.name for path in (store.root / "refs").glob("*"))
@@ -98,7 +98,7 @@ def _cache(given: argparse.Namespace, store: ArtifactStore) -> None:
     if given.action == "stats":
         _print_cache(store)
     elif given.action == "verify":
-        damaged = verify(store, _say)
+        damaged = verify(store, _log)
         sys.stdout.writelines(f"damaged, set aside: {problem}\n" for problem in damaged)
         sys.stdout.write(
             f"{len(damaged)} damaged shards; their rows are computed anew by the next run\n" * bool(damaged)
@@ -112,7 +112,7 @@ def _cache(given: argparse.Namespace, store: ArtifactStore) -> None:
             sys.stdout.write(f"{freed.busy} recipes are being computed just now, and were passed over\n")
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     sys.stdout.write(f"{line}\n")
 
 

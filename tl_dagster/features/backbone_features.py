@@ -31,8 +31,6 @@ from tl_dagster.store.digests import digest
 if TYPE_CHECKING:
     import torch
 
-    SideOutput = tuple[FeatureColumn, np.ndarray]
-
 
 __all__ = ["BackboneFeatures", "columns_used", "open_columns", "open_features", "read_features"]
 
@@ -134,7 +132,7 @@ class BackboneFeatures:
             yielding=not has_gpu(),
         )
 
-    def fill(
+    def compute_missing(
         self, table: pd.DataFrame, columns: list[FeatureColumn], work: StageContext, also: Sequence[SideOutput] = ()
     ) -> ExtractionResult:
         """Compute the rows that columns lack, unless another run is doing so: then wait for it.
@@ -154,14 +152,14 @@ class BackboneFeatures:
         keys = table["key"].tolist()
         complete = not any(column.missing(keys).any() for column in columns)
         for problem in (problem for column in columns for problem in column.damaged):
-            work.progress.say(
+            work.progress.log(
                 f"a damaged shard of the feature cache is set aside, its rows are computed anew: {problem}"
             )
         if complete:
             return ExtractionResult()
-        with locked([*columns, *(column for column, _ in also)], work.progress.say):
+        with locked([*columns, *(column for column, _ in also)], work.progress.log):
             for column in (*columns, *(column for column, _ in also)):
-                column.sweep()
+                column.remove_stale_files()
             lacking = [column.missing(keys) for column in columns]
             rows = np.flatnonzero(np.logical_or.reduce(lacking))
             if not len(rows):  # the run that was waited for computed them
@@ -170,7 +168,7 @@ class BackboneFeatures:
             stored = [(column, lacks[rows]) for column, lacks in zip(columns, lacking, strict=True)]
             extra = [(column, column.missing(part["key"].tolist()) & chosen[rows]) for column, chosen in also]
             if self._lacks_room(stored + extra):
-                work.progress.say(
+                work.progress.log(
                     "no room for what fine-tuning starts from: only the features are kept; fine-tuning will run "
                     "the frozen part in each epoch"
                 )
@@ -181,7 +179,7 @@ class BackboneFeatures:
             views = views_to_draw(part, read_manifest(work.inputs["dataset"].path))
             done = self._extract(views, stored, work, len(table) - len(part), len(columns))
         for (column, _), difference in zip(stored, done.difference, strict=False):
-            column.note({"difference_to_fp32": difference})
+            column.write_notes({"difference_to_fp32": difference})
         return done
 
     def _extract(
@@ -190,9 +188,7 @@ class BackboneFeatures:
         def network() -> "torch.nn.Module":
             from tl_dagster.backbones.taps import build_extractor
 
-            return build_extractor(
-                self.load(), [(column.recipe["tap"], column.recipe["pooling"]) for column, _ in stored]
-            )
+            return build_extractor(self.load(), [(column.key["tap"], column.key["pooling"]) for column, _ in stored])
 
         return extract(
             wanted,
@@ -205,7 +201,7 @@ class BackboneFeatures:
             progress=work.progress,
             reused=reused,
             required=required,
-            compare=not all(column.noted() for column, _ in stored),
+            compare=not all(column.read_notes() for column, _ in stored),
         )
 
     def _lacks_room(self, stored: list[SideOutput]) -> str | None:
@@ -226,7 +222,7 @@ class BackboneFeatures:
         )
 
     def _row_bytes(self, column: FeatureColumn) -> int:
-        width = self.info.width(column.recipe["tap"], column.recipe["pooling"], self.resize.size)
+        width = self.info.width(column.key["tap"], column.key["pooling"], self.resize.size)
         return width * (4 if column.dtype == "float32" else 2)
 
 

@@ -87,15 +87,15 @@ class FeatureColumn:
 
     Args:
         root: folder of the feature cache.
-        recipe: everything that determines a row but for its view; JSON-serialisable.
+        key: everything that determines a row but for its view; JSON-serialisable.
 
     Attributes:
         damaged: what was wrong with each shard that was set aside; its rows count as missing.
     """
 
-    def __init__(self, root: Path, recipe: Mapping[str, Any]) -> None:
-        self.recipe = dict(recipe)
-        self.name = digest(self.recipe)
+    def __init__(self, root: Path, key: Mapping[str, Any]) -> None:
+        self.key = dict(key)
+        self.name = digest(self.key)
         self.folder = root / self.name
         self.damaged: list[str] = []
         self._open: dict[Path, Shard] = {}
@@ -103,7 +103,7 @@ class FeatureColumn:
     @property
     def dtype(self) -> str:
         """float32 where the recipe computes in fp32, else float16 (a bf16 forward pass has 8 significant bits)."""
-        return "float32" if self.recipe["precision"] == "fp32" else "float16"
+        return "float32" if self.key["precision"] == "fp32" else "float16"
 
     @property
     def lock(self) -> BaseFileLock:
@@ -133,8 +133,8 @@ class FeatureColumn:
         values = np.ascontiguousarray(values, dtype=self.dtype)
         if not np.isfinite(values).all():
             raise InputError(
-                f"{self.recipe['backbone']} gives infinite or undefined features at {self.recipe['tap']} in "
-                f"{self.recipe['precision']}; set backbone.precision: fp32, or check the weights"
+                f"{self.key['backbone']} gives infinite or undefined features at {self.key['tap']} in "
+                f"{self.key['precision']}; set backbone.precision: fp32, or check the weights"
             )
         self._commit(bytes.fromhex("".join(keys)), values)
 
@@ -142,7 +142,7 @@ class FeatureColumn:
         try:
             described = self.folder / RECIPE
             if not described.exists():
-                write_atomically(described, json.dumps(self.recipe, indent=1).encode())
+                write_atomically(described, json.dumps(self.key, indent=1).encode())
             shards.write(self.folder, views, values)
             os.utime(described)  # what was written today is no candidate for pruning
         except OSError as error:
@@ -169,11 +169,11 @@ class FeatureColumn:
         """When its rows were last read or written, in seconds since the epoch."""
         return (self.folder / RECIPE).stat().st_mtime
 
-    def note(self, facts: Mapping[str, Any]) -> None:
+    def write_notes(self, metadata: Mapping[str, Any]) -> None:
         """Keep what was measured of the column's rows (JSON-serialisable)."""
-        write_atomically(self.folder / NOTES, json.dumps(dict(facts), indent=1).encode())
+        write_atomically(self.folder / NOTES, json.dumps(dict(metadata), indent=1).encode())
 
-    def noted(self) -> dict[str, Any]:
+    def read_notes(self) -> dict[str, Any]:
         """What was measured of the column's rows; empty when nothing was."""
         try:
             return dict(json.loads((self.folder / NOTES).read_text()))
@@ -216,7 +216,7 @@ class FeatureColumn:
                 shard.path.unlink()
         return rows, freed
 
-    def sweep(self) -> None:
+    def remove_stale_files(self) -> None:
         """Delete what a killed process was writing; to be called under the lock."""
         for path in self.folder.glob(".*"):
             with contextlib.suppress(FileNotFoundError):
@@ -308,14 +308,14 @@ def list_columns(root: Path) -> list[FeatureColumn]:
 
 
 @contextlib.contextmanager
-def locked(columns: Sequence[FeatureColumn], say: Callable[[str], None]) -> Iterator[None]:
+def locked(columns: Sequence[FeatureColumn], log: Callable[[str], None]) -> Iterator[None]:
     """Keep every other run from adding rows to some columns, so that no row is computed or written twice.
 
     A run that finds them taken waits. The kernel lets go of a dead process's locks, also over NFS.
 
     Args:
         columns: those that rows are to be added to.
-        say: told when there is something to wait for.
+        log: told when there is something to wait for.
     """
 
     with contextlib.ExitStack() as held:
@@ -323,8 +323,8 @@ def locked(columns: Sequence[FeatureColumn], say: Callable[[str], None]) -> Iter
             try:
                 held.enter_context(column.lock.acquire(timeout=0))
             except Timeout:
-                say("another run computes these features; waiting for it, to use its rows")
+                log("another run computes these features; waiting for it, to use its rows")
                 begun = time.monotonic()
                 held.enter_context(column.lock.acquire())
-                say(f"waited {time.monotonic() - begun:.0f} s")
+                log(f"waited {time.monotonic() - begun:.0f} s")
         yield

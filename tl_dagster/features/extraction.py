@@ -85,10 +85,10 @@ def extract(
     Raises:
         InputError: a file changed since ingestion, or the cache cannot be written.
     """
-    recipes = [column.recipe for column, _ in columns]
+    recipes = [column.key for column, _ in columns]
     precision = recipes[0]["precision"]
-    progress.say(f"{len(wanted):,} views to forward, {reused:,} reused")
-    with loader, contextlib.ExitStack() as closing, _Writer(columns, wanted, required, progress.say) as writer:
+    progress.log(f"{len(wanted):,} views to forward, {reused:,} reused")
+    with loader, contextlib.ExitStack() as closing, _Writer(columns, wanted, required, progress.log) as writer:
         batches = closing.enter_context(contextlib.closing(loader.batches(wanted)))
         model = InferenceRunner(
             network, recipes, precision, mean, std, loader.batch_size
@@ -96,7 +96,7 @@ def extract(
         first = next(batches)
         difference = model.difference(first) if compare and precision != "fp32" else []
         if compiling:
-            model.consider_compiling(first, len(wanted), progress.say)
+            model.consider_compiling(first, len(wanted), progress.log)
         begun, forward = time.monotonic(), 0.0
         loader.waited = 0.0
         progress.start("views")
@@ -132,10 +132,10 @@ class _Writer:
         columns: Sequence[tuple[FeatureColumn, np.ndarray]],
         wanted: Sequence[View],
         required: int | None,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         self.seconds = 0.0
-        self._required, self._say = len(columns) if required is None else required, say
+        self._required, self._log = len(columns) if required is None else required, log
         self._columns, self._wanted = columns, wanted
         self._kept: list[list[np.ndarray]] = [[] for _ in columns]
         self._running: Callable[[], list[torch.Tensor]] | None = None
@@ -202,4 +202,4 @@ class _Writer:
         except InputError as error:
             if number < self._required:
                 raise
-            self._say(f"left out, as no feature depends on it: {error}")
+            self._log(f"left out, as no feature depends on it: {error}")

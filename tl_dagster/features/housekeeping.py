@@ -89,7 +89,7 @@ def verify(store: ArtifactStore, tell: Callable[[str], None] = lambda line: None
 
 def title(column: FeatureColumn) -> str:
     """A recipe in one line."""
-    recipe = column.recipe
+    recipe = column.key
     return (
         f"{recipe['backbone']} {recipe['tap']} {recipe['pooling']} {recipe['precision']} {recipe['resize']['size']} px"
     )
@@ -158,7 +158,7 @@ def _users(store: ArtifactStore) -> dict[str, set[str]]:
     users: dict[str, set[str]] = {}
     for pipeline in (store.root / "refs").glob("*"):
         for stage, of in ((BottleneckFeatures.name, columns_used), (FineTunedModel.name, activations_used)):
-            if held := store.read_ref(pipeline.name, stage):
+            if held := store.get_current(pipeline.name, stage):
                 for name in of(held.artifact.path):
                     users.setdefault(name, set()).add(pipeline.name)
     return users
@@ -168,7 +168,7 @@ def _views_of_gone_images(store: ArtifactStore) -> set[bytes]:
 
     present: set[str] = set()
     for pipeline in (store.root / "refs").glob("*"):
-        if held := store.read_ref(pipeline.name, Dataset.name):
+        if held := store.get_current(pipeline.name, Dataset.name):
             present |= set(read_manifest(held.artifact.path)["id"])
     artifacts = [path.parent for path in (store.root / "artifacts" / AugmentedSplits.name).glob("*/artifact.json")]
     views: list[pd.DataFrame] = [read_views(path)[["id", "key"]].drop_duplicates("key") for path in artifacts]

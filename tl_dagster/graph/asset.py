@@ -31,7 +31,7 @@ def build_asset(
 
     @dg.asset(
         key=[pipeline, stage.name],
-        ins={name: dg.AssetIn(key=[pipeline, name]) for name in stage.reads},
+        ins={name: dg.AssetIn(key=[pipeline, name]) for name in stage.inputs},
         deps=upstream,
         io_manager_key="artifacts",
         group_name=pipeline,
@@ -44,8 +44,10 @@ def build_asset(
         metadata=static_metadata(stage),
         automation_condition=condition,
         check_specs=[
-            dg.AssetCheckSpec(name, asset=[pipeline, stage.name], description=description, blocking=name in stage.stops)
-            for name, description in stage.checks.items()
+            dg.AssetCheckSpec(
+                name, asset=[pipeline, stage.name], description=description, blocking=name in stage.blocking_checks
+            )
+            for name, description in stage.check_descriptions.items()
         ],
         output_required=True,
     )
@@ -55,10 +57,10 @@ def build_asset(
         progress = Progress(lambda line: context.log.info(f"{stage.name}: {line}"))
         try:
             store.check_writable()
-            work = StageContext(store, inputs, progress, store.read_ref(pipeline, stage.name))
+            work = StageContext(store, inputs, progress, store.get_current(pipeline, stage.name))
             begun = time.monotonic()
             held = replace(stage.run(work), seconds=time.monotonic() - begun)
-            verdicts = stage.verdicts(work, held)
+            results = stage.run_checks(work, held)
         except InputError as error:
             context.log.error(f"{stage.name}: {error}")
             raise dg.Failure(
@@ -68,15 +70,15 @@ def build_asset(
             f"{stage.name}: {'reused' if held.reused else 'computed'} · {held.computed:,} rows computed, "
             f"{held.reused_rows:,} reused · {held.seconds:.1f} s"
         )
-        for name, verdict in verdicts.items():
-            if not verdict.passed:
-                say = context.log.error if verdict.stops else context.log.warning
-                say(f"{stage.name}: {name}: {verdict.said}")
+        for name, result in results.items():
+            if not result.passed:
+                log = context.log.error if result.blocking else context.log.warning
+                log(f"{stage.name}: {name}: {result.description}")
         return dg.MaterializeResult(
             value=held,
             metadata=materialization_metadata(held),
             data_version=dg.DataVersion(held.artifact.data_version),
-            check_results=[check_result(name, verdict, held) for name, verdict in verdicts.items()],
+            check_results=[check_result(name, result, held) for name, result in results.items()],
         )
 
     return materialize

@@ -37,18 +37,20 @@ def readable(manifest: "pd.DataFrame", outcome: ArtifactSummary, settings: Check
     copies = int(manifest["problem"].str.startswith(COPY).sum())
     lost = int(aside.sum()) - copies
     share = lost / len(manifest)
-    said = f"files that cannot be used: {lost:,} of {len(manifest):,}"
-    said += f"; copies of used images, left out: {copies:,}" if copies else ""
-    stops = share > settings.set_aside
-    if stops:
-        said += f"; that is more than checks.set_aside = {settings.set_aside:g}: mend them, or declare a larger share"
+    description = f"files that cannot be used: {lost:,} of {len(manifest):,}"
+    description += f"; copies of used images, left out: {copies:,}" if copies else ""
+    blocking = share > settings.set_aside
+    if blocking:
+        description += (
+            f"; that is more than checks.set_aside = {settings.set_aside:g}: mend them, or declare a larger share"
+        )
     return CheckResult(
         passed=lost == 0,
-        said=said,
-        stops=stops,
+        description=description,
+        blocking=blocking,
         table=outcome.tables.get("set_aside_files", ()),
         picture=sheet,
-        numbers={"set_aside_share": share, "copies": copies},
+        metrics={"set_aside_share": share, "copies": copies},
     )
 
 
@@ -57,35 +59,40 @@ def label_conflicts(manifest: "pd.DataFrame") -> CheckResult:
     rows = manifest[manifest["problem"].str.startswith(CONFLICT).fillna(False)]
     table = table_rows({name: rows[column] for name, column in ASIDE.items()})
     images = rows["id"].nunique()
-    said = f"images under two labels: {images:,}" + ("; none of their copies is used" if images else "")
-    return CheckResult(passed=rows.empty, said=said, table=table, numbers={"images": images})
+    description = f"images under two labels: {images:,}" + ("; none of their copies is used" if images else "")
+    return CheckResult(passed=rows.empty, description=description, table=table, metrics={"images": images})
 
 
 def per_class(counts: "pd.Series", settings: Checks) -> CheckResult:
     """Whether each class has the declared number of usable images."""
     few = counts[counts < settings.per_class].sort_values()
     table = [{"class": str(label), "images": int(count)} for label, count in few.head(MOST_ROWS).items()]
-    said = (
+    description = (
         f"{len(few):,} classes have fewer than {settings.per_class} usable images"
         if len(few)
         else f"each of {len(counts):,} classes has {counts.min():,} images or more"
     )
-    return CheckResult(passed=few.empty, said=said, table=table, numbers={"smallest_class": int(counts.min())})
+    return CheckResult(
+        passed=few.empty, description=description, table=table, metrics={"smallest_class": int(counts.min())}
+    )
 
 
 def class_balance(counts: "pd.Series", settings: Checks) -> CheckResult:
     """Whether the largest class is too large against the smallest."""
     ratio = float(counts.max() / counts.min())
-    said = f"'{counts.idxmax()}' has {ratio:.1f} times the images of '{counts.idxmin()}'"
+    description = f"'{counts.idxmax()}' has {ratio:.1f} times the images of '{counts.idxmin()}'"
     if ratio > settings.imbalance:
-        said += "; declare top_model.balanced: true, or add images of the small class"
+        description += "; declare top_model.balanced: true, or add images of the small class"
     total = int(counts.sum())
     table = [
         {"class": str(label), "images": int(count), "share": round(float(count) / total, 4)}
         for label, count in counts.head(MOST_ROWS).items()
     ]
     return CheckResult(
-        passed=ratio <= settings.imbalance, said=said, table=table, numbers={"largest_over_smallest": ratio}
+        passed=ratio <= settings.imbalance,
+        description=description,
+        table=table,
+        metrics={"largest_over_smallest": ratio},
     )
 
 
@@ -96,7 +103,7 @@ def drift(before: "pd.DataFrame | None", now: "pd.DataFrame", settings: Checks) 
     Kolmogorov-Smirnov statistic (the largest gap between the cumulative distributions).
     """
     if before is None:
-        return CheckResult(passed=True, said="the first version: nothing to compare with")
+        return CheckResult(passed=True, description="the first version: nothing to compare with")
     old, new = usable(before), usable(now)
     shares = [rows["label"].value_counts(normalize=True) for rows in (old, new)]
     moved = {"class mix": float(shares[0].sub(shares[1], fill_value=0).abs().sum() / 2)}
@@ -118,10 +125,10 @@ def drift(before: "pd.DataFrame | None", now: "pd.DataFrame", settings: Checks) 
     ]
     far = [name for name, gap in moved.items() if gap > settings.drift]
     changes = diff_manifests(before, now)
-    said = ", ".join(f"{count:,} {kind}" for kind, count in changes.items() if count) or "nothing changed"
-    said += f"; moved more than checks.drift = {settings.drift:g}: {', '.join(far)}" if far else ""
-    numbers = {**{name.replace(" ", "_"): gap for name, gap in moved.items()}, **changes}
-    return CheckResult(passed=not far, said=said, table=table, numbers=numbers)
+    description = ", ".join(f"{count:,} {kind}" for kind, count in changes.items() if count) or "nothing changed"
+    description += f"; moved more than checks.drift = {settings.drift:g}: {', '.join(far)}" if far else ""
+    metrics = {**{name.replace(" ", "_"): gap for name, gap in moved.items()}, **changes}
+    return CheckResult(passed=not far, description=description, table=table, metrics=metrics)
 
 
 def leakage(pairs: "pd.DataFrame", settings: Checks) -> CheckResult:
@@ -131,7 +138,7 @@ def leakage(pairs: "pd.DataFrame", settings: Checks) -> CheckResult:
         pairs: columns split_a, uri_a, split_b, uri_b, distance (bits of the perceptual hash).
         settings: whether they stop the run.
     """
-    said = (
+    description = (
         f"near copies in two splits: {len(pairs):,} pairs; the measured accuracy is too good: "
         "remove one of each pair, or give them the same group or split"
         if len(pairs)
@@ -146,29 +153,29 @@ def leakage(pairs: "pd.DataFrame", settings: Checks) -> CheckResult:
             "distance in bits": pairs["distance"],
         }
     )
-    return CheckResult(not len(pairs), said, settings.leakage == "stop", table, numbers={"pairs": len(pairs)})
+    return CheckResult(not len(pairs), description, settings.leakage == "stop", table, metrics={"pairs": len(pairs)})
 
 
 def near_identical(pairs: TableRows, count: int, sheet: str) -> CheckResult:
     """Held-out images whose features nearly equal those of an image that is trained or chosen on."""
-    said = (
+    description = (
         f"nearly the same features in two splits: {count:,} images (mirrored, cropped or retouched copies look like "
         "this); give each such pair one group"
         if count
         else "no images of two splits have nearly the same features"
     )
-    return CheckResult(count == 0, said, table=pairs, picture=sheet, numbers={"images": count})
+    return CheckResult(count == 0, description, table=pairs, picture=sheet, metrics={"images": count})
 
 
 def label_suspects(rows: TableRows, count: int, images: int, sheet: str) -> CheckResult:
     """Images whose held-out prediction contradicts their label strongly."""
-    said = (
+    description = (
         f"{count:,} of {images:,} labels are contradicted strongly by a model that has not seen them; "
         "look at the first ones, and correct or remove what is wrong"
         if count
         else f"none of {images:,} labels is contradicted strongly by a model that has not seen it"
     )
-    return CheckResult(count == 0, said, table=rows, picture=sheet, numbers={"suspects": count})
+    return CheckResult(count == 0, description, table=rows, picture=sheet, metrics={"suspects": count})
 
 
 def _gap(before: "pd.Series", now: "pd.Series") -> float:

@@ -93,10 +93,10 @@ def build_definitions(declaration: Declaration, root: Path) -> dg.Definitions:
     condition = automation.on_change() if declaration.on_change else None
     assets = [
         build_asset(
-            stage(declaration, root), condition, [source.key for source in follows_source] if not stage.reads else []
+            stage(declaration, root), condition, [source.key for source in follows_source] if not stage.inputs else []
         )
         for stage in STAGES
-        if stage.declared(declaration)
+        if stage.is_enabled(declaration)
     ]
     job = dg.define_asset_job(
         declaration.name,

@@ -27,7 +27,7 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: Materialization) -> None:
         """Point the asset at its artifact."""
         pipeline, asset = context.asset_key.path
-        self.store.write_ref(pipeline, asset, obj)
+        self.store.set_current(pipeline, asset, obj)
 
     def load_input(self, context: dg.InputContext) -> Artifact:
         """The artifact that the upstream asset holds.
@@ -36,7 +36,7 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
             InputError: the upstream asset has never been materialized, or its artifact was deleted.
         """
         pipeline, asset = context.asset_key.path
-        held = self.store.read_ref(pipeline, asset)
+        held = self.store.get_current(pipeline, asset)
         if held is None:
             raise InputError(f"{pipeline}/{asset} is not in the store {self.store.root}: materialize it first")
         return held.artifact

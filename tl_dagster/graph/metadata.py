@@ -39,24 +39,24 @@ def materialization_metadata(held: Materialization) -> dict[str, Any]:
         "path": dg.MetadataValue.path(held.artifact.path),
         **{name: float(value) for name, value in outcome.metrics.items()},
     }
-    for name, fact in outcome.facts.items():
+    for name, fact in outcome.metadata.items():
         metadata[name] = dg.MetadataValue.json(fact) if isinstance(fact, dict | list) else fact
     for title, rows in outcome.tables.items():
         metadata[title] = _table(rows)
-    for title in outcome.pictures:
+    for title in outcome.figures:
         metadata[title] = _picture(held.artifact, title)
     return metadata
 
 
 def check_result(name: str, verdict: CheckResult, held: Materialization) -> dg.AssetCheckResult:
-    metadata: dict[str, Any] = {name: float(value) for name, value in verdict.numbers.items()}
+    metadata: dict[str, Any] = {name: float(value) for name, value in verdict.metrics.items()}
     if verdict.table:
         metadata["table"] = _table(verdict.table)
-    if verdict.picture is not None and verdict.picture in held.artifact.outcome.pictures:
+    if verdict.picture is not None and verdict.picture in held.artifact.outcome.figures:
         metadata[verdict.picture] = _picture(held.artifact, verdict.picture)
-    severity = dg.AssetCheckSeverity.ERROR if verdict.stops else dg.AssetCheckSeverity.WARN
+    severity = dg.AssetCheckSeverity.ERROR if verdict.blocking else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(
-        check_name=name, passed=verdict.passed, severity=severity, description=verdict.said, metadata=metadata
+        check_name=name, passed=verdict.passed, severity=severity, description=verdict.description, metadata=metadata
     )
 
 
@@ -67,6 +67,6 @@ def _table(rows: TableRows) -> dg.TableMetadataValue:
 
 
 def _picture(artifact: Artifact, title: str) -> dg.MarkdownMetadataValue:
-    file = artifact.path / artifact.outcome.pictures[title]
+    file = artifact.path / artifact.outcome.figures[title]
     kind = "jpeg" if file.suffix == ".jpg" else "png"
     return dg.MetadataValue.md(f"![{title}](data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()})")

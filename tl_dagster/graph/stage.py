@@ -38,19 +38,19 @@ class CheckResult:
 
     Attributes:
         passed: whether all is well.
-        said: one sentence: what was found, and the mend.
-        stops: a failure stops the run, instead of a warning.
+        description: one sentence: what was found, and the mend.
+        blocking: a failure stops the run, instead of a warning.
         table: rows to show with it.
         picture: title of one of the artifact's pictures to show with it.
-        numbers: to plot over time.
+        metrics: to plot over time.
     """
 
     passed: bool
-    said: str
-    stops: bool = False
+    description: str
+    blocking: bool = False
     table: TableRows = ()
     picture: str | None = None
-    numbers: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Stage(ABC):
@@ -58,32 +58,32 @@ class Stage(ABC):
 
     Attributes:
         name: the asset's name, and its folder in the store.
-        recipe: bumped by hand when the stage's output changes for the same settings and inputs.
+        version: bumped by hand when the stage's output changes for the same settings and inputs.
         description: for the UI.
         kinds: for the UI.
-        reads: assets it reads.
+        inputs: assets it reads.
         gpu: whether it belongs to the GPU pool.
         columns: column → type, when its artifact is a table.
-        checks: name → description of its asset checks.
-        stops: those of them that may stop the run.
+        check_descriptions: name → description of its asset checks.
+        blocking_checks: those of them that may stop the run.
     """
 
     name: ClassVar[str]
-    recipe: ClassVar[int]
+    version: ClassVar[int]
     description: ClassVar[str]
     kinds: ClassVar[frozenset[str]]
-    reads: ClassVar[tuple[str, ...]] = ()
+    inputs: ClassVar[tuple[str, ...]] = ()
     gpu: ClassVar[bool] = False
     columns: ClassVar[Mapping[str, str]] = {}
-    checks: ClassVar[Mapping[str, str]] = {}
-    stops: ClassVar[frozenset[str]] = frozenset()
+    check_descriptions: ClassVar[Mapping[str, str]] = {}
+    blocking_checks: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, declaration: Declaration, root: Path) -> None:
         self.declaration = declaration
         self.root = root
 
     @classmethod
-    def declared(cls, declaration: Declaration) -> bool:
+    def is_enabled(cls, declaration: Declaration) -> bool:
         """Whether a pipeline has this asset; most have all."""
         return True
 
@@ -99,13 +99,13 @@ class Stage(ABC):
             InputError: something the user gave cannot be used.
         """
 
-    def verdicts(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
+    def run_checks(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
         """What each of the stage's checks finds in what the asset now holds; thresholds are no part of fingerprints."""
         return {}
 
     def code_version(self) -> str:
         """Recipe and settings: Dagster sees a change of either as a change of code."""
-        return f"{self.recipe}-{digest(self.settings())[:12]}"
+        return f"{self.version}-{digest(self.settings())[:12]}"
 
     def fingerprint(self, work: StageContext, settings: Mapping[str, Any] | None = None) -> str:
         """The address of the artifact: a digest of everything that determines it.
@@ -115,7 +115,7 @@ class Stage(ABC):
             settings: what determines the output, when that is not the declared settings themselves.
         """
         used = self.settings() if settings is None else dict(settings)
-        return digest({"stage": self.name, "recipe": self.recipe, "settings": used, "inputs": self.versions(work)})
+        return digest({"stage": self.name, "recipe": self.version, "settings": used, "inputs": self.versions(work)})
 
     def versions(self, work: StageContext) -> dict[str, str]:
         """Data version of each input that was actually loaded."""

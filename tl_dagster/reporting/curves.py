@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 from sklearn.metrics import auc, roc_curve
 
 from tl_dagster.evaluation.metrics import BINS, calibration
-from tl_dagster.reporting.pictures import FIRST, INK, SECOND, SOFT, new_figure, save_png, short_name
+from tl_dagster.reporting.figures import FIRST, INK, SECOND, SOFT, new_figure, save_png, short_name
 
 Predictions = tuple[np.ndarray, np.ndarray]
 

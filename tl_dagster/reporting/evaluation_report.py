@@ -46,18 +46,18 @@ class ReportContent:
     """What the report tells beside the numbers.
 
     Attributes:
-        pictures: title → file, in their order.
+        figures: title → file, in their order.
         notes: title → what is to be said of a picture in addition.
         strategy: the transfer strategy's sentence.
         quadrants: its picture, if there is one.
-        facts: name and text of how it all came about.
+        metadata: name and text of how it all came about.
     """
 
-    pictures: Mapping[str, Path]
+    figures: Mapping[str, Path]
     notes: Mapping[str, str]
     strategy: str
     quadrants: Path | None
-    facts: Sequence[tuple[str, str]]
+    metadata: Sequence[tuple[str, str]]
 
 
 def write_evaluation(path: Path, title: str, found: Mapping[str, Any], told: ReportContent) -> None:
@@ -81,7 +81,7 @@ def write_evaluation(path: Path, title: str, found: Mapping[str, Any], told: Rep
             _classes(found),
             _pictured("Where it goes wrong", told, (MISTAKES, SUSPECTS)),
             _pictured("How it was trained", told, (CURVES, SIZE)),
-            Section("How it came about", table=Table(told.facts)),
+            Section("How it came about", table=Table(told.metadata)),
         ],
     )
 
@@ -97,11 +97,11 @@ def _strategy(told: ReportContent) -> Section:
     if told.quadrants is None:
         return Section("Transfer strategy", [told.strategy])
     caption = "the size of the set, and how similar it is to what the backbone was trained on."
-    return Section("Transfer strategy", [told.strategy], pictures=[Picture("The set's place", told.quadrants, caption)])
+    return Section("Transfer strategy", [told.strategy], figures=[Picture("The set's place", told.quadrants, caption)])
 
 
 def _pictured(title: str, told: ReportContent, wanted: Sequence[str]) -> Section:
-    shown = [each for each in wanted if each in told.pictures]
+    shown = [each for each in wanted if each in told.figures]
     said = [told.notes[each] for each in wanted if each in told.notes and each not in shown]
     captions = {each: " ".join([CAPTIONS[each], *filter(None, [told.notes.get(each)])]) for each in shown}
-    return Section(title, said, pictures=[Picture(each, told.pictures[each], captions[each]) for each in shown])
+    return Section(title, said, figures=[Picture(each, told.figures[each], captions[each]) for each in shown])

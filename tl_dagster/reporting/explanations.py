@@ -9,7 +9,7 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from tl_dagster.features.cache import ConcatFeatures
-from tl_dagster.reporting.pictures import INK, SOFT, new_figure, save_png, short_name
+from tl_dagster.reporting.figures import INK, SOFT, new_figure, save_png, short_name
 from tl_dagster.reporting.sheets import GAP, LINE, fit_text, font, save_jpeg, tile
 
 __all__ = ["feature_map", "strongest_channels", "top_activating_images"]

@@ -68,14 +68,14 @@ class Section:
         title: its heading.
         text: paragraphs under it.
         table: and a table.
-        pictures: and pictures.
+        figures: and pictures.
         note: small print at its end.
     """
 
     title: str
     text: Sequence[str] = ()
     table: Table | None = None
-    pictures: Sequence[Picture] = ()
+    figures: Sequence[Picture] = ()
     note: str = ""
 
 
@@ -101,9 +101,9 @@ def write_report(path: Path, title: str, lead: Sequence[str], sections: Sequence
 def _section(section: Section) -> str:
     paragraphs = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in section.text)
     table = _table(section.table) if section.table else ""
-    pictures = "".join(_picture(picture) for picture in section.pictures)
+    figures = "".join(_picture(picture) for picture in section.figures)
     note = f'<p class="note">{escape(section.note)}</p>' if section.note else ""
-    return f"<section><h2>{escape(section.title)}</h2>{paragraphs}{table}{pictures}{note}</section>\n"
+    return f"<section><h2>{escape(section.title)}</h2>{paragraphs}{table}{figures}{note}</section>\n"
 
 
 def _table(table: Table) -> str:

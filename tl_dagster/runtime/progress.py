@@ -17,12 +17,12 @@ class Progress:
     """Counts units of work and reports their rate and the time left.
 
     Args:
-        say: receives each line.
+        log: receives each line.
         unit: what is counted, such as "views".
     """
 
-    def __init__(self, say: Callable[[str], None], unit: str = "images") -> None:
-        self.say = say
+    def __init__(self, log: Callable[[str], None], unit: str = "images") -> None:
+        self.log = log
         self.start(unit)
 
     def start(self, unit: str, done: int = 0) -> None:
@@ -40,4 +40,4 @@ class Progress:
         rate = max((done - self._done) / max(now - self._begun, 1e-9), 1e-9)
         left = "done" if done >= total else f"ETA {clock((total - done) / rate)}"
         shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
-        self.say(f"{done:,}/{total:,} {self._unit} · {shown} {self._unit}/s · {left}{' · ' + note if note else ''}")
+        self.log(f"{done:,}/{total:,} {self._unit} · {shown} {self._unit}/s · {left}{' · ' + note if note else ''}")

@@ -50,8 +50,8 @@ class ArtifactSummary:
         rows: rows that the artifact holds.
         computed: rows that had to be computed for it (the others were reused).
         metrics: numbers to plot over time.
-        facts: anything else worth showing (JSON-serialisable).
-        pictures: title → PNG or JPEG file in the artifact's folder, small enough for an event log (< 70 kB).
+        metadata: anything else worth showing (JSON-serialisable).
+        figures: title → PNG or JPEG file in the artifact's folder, small enough for an event log (< 70 kB).
         tables: title → rows of texts and numbers with the same keys, few enough to be looked at.
         data_version: what Dagster is told, when not the fingerprint: a digest of the content.
     """
@@ -59,8 +59,8 @@ class ArtifactSummary:
     rows: int
     computed: int
     metrics: Mapping[str, float] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    pictures: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, str] = field(default_factory=dict)
     tables: Mapping[str, TableRows] = field(default_factory=dict)
     data_version: str | None = None
 
@@ -132,7 +132,7 @@ class ArtifactStore:
             saved = json.loads((path / "artifact.json").read_text())
         except FileNotFoundError:
             return None
-        outcome = ArtifactSummary(**saved["outcome"])
+        outcome = _summary(saved["outcome"])
         version = outcome.data_version or fingerprint
         return Artifact(stage, fingerprint, version, path, outcome, saved["inputs"], saved["settings"])
 
@@ -168,7 +168,7 @@ class ArtifactStore:
         work.mkdir()
         try:
             outcome = compute(work)
-            saved = {"inputs": dict(inputs or {}), "settings": dict(settings or {}), "outcome": asdict(outcome)}
+            saved = {"inputs": dict(inputs or {}), "settings": dict(settings or {}), "outcome": _stored(outcome)}
             (work / "artifact.json").write_text(json.dumps(saved, indent=1))
             for path in filter(Path.is_file, work.rglob("*")):
                 sync(path)
@@ -188,9 +188,9 @@ class ArtifactStore:
             raise InputError(f"could not commit {stage} to {self.root}: is the disk full or read-only?")
         return artifact
 
-    def write_ref(self, pipeline: str, asset: str, held: Materialization) -> None:
+    def set_current(self, pipeline: str, asset: str, held: Materialization) -> None:
         """Point an asset at the artifact it now holds (atomically)."""
-        before = self.read_before(pipeline, asset, held.artifact.data_version)
+        before = self.get_previous(pipeline, asset, held.artifact.data_version)
         record = {
             "fingerprint": held.artifact.fingerprint,
             "before": before.fingerprint if before else None,
@@ -201,14 +201,14 @@ class ArtifactStore:
         }
         write_atomically(self.root / "refs" / pipeline / f"{asset}.json", json.dumps(record).encode())
 
-    def read_ref(self, pipeline: str, asset: str) -> Materialization | None:
+    def get_current(self, pipeline: str, asset: str) -> Materialization | None:
         """What an asset holds now, or None when it was never materialized."""
         record = self._record(pipeline, asset)
         artifact = self.find(asset, record.pop("fingerprint", ""))
         record.pop("before", None)
         return Materialization(artifact, **record) if artifact else None
 
-    def read_before(self, pipeline: str, asset: str, data_version: str) -> Artifact | None:
+    def get_previous(self, pipeline: str, asset: str, data_version: str) -> Artifact | None:
         """What an asset held before it held this data version, or None."""
         record = self._record(pipeline, asset)
         for name in ("fingerprint", "before"):
@@ -223,3 +223,16 @@ class ArtifactStore:
         except FileNotFoundError:
             return {}
         return record
+
+
+# Fields whose names on the disk differ: artifacts that were written under these are found for ever.
+STORED_NAMES = {"metadata": "facts", "figures": "pictures"}
+
+
+def _stored(summary: ArtifactSummary) -> dict[str, Any]:
+    return {STORED_NAMES.get(name, name): value for name, value in asdict(summary).items()}
+
+
+def _summary(stored: Mapping[str, Any]) -> ArtifactSummary:
+    names = {stored_as: name for name, stored_as in STORED_NAMES.items()}
+    return ArtifactSummary(**{names.get(name, name): value for name, value in stored.items()})

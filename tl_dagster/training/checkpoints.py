@@ -22,19 +22,19 @@ class Checkpoint:
 
     Args:
         path: the file.
-        say: told what was found, and when a checkpoint could not be written.
+        log: told what was found, and when a checkpoint could not be written.
 
     Attributes:
         circumstances: gives facts (JSON-serialisable) to be kept with a state: what a training that goes on has to
             find as it was, to end with the same bits.
     """
 
-    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, log: Callable[[str], None]) -> None:
         self.path = path
         self.circumstances: Callable[[], dict[str, Any]] = dict
-        self._say = say
+        self._log = log
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """The facts of the last state; none when there is nothing to go on from."""
         return self._read(_facts) or {}
 
@@ -50,7 +50,7 @@ class Checkpoint:
             with safe_open(self.path, "pt") as file:
                 return found(file)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            self._say(f"the checkpoint {self.path} cannot be read ({error}); training starts from the beginning")
+            self._log(f"the checkpoint {self.path} cannot be read ({error}); training starts from the beginning")
             return None
 
     def save(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
@@ -66,7 +66,7 @@ class Checkpoint:
             with replace_atomically(self.path) as temporary:
                 save_file(held, temporary, metadata={FACTS: json.dumps({**self.circumstances(), **facts})})
         except (OSError, SafetensorError) as error:
-            self._say(f"no checkpoint of this epoch, the one before stays: cannot write {self.path}: {error}")
+            self._log(f"no checkpoint of this epoch, the one before stays: cannot write {self.path}: {error}")
 
 
 def _facts(file: Any) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class FineTuningData:
         images: (M,) image number of each validation view, 0 … n-1; an image's views are averaged.
         labels: (rows,) class number of each table row, for validation.
         targets: (rows, classes) that training views are trained towards.
-        emphasis: (classes,) float32 weight of each class in training, or None.
+        class_weights: (classes,) float32 weight of each class in training, or None.
     """
 
     inputs: BatchSource
@@ -64,7 +64,7 @@ class FineTuningData:
     images: np.ndarray
     labels: np.ndarray
     targets: Targets
-    emphasis: torch.Tensor | None = None
+    class_weights: torch.Tensor | None = None
 
 
 def build_tuned_network(
@@ -107,7 +107,7 @@ def fine_tune(
     model: torch.nn.Module,
     data: FineTuningData,
     settings: FineTuning,
-    levels: Mapping[str, int],
+    stage_depths: Mapping[str, int],
     precision: str,
     progress: Progress,
     checkpoint: Checkpoint | None = None,
@@ -118,7 +118,7 @@ def fine_tune(
         model: see :func:`build_tuned_network`; parameters that require gradients are trained.
         data: what is trained and validated on.
         settings: with epochs and learning_rate given.
-        levels: of each trained parameter of ``model.upper``, how many stages it lies below the highest.
+        stage_depths: of each trained parameter of ``model.upper``, how many stages it lies below the highest.
         precision: "bf16" (autocast) or "fp32".
         progress: told of each step.
         checkpoint: what to go on from after a kill.
@@ -134,7 +134,7 @@ def fine_tune(
     plan = LoopConfig(
         epochs=settings.epochs,
         steps=-(-seen // settings.batch_size),
-        mend=f"lower fine_tuning.learning_rate (now {settings.learning_rate:g}) or fine_tuning.head_learning_rate "
+        hint=f"lower fine_tuning.learning_rate (now {settings.learning_rate:g}) or fine_tuning.head_learning_rate "
         f"(now {settings.head_learning_rate:g}), or set backbone.precision: fp32",
         patience=settings.patience,
         warmup=settings.warmup,
@@ -150,7 +150,7 @@ def fine_tune(
         probabilities = predict(model, data.inputs, data.validation, precision).softmax(1).numpy()
         return validate(probabilities, data.labels[data.validation], data.images)
 
-    optimiser = build_optimiser(settings.optimiser, _groups(model, settings, settings.learning_rate, levels))
+    optimiser = build_optimiser(settings.optimiser, _groups(model, settings, settings.learning_rate, stage_depths))
     try:
         found = train(model, optimiser, losses, score, plan, progress, checkpoint)
     except torch.OutOfMemoryError as error:
@@ -196,7 +196,7 @@ def _losses(
     random = np.random.default_rng([settings.seed, epoch])
     rows = random.permutation(order[:, [((epoch - 1) * seen + view) % order.shape[1] for view in range(seen)]].ravel())
     device = next(model.parameters()).device
-    emphasis = None if data.emphasis is None else data.emphasis.to(device)
+    class_weights = None if data.class_weights is None else data.class_weights.to(device)
     for start, (values, below) in zip(
         range(0, len(rows), settings.batch_size), data.inputs(rows, settings.batch_size, epoch), strict=True
     ):
@@ -205,7 +205,7 @@ def _losses(
         with _autocast(device, precision):
             logits = model(values, below)
         yield torch.nn.functional.cross_entropy(
-            logits.float(), truth, weight=emphasis, label_smoothing=settings.label_smoothing
+            logits.float(), truth, weight=class_weights, label_smoothing=settings.label_smoothing
         )
 
 
@@ -222,12 +222,12 @@ def _autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def _groups(model: Any, settings: FineTuning, rate: float, levels: Mapping[str, int]) -> list[ParameterGroup]:
+def _groups(model: Any, settings: FineTuning, rate: float, stage_depths: Mapping[str, int]) -> list[ParameterGroup]:
     """Learning rates that fall towards lower layers (Howard & Ruder 2018, discriminative fine-tuning)."""
     trained: dict[int, list[torch.nn.Parameter]] = {}
     for name, parameter in model.upper.named_parameters():
         if parameter.requires_grad:
-            trained.setdefault(levels[name], []).append(parameter)
+            trained.setdefault(stage_depths[name], []).append(parameter)
     anchored = settings.decay_towards == "pretrained"
     body = [
         ParameterGroup(parameters, rate * settings.layer_decay**level, settings.weight_decay, anchored)

@@ -63,7 +63,7 @@ class FineTuningSetup:
         model = build_tuned_network(self._cut.upper, head, frozen_feature_mask(self.frozen, self._cut))
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's types lack it
 
-    def levels(self, model: torch.nn.Module) -> dict[str, int]:
+    def stage_depths(self, model: torch.nn.Module) -> dict[str, int]:
         """Of each parameter of the upper part, how many stages it lies below the highest."""
         named = [name for name, _ in model.upper.named_parameters()]  # type: ignore[union-attr]
         # The first part of a name is the wrapper's, the last the parameter's.
@@ -80,7 +80,7 @@ class FineTuningSetup:
         if cut.reads_images:
             if cut.boundary is not None:
                 self.said = "recomputed in each step: the network cannot be cut at its boundary"
-                self._work.progress.say(f"the frozen part is {self.said}")
+                self._work.progress.log(f"the frozen part is {self.said}")
             return DrawnImages(*self._drawing(), self.frozen.info.preprocess)
         column = None if fresh else self.frozen.boundary(len(self._table), self.boundary)
         self.column = column if column and self.frozen.has_room(self._table, column) else None
@@ -90,10 +90,10 @@ class FineTuningSetup:
                 if fresh
                 else "its activations do not fit compute.activation_cache_gb, compute.feature_cache_gb or the disk"
             )
-            self._work.progress.say(f"the frozen part is {self.said}")
+            self._work.progress.log(f"the frozen part is {self.said}")
             return self._recomputed(checkpoint)
         self.said = "from the feature cache"
-        self.frozen.fill(self._table, [self.column], self._work)
+        self.frozen.compute_missing(self._table, [self.column], self._work)
         maps = self.column.read(self._table["key"].tolist())
         return CachedActivations(maps, self._shape(maps.width), self._below())
 
@@ -106,18 +106,18 @@ class FineTuningSetup:
         preprocess = self.frozen.info.preprocess
         network = InferenceRunner(
             lambda: lower_module(self.frozen.load(), lower, self.frozen.resize.size),
-            [column.recipe for column in columns],
+            [column.key for column in columns],
             self.frozen.precision,
             preprocess["mean"],
             preprocess["std"],
             loader.batch_size,
         )
-        before, say = checkpoint.facts().get(COMPILED), self._work.progress.say
+        before, log = checkpoint.metadata().get(COMPILED), self._work.progress.log
         if self.frozen.declaration.compute.compile == "auto" and before is not False:
             first = next(draw_views(loader, views, range(min(loader.batch_size, len(views))), None, 0))
-            network.consider_compiling(first, self._views_drawn(), say, always=bool(before))
+            network.consider_compiling(first, self._views_drawn(), log, always=bool(before))
         if before and not network.compiled:
-            say("the frozen part ran compiled before, and does not now: the model may differ in its last bits")
+            log("the frozen part ran compiled before, and does not now: the model may differ in its last bits")
         checkpoint.circumstances = lambda: {COMPILED: network.compiled}
         width = self.frozen.info.width(*lower[-1], self.frozen.resize.size)
         return RecomputedActivations(views, fresh, loader, network, columns[0].dtype, self._shape(width))

@@ -36,7 +36,7 @@ class TensorRows(Protocol):
 def fit_l2_path(
     train: StandardizedFeatures,
     targets: Targets,
-    emphasis: torch.Tensor | None,
+    class_weights: torch.Tensor | None,
     score: Callable[[torch.nn.Module], tuple[float, float]],
     settings: LinearTopModel,
     progress: Progress,
@@ -46,7 +46,7 @@ def fit_l2_path(
     Args:
         train: (N, D).
         targets: (N, classes).
-        emphasis: (classes,) weight of each class, or None.
+        class_weights: (classes,) weight of each class, or None.
         score: a network on standardised features → log-loss, calibrated, and accuracy on validation.
         settings: strengths and iterations.
         progress: told of each strength.
@@ -60,7 +60,7 @@ def fit_l2_path(
     path: list[tuple[float, float, float]] = []
     progress.start("strengths")
     for number, l2 in enumerate(sorted(settings.l2, reverse=True), 1):
-        parameters = fit_logistic_regression(train, targets, l2, parameters, emphasis, settings.max_iterations)
+        parameters = fit_logistic_regression(train, targets, l2, parameters, class_weights, settings.max_iterations)
         loss, accuracy = score(_set(network, parameters))
         if not path or loss < min(path, key=_log_loss)[1]:
             best = parameters
@@ -84,7 +84,7 @@ def fit_logistic_regression(
     targets: TensorRows,
     l2: float,
     start: torch.Tensor,
-    emphasis: torch.Tensor | None,
+    class_weights: torch.Tensor | None,
     iterations: int,
 ) -> torch.Tensor:
     """Weights and biases (classes, D + 1) of least mean cross-entropy plus L2.
@@ -94,7 +94,7 @@ def fit_logistic_regression(
         targets: float32 (N, classes).
         l2: strength.
         start: (classes, D + 1), where the search begins.
-        emphasis: (classes,) weight of each class, or None.
+        class_weights: (classes,) weight of each class, or None.
         iterations: L-BFGS iterations at most.
     """
 
@@ -105,7 +105,7 @@ def fit_logistic_regression(
 
     def closure() -> float:
         with torch.no_grad():
-            loss, parameters.grad = _loss_and_gradient(parameters.detach(), features, targets, l2, emphasis)
+            loss, parameters.grad = _loss_and_gradient(parameters.detach(), features, targets, l2, class_weights)
         return loss
 
     optimiser.step(closure)
@@ -113,7 +113,7 @@ def fit_logistic_regression(
 
 
 def _loss_and_gradient(
-    parameters: torch.Tensor, features: TensorRows, targets: TensorRows, l2: float, emphasis: torch.Tensor | None
+    parameters: torch.Tensor, features: TensorRows, targets: TensorRows, l2: float, class_weights: torch.Tensor | None
 ) -> tuple[float, torch.Tensor]:
     """Mean weighted cross-entropy and L2, and the gradient, summed over blocks of rows."""
 
@@ -121,8 +121,8 @@ def _loss_and_gradient(
     gradient, loss, count = torch.zeros_like(parameters), 0.0, len(features)
     for part in blocks(count, max(parameters.shape)):
         rows, wanted = features[part], targets[part]
-        if emphasis is not None:
-            wanted = wanted * emphasis
+        if class_weights is not None:
+            wanted = wanted * class_weights
         logs = torch.addmm(bias, rows, weight.T).log_softmax(1)
         loss -= float((wanted * logs).sum())
         error = logs.exp_().mul_(wanted.sum(1, keepdim=True)).sub_(wanted)

@@ -30,7 +30,7 @@ class LoopConfig:
     Attributes:
         epochs: at most.
         steps: of each epoch.
-        mend: what to do about a loss that is no number.
+        hint: what to do about a loss that is no number.
         patience: epochs without a lower validation log-loss after which training stops; None: it does not.
         warmup: share of all steps in which the learning rates rise, before their cosine to zero.
         clip: largest norm of a step's gradient; None: any.
@@ -40,7 +40,7 @@ class LoopConfig:
 
     epochs: int
     steps: int
-    mend: str
+    hint: str
     patience: int | None = None
     warmup: float = 0.2
     clip: float | None = None
@@ -99,14 +99,14 @@ class _State:
         seconds = time.monotonic() - self.begun
         checkpoint.save(tensors, {"history": self.history, "kept": self.kept, "seconds": seconds})
 
-    def restore(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+    def restore(self, tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> None:
         self.model.load_state_dict(select_group(tensors, "model"), strict=False)
         self.averaged.module.load_state_dict(select_group(tensors, "averaged"), strict=False)
         self.averaged.n_averaged.copy_(tensors["updates/count"])
         restore_optimiser(self.optimiser, select_group(tensors, "optimiser"))
-        self.history, self.kept = facts["history"], facts["kept"]
+        self.history, self.kept = metadata["history"], metadata["kept"]
         self.best = _copied(self.averaged.module) if self._improved() else select_group(tensors, "best")
-        self.begun -= facts["seconds"]
+        self.begun -= metadata["seconds"]
 
 
 def train(
@@ -139,7 +139,7 @@ def train(
     found = checkpoint.load() if checkpoint else None
     if found:
         state.restore(*found)
-        progress.say(f"goes on after epoch {len(state.history) - 1} of {plan.epochs}, from a checkpoint")
+        progress.log(f"goes on after epoch {len(state.history) - 1} of {plan.epochs}, from a checkpoint")
     elif plan.untrained:
         state.note((math.inf, 0.0))
     else:
@@ -198,14 +198,14 @@ def _stale(state: _State, plan: LoopConfig, progress: Progress) -> bool:
     epoch = len(state.history) - 1
     stale = plan.patience is not None and epoch - state.kept >= plan.patience
     if stale and epoch < plan.epochs:
-        progress.say(f"stopped early: no lower validation log-loss since epoch {state.kept}")
+        progress.log(f"stopped early: no lower validation log-loss since epoch {state.kept}")
     return stale
 
 
 def _tell(state: _State, plan: LoopConfig, progress: Progress) -> None:
     last = state.history[-1]
     loss = f"loss {last['training_loss']:.4f}, " if "training_loss" in last else ""
-    progress.say(
+    progress.log(
         f"epoch {last['epoch']:.0f}/{plan.epochs}: {loss}validation log-loss {last['validation_log_loss']:.4f}, "
         f"accuracy {last['validation_accuracy']:.4f}"
     )
@@ -215,7 +215,7 @@ def _require_number(value: float, what: str, plan: LoopConfig, state: _State, ch
     if not math.isfinite(value):
         last = len(state.history) - 1
         stays = f"; the checkpoint of epoch {last} stays: {checkpoint.path}" if checkpoint and last else ""
-        raise InputError(f"the {what} of epoch {last + 1} is {value}: {plan.mend}{stays}")
+        raise InputError(f"the {what} of epoch {last + 1} is {value}: {plan.hint}{stays}")
 
 
 def _trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:

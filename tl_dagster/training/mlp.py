@@ -26,7 +26,7 @@ WARMUP = 0.1
 def fit_mlp(
     features: StandardizedFeatures,
     targets: Targets,
-    emphasis: torch.Tensor | None,
+    class_weights: torch.Tensor | None,
     score: Callable[[torch.nn.Module], tuple[float, float]],
     settings: MlpTopModel,
     progress: Progress,
@@ -36,7 +36,7 @@ def fit_mlp(
     Args:
         features: (N, D).
         targets: (N, classes).
-        emphasis: (classes,) weight of each class, or None.
+        class_weights: (classes,) weight of each class, or None.
         score: a network on standardised features → log-loss and accuracy on validation.
         settings: the declared settings.
         progress: told of each step and epoch.
@@ -55,7 +55,7 @@ def fit_mlp(
 
         def losses(epoch: int) -> Iterator[torch.Tensor]:
             network.train()
-            return _losses(network, features, targets, emphasis, settings, epoch)
+            return _losses(network, features, targets, class_weights, settings, epoch)
 
         plan = LoopConfig(
             settings.epochs,
@@ -72,7 +72,7 @@ def _losses(
     network: torch.nn.Module,
     features: StandardizedFeatures,
     targets: Targets,
-    emphasis: torch.Tensor | None,
+    class_weights: torch.Tensor | None,
     settings: MlpTopModel,
     epoch: int,
 ) -> Iterator[torch.Tensor]:
@@ -92,7 +92,7 @@ def _losses(
             batch = places[start : start + size]
             wanted = targets[rows[batch]]
             logits = network(held[torch.from_numpy(batch)])
-            yield torch.nn.functional.cross_entropy(logits, wanted, weight=emphasis)
+            yield torch.nn.functional.cross_entropy(logits, wanted, weight=class_weights)
 
 
 def _seed(seed: int, epoch: int) -> int:

@@ -147,7 +147,7 @@ def train(
     plan = LoopConfig(
         epochs=settings.epochs,
         steps=-(-count // settings.batch_size),
-        mend=f"lower scratch_baseline.learning_rate (now {settings.learning_rate:g}), or set backbone.precision: fp32",
+        hint=f"lower scratch_baseline.learning_rate (now {settings.learning_rate:g}), or set backbone.precision: fp32",
         patience=settings.patience,
         warmup=WARMUP,
         untrained=True,
@@ -164,7 +164,7 @@ def train(
         "adamw", [ParameterGroup(list(model.parameters()), settings.learning_rate, WEIGHT_DECAY)]
     )
     try:
-        return loop.train(model, optimiser, losses, score, plan, progress, Checkpoint(checkpoint, progress.say))
+        return loop.train(model, optimiser, losses, score, plan, progress, Checkpoint(checkpoint, progress.log))
     except torch.OutOfMemoryError as error:
         raise InputError(
             "the GPU's memory does not hold a step of training from scratch; lower scratch_baseline.batch_size (now "

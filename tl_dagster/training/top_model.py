@@ -24,8 +24,8 @@ __all__ = [
     "FittedTopModel",
     "LabelledFeatures",
     "averaged_probabilities",
+    "balanced_class_weights",
     "build_head",
-    "class_weights",
     "compute_logits",
     "fit_logistic_regression",
     "fit_top_model",
@@ -77,7 +77,7 @@ def fit_top_model(
     features = StandardizedFeatures(train.features, mean, std, memory)
     held_out = StandardizedFeatures(validation.features, mean, std, memory)
     targets = Targets(train.labels, train.confidence, classes)
-    emphasis = class_weights(train.labels, classes) if settings.balanced else None
+    class_weights = balanced_class_weights(train.labels, classes) if settings.balanced else None
 
     def probabilities(logits: np.ndarray) -> np.ndarray:
         found: np.ndarray = torch.from_numpy(logits).softmax(1).numpy()
@@ -90,21 +90,21 @@ def fit_top_model(
         return validate(probabilities(logits), validation.labels, validation.images)
 
     if isinstance(settings, MlpTopModel):
-        network, told = fit_mlp(features, targets, emphasis, score, settings, progress)
+        network, told = fit_mlp(features, targets, class_weights, score, settings, progress)
     else:
-        network, told = fit_l2_path(features, targets, emphasis, score, settings, progress)
+        network, told = fit_l2_path(features, targets, class_weights, score, settings, progress)
     logits = compute_logits(network, held_out, classes)
     divisor = temperature(logits, validation.labels, validation.images)
     before, after = (
         validate(probabilities(each), validation.labels, validation.images)[0] for each in (logits, logits / divisor)
     )
-    progress.say(f"temperature {divisor:.3f}: validation log-loss {before:.4f}, then {after:.4f}")
+    progress.log(f"temperature {divisor:.3f}: validation log-loss {before:.4f}, then {after:.4f}")
     state = {"mean": mean, "std": std, **network.state_dict()}
     state |= {name: state[name] / divisor for name in ("output.weight", "output.bias")}
     return FittedTopModel(state, divisor, (before, after), told)
 
 
-def class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
+def balanced_class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
     """Weights that give each class that occurs the same share of the loss: float32 (classes,), of mean 1 over the rows.
 
     Args:

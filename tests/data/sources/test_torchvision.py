@@ -43,9 +43,9 @@ def test_parts_labels_and_pixels(fashion, listing):
     listed = listing("torchvision", "FashionMNIST")
     assert listed["split"].value_counts().to_dict() == {"train": 6, "test": 4}
     assert labels_of(listed) == {"T-shirt/top": 4, "Trouser": 3, "Pullover": 3}
-    pictures = [Image.open(io.BytesIO(files.read(uri))) for uri in listed["uri"]]
-    assert {picture.size for picture in pictures} == {(28, 28)}
-    assert sorted(picture.getextrema() for picture in pictures) == sorted(
+    figures = [Image.open(io.BytesIO(files.read(uri))) for uri in listed["uri"]]
+    assert {picture.size for picture in figures} == {(28, 28)}
+    assert sorted(picture.getextrema() for picture in figures) == sorted(
         [(grey, grey) for grey in [*range(6), *range(4)]]
     )
 

@@ -27,12 +27,12 @@ class AugmentedSplits(Stage):
     """One row per view: image, split, view index, and the identity of its pixels."""
 
     name = "augmented_splits"
-    recipe = 2
+    version = 2
     description = (
         "One row per view of each image: its split, its index (0 is the plain image), and the identity of its pixels."
     )
     kinds = frozenset({"parquet"})
-    reads = ("dataset",)
+    inputs = ("dataset",)
     columns: ClassVar[Mapping[str, str]] = {
         "id": "string",
         "label": "string",
@@ -41,10 +41,10 @@ class AugmentedSplits(Stage):
         "view": "int",
         "key": "string",
     }
-    checks: ClassVar[Mapping[str, str]] = {
+    check_descriptions: ClassVar[Mapping[str, str]] = {
         "leakage": "Copies and near copies that lie in two splits, such as given ones.",
     }
-    stops = frozenset({"leakage"})
+    blocking_checks = frozenset({"leakage"})
 
     def settings(self) -> dict[str, Any]:
         """Fractions, views and transforms, with presets written out."""
@@ -59,7 +59,7 @@ class AugmentedSplits(Stage):
         return self.find_or_build(work, self.fingerprint(work), lambda folder: self._write(work, folder))
 
     def _write(self, work: StageContext, folder: Path) -> ArtifactSummary:
-        from tl_dagster.reporting.pictures import class_balance
+        from tl_dagster.reporting.figures import class_balance
 
         manifest = read_manifest(work.inputs["dataset"].path)
         images = usable(manifest).sort_values("id", ignore_index=True)
@@ -77,12 +77,12 @@ class AugmentedSplits(Stage):
             rows=len(table),
             computed=len(table),
             metrics={f"{split}_images": int(counts[split].sum()) for split in SPLIT_NAMES},
-            pictures={"Class balance": "class_balance.png"},
+            figures={"Class balance": "class_balance.png"},
             tables={"images_per_class_and_split": rows},
             data_version=digest_columns(table[["key", "split", "label", "confidence"]]),
         )
 
-    def verdicts(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
+    def run_checks(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
         """Whether near copies lie in two splits; copies that are set aside change no split, but this."""
         dataset = work.inputs["dataset"].path
         views = read_views(held.artifact.path)

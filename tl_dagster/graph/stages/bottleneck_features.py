@@ -35,16 +35,16 @@ class BottleneckFeatures(Stage):
     """Features are computed once per view, layer and weights, across all pipelines of a store."""
 
     name = "bottleneck_features"
-    recipe = 3
+    version = 3
     description = (
         "The frozen backbone's pooled activations of every view, in the feature cache. "
         "Its last fully connected layer is dropped."
     )
     kinds = frozenset({"pytorch", "arrow"})
-    reads = ("dataset", "augmented_splits")
+    inputs = ("dataset", "augmented_splits")
     gpu = True
     columns = AugmentedSplits.columns
-    checks: ClassVar[Mapping[str, str]] = {
+    check_descriptions: ClassVar[Mapping[str, str]] = {
         "near_identical": "Images of two splits whose features are nearly the same.",
     }
 
@@ -52,7 +52,7 @@ class BottleneckFeatures(Stage):
         """The declared backbone."""
         return self.declaration.backbone.model_dump(mode="json")
 
-    def verdicts(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
+    def run_checks(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
         """Whether images of two splits have nearly the same features."""
         import pandas as pd
 
@@ -85,7 +85,7 @@ class BottleneckFeatures(Stage):
         if work.store.find(self.name, fingerprint) is None:  # then all values will be read
             for column in columns:
                 column.verify()
-        done = frozen.fill(table, columns, work, _passed(frozen, table))
+        done = frozen.compute_missing(table, columns, work, _passed(frozen, table))
 
         def write(folder: Path) -> ArtifactSummary:
             return _described(folder, table, frozen, columns, done, read_manifest(work.inputs["dataset"].path))
@@ -120,14 +120,16 @@ def _described(
     """Write the artifact: the list of keys, and what is worth seeing of the features."""
     table.to_parquet(folder / "views.parquet")
     taps = frozen.backbone.taps
-    kept = [{"tap": tap, "recipe": column.recipe} for tap, column in zip(taps, columns, strict=True)]
+    kept = [{"tap": tap, "recipe": column.key} for tap, column in zip(taps, columns, strict=True)]
     (folder / COLUMNS).write_text(json.dumps(kept, indent=1))
     (folder / ALSO).write_text(json.dumps([column.name for column, _ in _passed(frozen, table)], indent=1))
     first = table["key"][:1].tolist()
     widths = {tap: column.read(first).width for tap, column in zip(taps, columns, strict=True)}
     near, near_pictures = _near_identical(table, columns, manifest, folder)
-    said, pictures = _explained(table, columns, frozen, manifest, folder)
-    differences = {tap: column.noted().get("difference_to_fp32") for tap, column in zip(taps, columns, strict=True)}
+    said, figures = _explained(table, columns, frozen, manifest, folder)
+    differences = {
+        tap: column.read_notes().get("difference_to_fp32") for tap, column in zip(taps, columns, strict=True)
+    }
     metrics: dict[str, float] = {"features": sum(widths.values()), "near_identical": near}
     if done.views:
         metrics |= {"views_per_second": round(done.views_per_second, 1), "images_decoded": done.images}
@@ -135,8 +137,8 @@ def _described(
         rows=len(table),
         computed=done.views,
         metrics=metrics,
-        pictures={**pictures, **near_pictures},
-        facts={
+        figures={**figures, **near_pictures},
+        metadata={
             "features_per_tap": widths,
             "precision": frozen.precision,
             "difference_to_fp32": {tap: each for tap, each in differences.items() if each},
@@ -161,7 +163,7 @@ def _explained(
     plain = table[_plain_training(table)]
     features = ConcatFeatures(columns, plain["key"].tolist())
     said = feature_map(folder / "feature_map.png", features, plain["label"].tolist())
-    pictures = {MAP: "feature_map.png"}
+    figures = {MAP: "feature_map.png"}
     maxima = frozen.maxima()
     # Rows that were forwarded before these were kept lack them: an image is not forwarded again for a picture.
     seen = plain.iloc[:MOST_EXCITED]
@@ -172,8 +174,8 @@ def _explained(
         stages = {stage: column.read(keys)[:] for stage, column in maxima.items()}
         places = seen["id"].map(image_uris(manifest)).tolist()
         top_activating_images(folder / "excited.jpg", stages, places, seen["label"].tolist())
-        pictures[EXCITED] = "excited.jpg"
-    return said, pictures
+        figures[EXCITED] = "excited.jpg"
+    return said, figures
 
 
 def _near_identical(

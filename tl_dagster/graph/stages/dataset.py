@@ -36,7 +36,7 @@ class Dataset(Stage):
     """
 
     name = "dataset"
-    recipe = 2
+    version = 2
     description = (
         "One row per image of the source: identity (SHA-256 of the bytes), label, group, size, statistics, "
         "and what is wrong with it."
@@ -58,14 +58,14 @@ class Dataset(Stage):
         "perceptual": "string",
         "problem": "string",
     }
-    checks: ClassVar[Mapping[str, str]] = {
+    check_descriptions: ClassVar[Mapping[str, str]] = {
         "readable": "Files that were set aside, each with its reason; stops the run above the declared share.",
         "label_conflicts": "Images whose bytes appear under two labels.",
         "per_class": "Usable images of each class against the declared minimum.",
         "class_balance": "Largest class over smallest.",
         "drift": "Class mix and image statistics against the last version of the data.",
     }
-    stops = frozenset({"readable"})
+    blocking_checks = frozenset({"readable"})
 
     def settings(self) -> dict[str, Any]:
         """The declared source, and what counts as a near copy."""
@@ -82,7 +82,7 @@ class Dataset(Stage):
         folder = work.store.root / "index" / _index_name(source.where(place))
         distance = self.declaration.duplicates.distance
         memory = work.store.root / "groups" / digest([source.where(place), source.grouping(), distance])[:32]
-        asked = folder / "seen" / digest([self.recipe, memory.name, others, digest_columns(listing)])
+        asked = folder / "seen" / digest([self.version, memory.name, others, digest_columns(listing)])
         if found := self._as_before(work, asked):
             return Materialization(found, reused=True, computed=0, reused_rows=found.outcome.rows)
         work.progress.start("files")
@@ -93,7 +93,7 @@ class Dataset(Stage):
             workers,
             lambda done, total: work.progress.update(done, total, "read and decoded"),
         )
-        work.progress.say(f"{read:,} of {len(listing):,} files read, {decoded:,} images decoded")
+        work.progress.log(f"{read:,} of {len(listing):,} files read, {decoded:,} images decoded")
         unreadable = identified["problem"].str.startswith("cannot be read")
         if unreadable.any() and not source.present(place):
             raise InputError(
@@ -105,7 +105,7 @@ class Dataset(Stage):
         # The stamp of a file that was only touched is no part of the artifact.
         manifest = manifest[list(self.columns)]
         content = {"rows": digest_columns(manifest), "pairs": digest_columns(pairs), "other_files": others}
-        fingerprint = digest({"stage": self.name, "recipe": self.recipe, **content})
+        fingerprint = digest({"stage": self.name, "recipe": self.version, **content})
         held = self.find_or_build(work, fingerprint, lambda folder: _write(manifest, pairs, others, decoded, folder))
         if not unreadable.any() and (listing["stamp"].notna() | listing["problem"].notna()).all():
             write_atomically(asked, fingerprint.encode())
@@ -115,11 +115,11 @@ class Dataset(Stage):
         """What an earlier look at the source led to, when every name and stamp was as it is now."""
         return work.store.find(self.name, asked.read_text()) if asked.exists() else None
 
-    def verdicts(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
+    def run_checks(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
         """See :mod:`tl_dagster.graph.checks`."""
         settings = self.declaration.checks
         manifest = read_manifest(held.artifact.path)
-        before = work.store.read_before(self.declaration.name, self.name, held.artifact.data_version)
+        before = work.store.get_previous(self.declaration.name, self.name, held.artifact.data_version)
         earlier = read_manifest(before.path) if before else None
         counts = usable(manifest)["label"].value_counts()
         return {
@@ -169,13 +169,13 @@ def _write(manifest: "pd.DataFrame", pairs: "pd.DataFrame", others: int, decoded
     classes = usable(manifest)["label"].value_counts().sort_index()
     aside = manifest[manifest["problem"].notna()]
     tables = {}
-    pictures = {}
+    figures = {}
     if len(aside):
         tables["set_aside_files"] = checks.table_rows({name: aside[column] for name, column in checks.ASIDE.items()})
         # What was not decoded is not opened: it may lie outside the folder, or be a pipe.
         tiles = zip(aside["uri"].where(aside["width"] > 0, ""), aside["problem"], strict=True)
         contact_sheet(folder / "set_aside.jpg", list(tiles))
-        pictures[SHEET] = "set_aside.jpg"
+        figures[SHEET] = "set_aside.jpg"
     groups = usable(manifest)["group"].dropna().nunique()
     return ArtifactSummary(
         rows=len(manifest),
@@ -188,8 +188,8 @@ def _write(manifest: "pd.DataFrame", pairs: "pd.DataFrame", others: int, decoded
             "near_copies": len(pairs),
             "other_files": others,
         },
-        facts={"images_per_class": {str(label): int(count) for label, count in classes.items()}},
-        pictures=pictures,
+        metadata={"images_per_class": {str(label): int(count) for label, count in classes.items()}},
+        figures=figures,
         tables=tables,
         data_version=content_digest(manifest, pairs),
     )

@@ -63,21 +63,21 @@ class Evaluation(Stage):
     """Reads the models' own predictions and the cached features; a network runs for the mistakes' heat maps only."""
 
     name = "evaluation"
-    recipe = 4
+    version = 4
     description = (
         "What every model is worth on the test split, with 95 % intervals and paired tests; calibration, ROC and "
         "learning curves, the worst mistakes with their heat maps, label suspects, and the HTML report."
     )
     kinds = frozenset({"scikitlearn", "matplotlib"})
-    reads: ClassVar[tuple[str, ...]] = ("dataset", "bottleneck_features", "transfer_strategy", *MODELS)
-    checks: ClassVar[Mapping[str, str]] = {
+    inputs: ClassVar[tuple[str, ...]] = ("dataset", "bottleneck_features", "transfer_strategy", *MODELS)
+    check_descriptions: ClassVar[Mapping[str, str]] = {
         "label_suspects": "Images whose held-out prediction on the cached features contradicts their label strongly.",
     }
 
     def __init__(self, declaration: Declaration, root: Path) -> None:
         super().__init__(declaration, root)
         if declaration.scratch_baseline is not None:
-            self.reads = (*type(self).reads, SCRATCH)  # type: ignore[misc]
+            self.inputs = (*type(self).inputs, SCRATCH)  # type: ignore[misc]
 
     def settings(self) -> dict[str, Any]:
         """What is evaluated is declared nowhere: every model, on the whole test split."""
@@ -85,7 +85,7 @@ class Evaluation(Stage):
 
     def versions(self, work: StageContext) -> dict[str, str]:
         """The dataset's version holds the groups, that intervals and folds follow; not where images lie."""
-        return {name: work.inputs[name].data_version for name in self.reads}
+        return {name: work.inputs[name].data_version for name in self.inputs}
 
     def run(self, work: StageContext) -> Materialization:
         """Evaluated once for the same models."""
@@ -94,7 +94,7 @@ class Evaluation(Stage):
             require_same(work.inputs[name], "bottleneck_features", features)
         require_same(work.inputs["fine_tuned_model"], "top_model", work.inputs["top_model"])
         require_taps(work.inputs["top_model"], work.inputs["transfer_strategy"])
-        if SCRATCH in self.reads and work.inputs[SCRATCH].inputs != features.inputs:
+        if SCRATCH in self.inputs and work.inputs[SCRATCH].inputs != features.inputs:
             raise InputError(f"{SCRATCH} and bottleneck_features were computed from two splits: materialize both first")
         return self.find_or_build(work, self.fingerprint(work), lambda folder: self._evaluate(work, folder))
 
@@ -103,14 +103,14 @@ class Evaluation(Stage):
         tested = self._tested(work)
         found = self._found(work, tested, top)
         (folder / METRICS).write_text(json.dumps(found, indent=1))
-        pictures = _curves(folder, found, tested, top, tuned)
+        figures = _curves(folder, found, tested, top, tuned)
         suspects, labelled = label_suspects(
             work, tested.classes, top, getattr(self.declaration.top_model, "max_iterations", PLAIN_ITERATIONS)
         )
         suspects.to_parquet(folder / SUSPECTS)
         notes = {evaluated.SUSPECTS: f"{len(suspects):,} of {labelled:,} labels that were looked at are contradicted."}
-        pictures |= self._mistakes(work, folder, tested, notes) | _suspects_sheet(work, folder, suspects)
-        self._report(work, folder, found, tuned, pictures, notes)
+        figures |= self._mistakes(work, folder, tested, notes) | _suspects_sheet(work, folder, suspects)
+        self._report(work, folder, found, tuned, figures, notes)
         from tl_dagster.reporting.findings import class_rows, model_rows
 
         counts = {"label_suspects": len(suspects), "labels": labelled}
@@ -118,15 +118,15 @@ class Evaluation(Stage):
             rows=len(tested.truth),
             computed=len(tested.truth),
             metrics={**_headlines(found["models"]), **counts},
-            facts={"best": found["best"]},
-            pictures=pictures,
+            metadata={"best": found["best"]},
+            figures=figures,
             tables={"models": model_rows(found), "per_class": class_rows(found, MOST_ROWS)},
         )
 
     def _models(self, work: StageContext) -> dict[str, tuple[Path, float | None]]:
         """Name → its predictions and seconds of training, from the simplest to the one handed on."""
         models: dict[str, tuple[Path, float | None]] = {}
-        if SCRATCH in self.reads:
+        if SCRATCH in self.inputs:
             path = work.inputs[SCRATCH].path
             told = json.loads((path / "scratch.json").read_text())
             models = {f"scratch_{name}": (path / name, each["seconds"]) for name, each in told.items()}
@@ -188,14 +188,14 @@ class Evaluation(Stage):
         folder: Path,
         found: Mapping[str, Any],
         tuned: Mapping[str, Any],
-        pictures: Mapping[str, str],
+        figures: Mapping[str, str],
         notes: Mapping[str, str],
     ) -> None:
         strategy = work.inputs["transfer_strategy"].path
         decision = read_decision(strategy)
         quadrants = strategy / STRATEGY
         told = evaluated.ReportContent(
-            {title: folder / file for title, file in pictures.items()},
+            {title: folder / file for title, file in figures.items()},
             notes,
             f"{decision.cell}: {decision.quadrant}",
             quadrants if quadrants.exists() else None,
@@ -210,7 +210,7 @@ class Evaluation(Stage):
         )
         evaluated.write_evaluation(folder / REPORT, "Evaluation", found, told)
 
-    def verdicts(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
+    def run_checks(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
         """The label suspects, by where the images lie now."""
         import pandas as pd
 
@@ -248,8 +248,8 @@ def _curves(
     """Draw what the numbers show: title → file."""
     from tl_dagster.evaluation.metrics import confusion
     from tl_dagster.reporting.curves import learning_curves, reliability, roc, training_size
+    from tl_dagster.reporting.figures import confusion_matrix
     from tl_dagster.reporting.findings import model_title
-    from tl_dagster.reporting.pictures import confusion_matrix
 
     titled = tested.titled()
     matrices = {title: confusion(*each) for title, each in titled.items()}

@@ -37,13 +37,13 @@ class FineTunedModel(Stage):
     """Upper blocks unfrozen, a very small learning rate, batch-norm statistics frozen."""
 
     name = "fine_tuned_model"
-    recipe = 3
+    version = 3
     description = (
         "The backbone's upper blocks and the classifier, trained on from the top model with a very small learning "
         "rate; the epoch with the lowest validation log-loss, never worse there than the top model."
     )
     kinds = frozenset({"pytorch"})
-    reads = ("dataset", "bottleneck_features", "transfer_strategy", "top_model")
+    inputs = ("dataset", "bottleneck_features", "transfer_strategy", "top_model")
     gpu = True
 
     def settings(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class FineTunedModel(Stage):
 
         def write(folder: Path) -> ArtifactSummary:
             if settings.depth == "none":
-                work.progress.say(f"{note or self._untuned(decision)}: the top model is handed on")
+                work.progress.log(f"{note or self._untuned(decision)}: the top model is handed on")
                 return self._handed_on(work, folder, decision)
             return self._tuned(
                 work, folder, FineTuningSetup(frozen, work, decision.taps, settings, boundary), fingerprint
@@ -105,7 +105,7 @@ class FineTunedModel(Stage):
         )
         rows = work.inputs["top_model"].outcome.rows
         told = {**metrics, "epoch": 0, "training_seconds": 0.0}
-        return ArtifactSummary(rows=rows, computed=0, metrics=told, facts={"depth": "none"})
+        return ArtifactSummary(rows=rows, computed=0, metrics=told, metadata={"depth": "none"})
 
     def _tuned(self, work: StageContext, folder: Path, part: FineTuningSetup, fingerprint: str) -> ArtifactSummary:
         from safetensors.torch import save_file
@@ -116,13 +116,15 @@ class FineTunedModel(Stage):
 
         table = read_views(work.inputs["bottleneck_features"].path)
         classes = class_names(table)
-        checkpoint = Checkpoint(work.store.checkpoint(fingerprint), work.progress.say)
+        checkpoint = Checkpoint(work.store.checkpoint(fingerprint), work.progress.log)
         with part:
             model = part.network(read_head(work.inputs["top_model"].path))
             model = model.to(select_device())
             data = _data(part, table, classes, self.declaration.augmentation.views, checkpoint)
-            levels = part.levels(model)
-            result = fine_tune(model, data, part.settings, levels, part.frozen.precision, work.progress, checkpoint)
+            stage_depths = part.stage_depths(model)
+            result = fine_tune(
+                model, data, part.settings, stage_depths, part.frozen.precision, work.progress, checkpoint
+            )
             if result.epoch == 0:  # the top model is handed on, and so are its predictions, to the last bit
                 metrics = copy_predictions(work.inputs["top_model"].path, folder)
             else:
@@ -180,7 +182,7 @@ def _data(
     import numpy as np
 
     from tl_dagster.training.fine_tuning import FineTuningData
-    from tl_dagster.training.top_model import class_weights
+    from tl_dagster.training.top_model import balanced_class_weights
 
     splits = table["split"].to_numpy()
     held_out = np.flatnonzero(splits == "validation")
@@ -193,7 +195,7 @@ def _data(
         np.unique(table["id"].to_numpy()[held_out], return_inverse=True)[1],
         labels,
         build_targets(table, classes),
-        class_weights(labels[train], len(classes)) if balanced else None,
+        balanced_class_weights(labels[train], len(classes)) if balanced else None,
     )
 
 
@@ -204,7 +206,7 @@ def _outcome(
         rows=data.train.size,
         computed=data.train.size,
         metrics={**metrics, "epoch": result.epoch, "epochs": len(result.history) - 1},
-        facts={"depth": part.settings.depth, "frozen_through": part.boundary or "nothing", "frozen_part": part.said},
+        metadata={"depth": part.settings.depth, "frozen_through": part.boundary or "nothing", "frozen_part": part.said},
     )
 
 

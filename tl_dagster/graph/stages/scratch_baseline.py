@@ -86,17 +86,17 @@ class ScratchBaseline(Stage):
     """What transfer learning is worth: the same images, splits and views, but random weights to begin with."""
 
     name = "scratch_baseline"
-    recipe = 1
+    version = 1
     description = (
         "Networks trained from random weights on the same splits: the small convnet of Chollet's blog post and, "
         "if declared, the backbone's architecture."
     )
     kinds = frozenset({"pytorch"})
-    reads = ("dataset", "augmented_splits")
+    inputs = ("dataset", "augmented_splits")
     gpu = True
 
     @classmethod
-    def declared(cls, declaration: Declaration) -> bool:
+    def is_enabled(cls, declaration: Declaration) -> bool:
         """Only where it is asked for."""
         return declaration.scratch_baseline is not None
 
@@ -161,16 +161,16 @@ class ScratchBaseline(Stage):
         for network in networks:
             found = self._trained(work, network, addresses[network.name])
             shutil.copytree(found.path, folder / network.name, ignore=shutil.ignore_patterns("artifact.json"))
-            told[network.name] = dict(found.outcome.facts)
+            told[network.name] = dict(found.outcome.metadata)
             metrics |= {f"{network.name}_{name}": value for name, value in found.outcome.metrics.items()}
         (folder / SCRATCH).write_text(json.dumps(told, indent=1))
         scratch_curves(folder / "curves.png", told)
         images = int(work.inputs["augmented_splits"].outcome.metrics["train_images"])
         parameters = {name: each["parameters"] for name, each in told.items()}
-        facts = {"parameters": parameters, "epoch": {name: each["epoch"] for name, each in told.items()}}
+        metadata = {"parameters": parameters, "epoch": {name: each["epoch"] for name, each in told.items()}}
         computed = 0 if reused else images
         return ArtifactSummary(
-            rows=images, computed=computed, metrics=metrics, facts=facts, pictures={CURVES: "curves.png"}
+            rows=images, computed=computed, metrics=metrics, metadata=metadata, figures={CURVES: "curves.png"}
         )
 
     def _trained(self, work: StageContext, network: ScratchNetwork, address: str) -> Artifact:
@@ -200,7 +200,7 @@ class ScratchBaseline(Stage):
         torch.manual_seed(settings.seed)
         model = build_from_pixels(network.build(len(classes)), network.mean, network.std).to(select_device())
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        work.progress.say(f"{network.name}: {parameters:,} parameters, {network.resize.size} pixels, {precision}")
+        work.progress.log(f"{network.name}: {parameters:,} parameters, {network.resize.size} pixels, {precision}")
         with self._loader(network.resize, len(views) * settings.epochs) as loader:
             images, examples = ScratchImages(views, loader, self._distinct()), _examples(table, classes)
             trained = train(model, images, examples, settings, precision, kept, work.progress)
@@ -218,7 +218,7 @@ class ScratchBaseline(Stage):
             rows=len(examples.train),
             computed=len(examples.train),
             metrics={"validation_accuracy": metrics["validation_accuracy"], "seconds": round(trained.seconds, 1)},
-            facts=told,
+            metadata=told,
         )
 
     def _loader(self, resize: Resize, work: int) -> Loader:

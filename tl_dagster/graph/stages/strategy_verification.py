@@ -24,17 +24,17 @@ class StrategyVerification(Stage):
     """The cells' models are artifacts like all others: what the pipeline trained is reused, and the other way round."""
 
     name = "strategy_verification"
-    recipe = 1
+    version = 1
     description = (
         "Every cell of the transfer strategy's table, trained: the chosen one against the one with the best test "
         "accuracy. It changes no decision."
     )
     kinds = frozenset({"pytorch", "matplotlib"})
-    reads = ("dataset", "bottleneck_features", "transfer_strategy")
+    inputs = ("dataset", "bottleneck_features", "transfer_strategy")
     gpu = True
 
     @classmethod
-    def declared(cls, declaration: Declaration) -> bool:
+    def is_enabled(cls, declaration: Declaration) -> bool:
         """Only where it is asked for."""
         return declaration.transfer_strategy.verify
 
@@ -43,7 +43,7 @@ class StrategyVerification(Stage):
         top_model, fine_tuning = (
             getattr(self.declaration, name).model_dump(mode="json") for name in ("top_model", "fine_tuning")
         )
-        recipes = {kind.name: kind.recipe for kind in CHAIN}
+        recipes = {kind.name: kind.version for kind in CHAIN}
         return {"top_model": top_model, "fine_tuning": {**fine_tuning, "depth": "auto"}, "recipes": recipes}
 
     def versions(self, work: StageContext) -> dict[str, str]:
@@ -74,18 +74,18 @@ class StrategyVerification(Stage):
                 "regret_points": regret,
                 **{f"{row['cell'].replace('-', '_')}_test_accuracy": row["test_accuracy"] for row in rows},
             },
-            facts={"chosen": chosen, "best": best["cell"]},
-            pictures={"Predicted and actual best": PICTURE},
+            metadata={"chosen": chosen, "best": best["cell"]},
+            figures={"Predicted and actual best": PICTURE},
             tables={"Cells": rows},
         )
 
     def _trained(self, cell: str, work: StageContext) -> dict[str, Any]:
         """One cell's accuracies, log-losses and seconds of training."""
-        work.progress.say(f"verifying {cell}")
+        work.progress.log(f"verifying {cell}")
         held: dict[str, Artifact] = dict(work.inputs)
         for kind in CHAIN:
             stage = kind(self._declared(cell), self.root)
-            inputs = {name: held[name] for name in stage.reads}
+            inputs = {name: held[name] for name in stage.inputs}
             held[stage.name] = stage.run(StageContext(work.store, inputs, work.progress, None)).artifact
         decision = read_decision(held["transfer_strategy"].path)
         seconds = sum(

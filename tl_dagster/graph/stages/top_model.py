@@ -30,13 +30,13 @@ class TopModel(Stage):
     """Train the top model first; fine-tuning starts from it."""
 
     name = "top_model"
-    recipe = 3
+    version = 3
     description = (
         "Logistic regression, or a small network, on the bottleneck features of all training views, at the taps that "
         "the transfer strategy chose; validation chooses its L2 or epoch, and its temperature."
     )
     kinds = frozenset({"pytorch"})
-    reads = ("bottleneck_features", "transfer_strategy")
+    inputs = ("bottleneck_features", "transfer_strategy")
 
     def settings(self) -> dict[str, Any]:
         """The declared top model."""
@@ -87,7 +87,7 @@ class TopModel(Stage):
                 "training_seconds": round(seconds, 3),
                 **chosen,
             },
-            facts={"classes": classes, "taps": taps, "kind": settings.kind},
+            metadata={"classes": classes, "taps": taps, "kind": settings.kind},
         )
 
 

@@ -29,13 +29,13 @@ class TransferStrategy(Stage):
     """Looks at plain training images only: neither validation nor test has a say."""
 
     name = "transfer_strategy"
-    recipe = 2
+    version = 2
     description = (
         "How large the set is and how similar to what the backbone was trained on, measured on cached features: which "
         "taps the top model reads, and how deep fine-tuning goes."
     )
     kinds = frozenset({"scikitlearn", "matplotlib"})
-    reads = ("dataset", "bottleneck_features")
+    inputs = ("dataset", "bottleneck_features")
 
     def settings(self) -> dict[str, Any]:
         """The declared strategy; verifying it changes nothing here."""
@@ -64,7 +64,7 @@ class TransferStrategy(Stage):
         rows = stratified(labels, sum(column.width for column in columns.values()))
         features = {tap: column[rows] for tap, column in columns.items()}
         size = Size(len(labels), len(np.unique(labels)), _tuned_parameters(frozen, highest))
-        work.progress.say(f"probing {len(rows):,} training images at {', '.join(columns)}")
+        work.progress.log(f"probing {len(rows):,} training images at {', '.join(columns)}")
         groups = read_groups(work.inputs["dataset"].path, table["id"].iloc[rows])
         probes = fit_probes(features, labels[rows], groups, highest)
         also = {"images_probed": len(rows), **own_confidence(frozen, features), "note": _note(probes, len(columns))}
@@ -72,7 +72,7 @@ class TransferStrategy(Stage):
         decision = decide(strategy, list(columns), highest, size, probes, also)
         (folder / DECISION).write_text(json.dumps(asdict(decision), indent=1))
         quadrants(folder / PICTURE, decision)
-        work.progress.say(f"{decision.cell}: {decision.quadrant}")
+        work.progress.log(f"{decision.cell}: {decision.quadrant}")
         return _told(decision, len(labels))
 
 
@@ -118,7 +118,7 @@ def _told(decision: Decision, images: int) -> ArtifactSummary:
         "gain_of_lower_taps": similarity["gain_of_lower_taps"],
         "own_confidence": evidence["own_confidence"],
     }
-    facts = {
+    metadata = {
         "cell": decision.cell,
         "measured_cell": evidence["measured_cell"],
         "quadrant": decision.quadrant,
@@ -127,13 +127,13 @@ def _told(decision: Decision, images: int) -> ArtifactSummary:
         **({"note": evidence["note"]} if evidence["note"] else {}),
     }
     if decision.cell != evidence["measured_cell"]:
-        facts["declared"] = f"{decision.cell} is declared; measured was {evidence['measured_cell']}"
+        metadata["declared"] = f"{decision.cell} is declared; measured was {evidence['measured_cell']}"
     return ArtifactSummary(
         rows=images,
         computed=images,
         metrics={name: float(value) for name, value in numbers.items() if value is not None},
-        facts=facts,
-        pictures={"The four quadrants": PICTURE},
+        metadata=metadata,
+        figures={"The four quadrants": PICTURE},
         tables={"Probes": probes} if (probes := _rows(evidence["probes"])) else {},
     )
 
