@@ -74,7 +74,7 @@ def evaluate(settings: dict[str, Any], store: str) -> dict[str, Any]:
         found[name] = float((rows["label"] == rows["predicted"]).mean())
     for stage, name in (("top_model", "top_model"), ("fine_tuned_model", "champion"), ("scratch_baseline", "scratch")):
         if stage in held:
-            metrics = held[stage].artifact.outcome.metrics
+            metrics = held[stage].artifact.summary.metrics
             found[f"{name}_seconds"] = metrics.get("training_seconds", metrics.get("convnet_seconds"))
     return found
 

@@ -138,7 +138,7 @@ def ingest(settings: dict[str, Any], store: str) -> dict[str, Any]:
     from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
     from tl_dagster.graph.stages.dataset import Dataset
 
-    return {"rows": run_stages(settings, store, [Dataset, AugmentedSplits])[-1].artifact.outcome.rows}
+    return {"rows": run_stages(settings, store, [Dataset, AugmentedSplits])[-1].artifact.summary.rows}
 
 
 def opened(settings: dict[str, Any], store: str) -> "tuple[BackboneFeatures, pd.DataFrame, StageContext]":

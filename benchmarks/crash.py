@@ -42,7 +42,7 @@ def extract(settings: dict[str, Any], store: str) -> dict[str, Any]:
     progress = Told(lambda line: print(json.dumps({"said": line}), flush=True))
     begun = time.perf_counter()
     held = stage.run(replace(work, progress=progress))
-    outcome = held.artifact.outcome
+    outcome = held.artifact.summary
     return {
         "computed": held.computed,
         "seconds": time.perf_counter() - begun,

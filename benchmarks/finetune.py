@@ -42,7 +42,7 @@ def prepare(settings: dict[str, Any], store: str) -> dict[str, Any]:
     from tl_dagster.graph.stages.transfer_strategy import TransferStrategy
 
     kinds = [Dataset, AugmentedSplits, BottleneckFeatures, TransferStrategy, TopModel]
-    return {"views": run_stages(settings, store, kinds)[1].artifact.outcome.rows}
+    return {"views": run_stages(settings, store, kinds)[1].artifact.summary.rows}
 
 
 def tune(settings: dict[str, Any], store: str, gigabytes: float) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def tune(settings: dict[str, Any], store: str, gigabytes: float) -> dict[str, An
     return {
         "epoch_seconds": (ended[-1] - ended[1]) / (len(ended) - 2),
         "losses": [each["training_loss"] for each in history[1:]],
-        "from_cache": held.artifact.outcome.metadata["frozen_part"] == "from the feature cache",
+        "from_cache": held.artifact.summary.metadata["frozen_part"] == "from the feature cache",
     }
 
 

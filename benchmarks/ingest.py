@@ -44,7 +44,7 @@ def ours(folder: Path, store: Path) -> int:
     stage, artifacts = Dataset(declaration, folder), ArtifactStore(store)
     held = stage.run(StageContext(artifacts, {}, Progress(lambda line: None), None))
     stage.run_checks(StageContext(artifacts, {}, Progress(lambda line: None), None), held)
-    return held.artifact.outcome.rows
+    return held.artifact.summary.rows
 
 
 def plain(folder: Path) -> int:

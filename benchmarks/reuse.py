@@ -39,8 +39,8 @@ def extract(settings: dict[str, Any], store: str) -> dict[str, Any]:
     from tl_dagster.graph.stages.dataset import Dataset
 
     dataset, _, held = run_stages(settings, store, [Dataset, AugmentedSplits, BottleneckFeatures])
-    decoded = held.artifact.outcome.metrics.get("images_decoded", 0) if held.computed else 0
-    return {"images": dataset.artifact.outcome.metrics["images"], "forwarded": held.computed, "decoded": decoded}
+    decoded = held.artifact.summary.metrics.get("images_decoded", 0) if held.computed else 0
+    return {"images": dataset.artifact.summary.metrics["images"], "forwarded": held.computed, "decoded": decoded}
 
 
 def measure(name: str, source: Path, folder: Path) -> dict[str, float | None]:

@@ -107,7 +107,7 @@ def measure(settings: dict[str, Any], store: str, epochs: int | None) -> dict[st
     stages = [Dataset, AugmentedSplits, BottleneckFeatures, TransferStrategy, StrategyVerification]
     held = run_stages(settings, store, stages)
     found: dict[str, Any] = json.loads((held[-1].artifact.path / "verification.json").read_text())
-    measured = {name: held[-2].artifact.outcome.metrics.get(name) for name in ("size", "gain_of_lower_taps")}
+    measured = {name: held[-2].artifact.summary.metrics.get(name) for name in ("size", "gain_of_lower_taps")}
     return {**found, **measured}
 
 

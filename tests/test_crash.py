@@ -74,7 +74,7 @@ def test_killed_while_extracting(pipeline: Pipeline, tmp_path):
 
     assert pipeline.run().success
     resumed = pipeline.held()["bottleneck_features"]
-    assert 0 < resumed.computed < resumed.artifact.outcome.rows
+    assert 0 < resumed.computed < resumed.artifact.summary.rows
     undisturbed = Pipeline(type(pipeline.store)(tmp_path / "other"), pipeline.instance, tmp_path / "photos")
     undisturbed.settings["compute"] = {"batch_size": 4}
     assert undisturbed.run().success

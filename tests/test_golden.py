@@ -48,14 +48,14 @@ def outputs(pipeline: Pipeline) -> dict[str, dict]:
         "scratch_baseline": [float(value) for value in scratch[:5, 0]],
         "top_model": [float(value) for value in probabilities["top_model"][:5, 0]],
         "fine_tuned_model": [float(value) for value in probabilities["fine_tuned_model"][:5, 0]],
-        "evaluation": [held["evaluation"].outcome.metrics[f"{name}_accuracy"] for name in probabilities],
+        "evaluation": [held["evaluation"].summary.metrics[f"{name}_accuracy"] for name in probabilities],
     }
     return {stage.name: {"recipe": stage.version, "values": found[stage.name]} for stage in STAGES}
 
 
 def numbers_in(artifact: Artifact) -> list[float]:
     """An artifact's metrics, but for times."""
-    return [float(value) for name, value in sorted(artifact.outcome.metrics.items()) if "seconds" not in name]
+    return [float(value) for name, value in sorted(artifact.summary.metrics.items()) if "seconds" not in name]
 
 
 @pytest.fixture

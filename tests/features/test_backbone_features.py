@@ -90,8 +90,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_computed(split, monkeyp
 def test_where_only_the_features_fit_only_they_are_kept(split):
     assert split.run(compute={"feature_cache_gb": 5e-4}).success
     held = split.held()["bottleneck_features"]  # 0.3 MB; fine-tuning would like 1 MB more
-    assert "do not fit" in split.held()["fine_tuned_model"].artifact.outcome.metadata["frozen_part"]
-    assert held.computed > 0 and "What excites each stage" not in held.artifact.outcome.figures
+    assert "do not fit" in split.held()["fine_tuned_model"].artifact.summary.metadata["frozen_part"]
+    assert held.computed > 0 and "What excites each stage" not in held.artifact.summary.figures
 
 
 def test_two_runs_at_once_compute_each_row_once(split):

@@ -81,7 +81,7 @@ def test_a_stopped_run_keeps_what_was_ingested(pipeline, photos):
     first = sorted((photos / "functional").iterdir())[0]
     first.write_bytes(b"")
     checked(pipeline, checks={"set_aside": 0.0})
-    assert pipeline.held()["dataset"].artifact.outcome.metrics["set_aside"] == 1
+    assert pipeline.held()["dataset"].artifact.summary.metrics["set_aside"] == 1
 
 
 def test_small_and_unequal_classes(pipeline, photos):

@@ -43,11 +43,11 @@ def test_every_model_is_measured_and_drawn(pipeline: Pipeline):
         low, high = model["intervals"]["accuracy"]
         assert low <= model["accuracy"] <= high and low < high
         assert sum(images for _, _, images in model["confusion"]) == found["images"] == len(test)
-        assert artifact.outcome.metrics[f"{name}_accuracy_low"] == low
+        assert artifact.summary.metrics[f"{name}_accuracy_low"] == low
     assert [point["fraction"] for point in found["learning_curve"]][-1] == 1
     assert len(found["comparisons"]) == 3
-    assert set(artifact.outcome.figures) >= TITLES
-    for file in artifact.outcome.figures.values():
+    assert set(artifact.summary.figures) >= TITLES
+    for file in artifact.summary.figures.values():
         assert (artifact.path / file).stat().st_size < 75_000
     report = (artifact.path / "report.html").read_text()
     assert "convnet from scratch" in report and "Grad-CAM" in report and "McNemar" in report
@@ -62,8 +62,8 @@ def test_an_image_that_is_gone_is_no_failure(pipeline: Pipeline, photos):
     stage = Evaluation(pipeline.declaration(), pipeline.store.root.parent)
     inputs = {name: pipeline.store.get_current("cells", name).artifact for name in stage.inputs}
     again = stage.run(StageContext(pipeline.store, inputs, Progress(lambda line: None), None)).artifact
-    assert again.outcome.metrics == before.outcome.metrics
-    assert "Worst mistakes" in again.outcome.figures
+    assert again.summary.metrics == before.summary.metrics
+    assert "Worst mistakes" in again.summary.figures
 
 
 def _predictions(pipeline: Pipeline, name: str):

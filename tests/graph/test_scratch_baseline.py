@@ -50,10 +50,10 @@ def test_each_network_has_its_predictions_and_is_told_of(pipeline):
         assert len(each["history"]) == 2
         lowest = min(each["history"], key=lambda row: row["validation_log_loss"])
         assert each["epoch"] == lowest["epoch"]
-        metrics = held.artifact.outcome.metrics
+        metrics = held.artifact.summary.metrics
         assert metrics[f"{name}_validation_accuracy"] == pytest.approx(lowest["validation_accuracy"])
         assert metrics[f"{name}_seconds"] == pytest.approx(each["seconds"], abs=0.1)
-    (picture,) = held.artifact.outcome.figures.values()
+    (picture,) = held.artifact.summary.figures.values()
     assert (held.artifact.path / picture).stat().st_size < 70_000
     assert not list((pipeline.store.root / "checkpoints").glob("*"))
     assert run(pipeline)[2].reused

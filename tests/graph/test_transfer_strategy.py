@@ -37,8 +37,8 @@ def test_a_small_set(pipeline):
     assert 0 < decision.evidence["own_confidence"] < 1
     assert [each["taps"] for each in decision.evidence["probes"]] == [["higher"], ["lower"], ["lower", "higher"]]
     assert (artifact.path / "strategy.png").stat().st_size < 75_000
-    assert artifact.outcome.metadata["quadrant"] == decision.quadrant
-    assert len(artifact.outcome.tables["Probes"]) == 3
+    assert artifact.summary.metadata["quadrant"] == decision.quadrant
+    assert len(artifact.summary.tables["Probes"]) == 3
 
 
 def test_only_what_decides_is_measured_anew(pipeline):
@@ -50,7 +50,7 @@ def test_only_what_decides_is_measured_anew(pipeline):
     assert (declared.cell, declared.depth) == ("fine-tune-all", "all")
     assert declared.evidence["measured_cell"] == measured.cell
     assert declared.evidence["probes"] == measured.evidence["probes"]
-    assert measured.cell in other.artifact.outcome.metadata["declared"]
+    assert measured.cell in other.artifact.summary.metadata["declared"]
 
 
 def test_one_tap(pipeline):
@@ -59,7 +59,7 @@ def test_one_tap(pipeline):
         run(pipeline, **one, transfer_strategy={"strategy": "features-low"})
     artifact = run(pipeline, **one)["transfer_strategy"].artifact
     assert read_decision(artifact.path).cell == "features-high"
-    assert "lower tap" in artifact.outcome.metadata["note"]
+    assert "lower tap" in artifact.summary.metadata["note"]
 
 
 def test_one_training_image_per_class(pipeline, photos):
@@ -72,7 +72,7 @@ def test_one_training_image_per_class(pipeline, photos):
     artifact = run(pipeline, source={"kind": "folder", "path": str(given)})["transfer_strategy"].artifact
     decision = read_decision(artifact.path)
     assert (decision.cell, decision.taps) == ("features-high", ["higher"])
-    assert "no class has two training images" in artifact.outcome.metadata["note"]
+    assert "no class has two training images" in artifact.summary.metadata["note"]
     assert (artifact.path / "strategy.png").exists()
 
 
@@ -86,7 +86,7 @@ def test_verification(pipeline):
     best = max(row["test_accuracy"] for row in cells.values())
     assert found["regret_points"] == pytest.approx(100 * (best - cells[found["chosen"]]["test_accuracy"]))
     assert found["chosen"] == read_decision(held["transfer_strategy"].artifact.path).cell
-    assert artifact.outcome.tables["Cells"] and (artifact.path / "verification.png").stat().st_size < 75_000
+    assert artifact.summary.tables["Cells"] and (artifact.path / "verification.png").stat().st_size < 75_000
     trained = len(list((pipeline.store.root / "artifacts" / "top_model").iterdir()))
     again = run(
         pipeline,

@@ -64,7 +64,7 @@ def test_starts_at_the_top_models_loss(pipeline, depth, kind):
     top_model = {"kind": "linear", "l2": [0.1]} if kind == "linear" else {"kind": "mlp", "epochs": 3}
     pipeline.settings["top_model"] = top_model
     found = described(pipeline, **FP32, **tuning(depth=depth, epochs=1))
-    top = pipeline.held()["top_model"].artifact.outcome.metrics
+    top = pipeline.held()["top_model"].artifact.summary.metrics
     assert found["history"][0]["validation_log_loss"] == pytest.approx(top["validation_log_loss"], rel=2e-3)
     assert found["history"][0]["validation_accuracy"] == pytest.approx(top["validation_accuracy"])
     best = min(found["history"], key=lambda epoch: epoch["validation_log_loss"])
@@ -140,9 +140,9 @@ def test_lower_stages_learn_more_slowly(pipeline):
 def test_a_network_that_cannot_be_cut(pipeline, monkeypatch):
     monkeypatch.setattr("tl_dagster.backbones.taps.upper_module", lambda *_: None)
     found = described(pipeline, **FP32, **tuning(epochs=1))
-    top = pipeline.held()["top_model"].artifact.outcome.metrics
+    top = pipeline.held()["top_model"].artifact.summary.metrics
     assert found["history"][0]["validation_log_loss"] == pytest.approx(top["validation_log_loss"], rel=2e-3)
-    assert "cannot be cut" in pipeline.held()["fine_tuned_model"].artifact.outcome.metadata["frozen_part"]
+    assert "cannot be cut" in pipeline.held()["fine_tuned_model"].artifact.summary.metadata["frozen_part"]
 
 
 def test_depth_none_hands_the_top_model_on(pipeline):
@@ -170,7 +170,7 @@ def test_a_vector_as_boundary(pipeline):
     """The dense layers of AlexNet can be tuned alone."""
     alexnet = {"backbone": {"name": "torchvision/alexnet", "weights": "random:0", "image_size": 64}}
     found = described(pipeline, **alexnet, **tuning(depth="above classifier.1", epochs=1))
-    top = pipeline.held()["top_model"].artifact.outcome.metrics
+    top = pipeline.held()["top_model"].artifact.summary.metrics
     assert found["history"][0]["validation_log_loss"] == pytest.approx(top["validation_log_loss"], rel=2e-2)
 
 

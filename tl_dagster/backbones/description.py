@@ -4,11 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from tl_dagster.backbones.settings import Backbone
-from tl_dagster.data.decoding import Resize
 from tl_dagster.runtime.errors import InputError, suggest
 from tl_dagster.store.answers import ask_module
 
@@ -78,6 +76,11 @@ class BackboneInfo:
         """Whether a module or node runs before (or within) the layer that a tap names."""
         order = list(self.outputs)
         return order.index(path) <= order.index(self.module(boundary))
+
+    def highest(self, taps: Sequence[str]) -> str:
+        """Return the tap that finishes last."""
+        order = list(self.outputs)
+        return max(taps, key=lambda tap: order.index(self.module(tap)))
 
     def frozen_through(self, taps: Sequence[str], depth: str) -> str | None:
         """The tap up to which fine-tuning freezes; None: nothing is frozen.
@@ -161,14 +164,9 @@ class BackboneInfo:
         side = math.isqrt(values // channels)
         return (side, side, channels) if _channels_last(shape) else (channels, side, side)
 
-    def resize(self, backbone: Backbone) -> Resize:
-        """The geometry from image to network input, under the declared size and mode."""
-        return Resize(
-            size=backbone.image_size or self.preprocess["size"],
-            mode=backbone.resize,
-            crop_fraction=self.preprocess["crop_fraction"],
-            interpolation=self.preprocess["interpolation"],
-        )
+    def input_size(self, backbone: Backbone) -> int:
+        """The pixels of the square input: as declared, else the weights' own."""
+        return int(backbone.image_size or self.preprocess["size"])
 
 
 def _channels_last(shape: Sequence[int]) -> bool:
@@ -181,17 +179,10 @@ def describe_backbone(backbone: Backbone) -> BackboneInfo:
     Raises:
         InputError: the library has no such model or weights tag, or the model takes no images of the declared size.
     """
-    known = _described(backbone.name, weights_tag(backbone.weights), backbone.image_size)
+    known = _described(backbone.name, backbone.tag, backbone.image_size)
     return BackboneInfo(
         backbone.name, **{**known, **{name: tuple(known[name]) for name in ("modules", "nodes", "classifiers")}}
     )
-
-
-def weights_tag(weights: str | None) -> str | None:
-    """The library's tag in a declared ``weights``; None when it names a file, a URL, a package or a seed."""
-    if weights is None or ":" in weights or "/" in weights or Path(weights).suffix:
-        return None
-    return weights
 
 
 def _described(name: str, tag: str | None, size: int | None) -> dict[str, Any]:

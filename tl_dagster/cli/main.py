@@ -41,7 +41,7 @@ def summary(pipeline: str, store: ArtifactStore) -> dict[str, Any]:
     held = {asset: store.get_current(pipeline, asset) for asset in (stage.name for stage in STAGES)}
     assets = {asset: _described(each) for asset, each in held.items() if each}
     if not assets:
-        known = sorted(path.name for path in (store.root / "refs").glob("*"))
+        known = store.layout.pipelines()
         hint = suggest(pipeline, known) if known else f"run it first: tl-dagster run {pipeline}"
         raise InputError(f"nothing of '{pipeline}' is in the store {store.root}: {hint}")
     return {"pipeline": pipeline, "assets": assets}
@@ -54,7 +54,7 @@ def _described(held: Materialization) -> dict[str, Any]:
         "computed": held.computed,
         "reused_rows": held.reused_rows,
         "seconds": held.seconds,
-        "metrics": {name: float(value) for name, value in held.artifact.outcome.metrics.items()},
+        "metrics": {name: float(value) for name, value in held.artifact.summary.metrics.items()},
         "path": str(held.artifact.path),
     }
 

@@ -22,33 +22,12 @@ from tl_dagster.runtime.errors import InputError, suggest
 from tl_dagster.store.answers import ask_module
 from tl_dagster.store.digests import digest
 
-__all__ = ["MIRRORED", "Augmenter", "check_transforms", "transforms"]
+__all__ = ["MIRRORED", "Augmenter", "check_transforms"]
 
 MIRRORED = -1  # index of the view that is the mirror image
 
-# The lecture's flips, crops, translations and rotations.
-LECTURE: list[dict[str, dict[str, Any]]] = [
-    {"HorizontalFlip": {"p": 0.5}},
-    {
-        "Affine": {
-            "translate_percent": [-0.08, 0.08],
-            "rotate": [-15, 15],
-            "scale": [0.9, 1.15],
-            "border_mode": 2,  # cv2.BORDER_REFLECT: no black corners that only augmented images have
-            "p": 1.0,
-        }
-    },
-    {"RandomResizedCrop": {"size": "image", "scale": [0.75, 1.0], "ratio": [0.9, 1.1], "p": 0.5}},
-]
 # Names of the eight symmetries of the square, in the order that views take them; view 0 is the identity.
 DIHEDRAL = ["e", "r90", "r180", "r270", "h", "v", "t", "hvt"]
-
-
-def transforms(augmentation: Augmentation) -> list[dict[str, dict[str, Any]]]:
-    """The declared albumentations steps, presets written out; empty when views are plain or dihedral."""
-    if augmentation.transforms is not None:
-        return augmentation.transforms
-    return LECTURE if augmentation.preset == "lecture" else []
 
 
 class Augmenter:
@@ -60,7 +39,7 @@ class Augmenter:
 
     def __init__(self, augmentation: Augmentation) -> None:
         self._augmentation = augmentation
-        self.steps = transforms(augmentation)
+        self.steps = augmentation.steps
         self.dihedral = augmentation.transforms is None and augmentation.preset == "dihedral"
         self.seed = augmentation.seed
         self._threads = threading.local()  # a Compose holds random state: each thread has its own

@@ -10,6 +10,21 @@ __all__ = ["Augmentation", "Duplicates", "Fraction", "Splits"]
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
+# The lecture's flips, crops, translations and rotations.
+LECTURE: list[dict[str, dict[str, Any]]] = [
+    {"HorizontalFlip": {"p": 0.5}},
+    {
+        "Affine": {
+            "translate_percent": [-0.08, 0.08],
+            "rotate": [-15, 15],
+            "scale": [0.9, 1.15],
+            "border_mode": 2,  # cv2.BORDER_REFLECT: no black corners that only augmented images have
+            "p": 1.0,
+        }
+    },
+    {"RandomResizedCrop": {"size": "image", "scale": [0.75, 1.0], "ratio": [0.9, 1.1], "p": 0.5}},
+]
+
 
 class Duplicates(Settings):
     """Which images count as near copies of each other: they share a group, and a group is never cut by a split."""
@@ -69,6 +84,13 @@ class Augmentation(Settings):
         description="Views averaged for validation and test images; mirrored: the plain image and its mirror image.",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the random augmentations.")
+
+    @property
+    def steps(self) -> list[dict[str, dict[str, Any]]]:
+        """The albumentations steps, presets written out; empty when views are plain or dihedral."""
+        if self.transforms is not None:
+            return self.transforms
+        return LECTURE if self.preset == "lecture" else []
 
     @model_validator(mode="after")
     def _enough_views(self) -> "Augmentation":

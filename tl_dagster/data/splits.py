@@ -14,7 +14,7 @@ from tl_dagster.data.augmentation import MIRRORED
 from tl_dagster.data.settings import Augmentation, Splits
 from tl_dagster.runtime.errors import InputError
 
-__all__ = ["assign_splits", "list_views", "read_views", "unit_hash"]
+__all__ = ["assign_splits", "held_out_views", "list_views", "read_views", "unit_hash", "write_views"]
 
 
 def unit_hash(*parts: object) -> float:
@@ -94,17 +94,27 @@ def list_views(images: pd.DataFrame, assigned: pd.Series, augmentation: Augmenta
         image follow each other, images are in the order of their ids.
     """
 
-    mirrored = augmentation.test_views == "mirrored"
-    counts = np.where(assigned == "train", augmentation.views, 2 if mirrored else augmentation.test_views)
+    held_out = held_out_views(augmentation)
+    counts = np.where(assigned == "train", augmentation.views, len(held_out))
     table = images[["id", "label", "confidence"]].assign(split=assigned)
     table = table.loc[table.index.repeat(counts)].reset_index(drop=True)
     table["view"] = np.arange(len(table)) - np.repeat(counts.cumsum() - counts, counts)
-    if mirrored:
+    if MIRRORED in held_out:
         table.loc[(table["split"] != "train") & (table["view"] == 1), "view"] = MIRRORED
     return table
 
 
+def held_out_views(augmentation: Augmentation) -> list[int]:
+    """Return the indices of the views of a validation or test image, in order; their predictions are averaged."""
+    return [0, MIRRORED] if augmentation.test_views == "mirrored" else list(range(augmentation.test_views))
+
+
 VIEWS = "views.parquet"
+
+
+def write_views(folder: Path, views: pd.DataFrame) -> None:
+    """Write a table of views into an artifact's folder."""
+    views.to_parquet(folder / VIEWS)
 
 
 def read_views(path: Path) -> pd.DataFrame:

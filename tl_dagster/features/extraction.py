@@ -10,7 +10,6 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -20,35 +19,14 @@ from tl_dagster.backbones.inference import InferenceRunner
 from tl_dagster.data.views import View
 from tl_dagster.features.cache import FeatureColumn
 from tl_dagster.features.loading import Loader
+from tl_dagster.features.results import ExtractionResult
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.progress import Progress
 
-__all__ = ["ExtractionResult", "extract"]
+__all__ = ["extract"]
 
 FLUSH_SECONDS = 5.0
 FLUSH_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True)
-class ExtractionResult:
-    """What an extraction did.
-
-    Attributes:
-        views: views forwarded.
-        images: images decoded.
-        seconds: where the time went: decode and augment (of all workers together), forward, write, and wait (of the
-            network, for pixels).
-        views_per_second: from the first batch on; 0 when there was nothing to do.
-        compiled: whether the network was compiled.
-        difference: median and largest relative difference to fp32 of each column whose rows are not fp32.
-    """
-
-    views: int = 0
-    images: int = 0
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    views_per_second: float = 0.0
-    compiled: bool = False
-    difference: Sequence[Mapping[str, float]] = ()
 
 
 def extract(

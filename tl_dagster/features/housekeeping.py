@@ -1,6 +1,5 @@
 """What a store's feature cache holds, whether it is whole, and what of it may be deleted."""
 
-import contextlib
 import shutil
 import time
 from collections.abc import Callable
@@ -12,20 +11,17 @@ from filelock import Timeout
 
 from tl_dagster.data.manifest import read_manifest
 from tl_dagster.data.splits import read_views
-from tl_dagster.features.backbone_features import columns_used
 from tl_dagster.features.cache import FeatureColumn, list_columns
-from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
-from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures
-from tl_dagster.graph.stages.dataset import Dataset
-from tl_dagster.graph.stages.fine_tuned_model import FineTunedModel, activations_used
+from tl_dagster.features.feature_table import column_names
 from tl_dagster.store.artifacts import ArtifactStore
 from tl_dagster.store.files import used_bytes
+from tl_dagster.store.housekeeping import FreedSpace, remove_checkpoints
 
-__all__ = ["ColumnUsage", "FreedSpace", "prune", "stats", "title", "verify"]
+__all__ = ["ColumnUsage", "prune", "stats", "title", "verify"]
 
 DAY = 86_400.0
 IN_USE_DAYS = 1 / 24
-GIVEN_UP_DAYS = 7.0
+DATASET, SPLITS = "dataset", "augmented_splits"  # the assets that name images and views
 
 
 @dataclass(frozen=True)
@@ -49,20 +45,11 @@ class ColumnUsage:
     pipelines: tuple[str, ...]
 
 
-@dataclass
-class FreedSpace:
-    """What was (or would be) deleted: rows and bytes, and the recipes that a running extraction kept from it."""
-
-    rows: int = 0
-    size: int = 0
-    busy: int = 0
-
-
 def stats(store: ArtifactStore) -> list[ColumnUsage]:
     """Every recipe of the feature cache, the largest first."""
     users = _users(store)
     held = []
-    for column in list_columns(store.root / "features"):
+    for column in list_columns(store.layout.features):
         shards = column.shards()
         days = (time.time() - column.last_used()) / DAY
         pipelines = tuple(sorted(users.get(column.name, ())))
@@ -81,7 +68,7 @@ def verify(store: ArtifactStore, tell: Callable[[str], None] = lambda line: None
         What is wrong with each damaged shard.
     """
     damaged = []
-    for column in list_columns(store.root / "features"):
+    for column in list_columns(store.layout.features):
         tell(title(column))
         damaged += [f"{column.folder.name}/{problem}" for problem in column.verify()]
     return damaged
@@ -109,8 +96,7 @@ def prune(
             both must hold.
         dry_run: only count.
     """
-    freed = FreedSpace()
-    _prune_checkpoints(store, freed, dry_run)
+    freed = remove_checkpoints(store.layout, dry_run=dry_run)
     if unused or older_than is not None:
         for held in stats(store):
             at_work = held.days < IN_USE_DAYS  # its run may not have said yet that it uses it
@@ -119,20 +105,9 @@ def prune(
             _locked(held.column, freed, partial(_delete, held.column, dry_run))
         return freed
     gone = _views_of_gone_images(store)
-    for column in list_columns(store.root / "features") if gone else []:
+    for column in list_columns(store.layout.features) if gone else []:
         _locked(column, freed, partial(column.drop, gone, dry_run=dry_run))
     return freed
-
-
-def _prune_checkpoints(store: ArtifactStore, freed: FreedSpace, dry_run: bool) -> None:
-    """Delete checkpoints that no run has written to for a week: their training was given up."""
-    for path in (store.root / "checkpoints").glob("*"):
-        with contextlib.suppress(FileNotFoundError):  # its training has just ended
-            held = path.stat()
-            if time.time() - held.st_mtime > GIVEN_UP_DAYS * DAY:
-                freed.size += held.st_size
-                if not dry_run:
-                    path.unlink()
 
 
 def _locked(column: FeatureColumn, freed: FreedSpace, delete: Callable[[], tuple[int, int]]) -> None:
@@ -154,23 +129,20 @@ def _delete(column: FeatureColumn, dry_run: bool) -> tuple[int, int]:
 
 
 def _users(store: ArtifactStore) -> dict[str, set[str]]:
-    """Column → pipelines whose present features or models use it."""
+    """Return column → pipelines whose current features or models use it."""
     users: dict[str, set[str]] = {}
-    for pipeline in (store.root / "refs").glob("*"):
-        for stage, of in ((BottleneckFeatures.name, columns_used), (FineTunedModel.name, activations_used)):
-            if held := store.get_current(pipeline.name, stage):
-                for name in of(held.artifact.path):
-                    users.setdefault(name, set()).add(pipeline.name)
+    for pipeline in store.layout.pipelines():
+        for materialization in store.list_current(pipeline).values():
+            artifact = materialization.artifact
+            for name in artifact.summary.feature_columns or column_names(artifact.path):
+                users.setdefault(name, set()).add(pipeline)
     return users
 
 
 def _views_of_gone_images(store: ArtifactStore) -> set[bytes]:
-
-    present: set[str] = set()
-    for pipeline in (store.root / "refs").glob("*"):
-        if held := store.get_current(pipeline.name, Dataset.name):
-            present |= set(read_manifest(held.artifact.path)["id"])
-    artifacts = [path.parent for path in (store.root / "artifacts" / AugmentedSplits.name).glob("*/artifact.json")]
+    current = (store.get_current(pipeline, DATASET) for pipeline in store.layout.pipelines())
+    present = {identity for each in current if each for identity in read_manifest(each.artifact.path)["id"]}
+    artifacts = [path.parent for path in store.layout.artifacts(SPLITS).glob("*/artifact.json")]
     views: list[pd.DataFrame] = [read_views(path)[["id", "key"]].drop_duplicates("key") for path in artifacts]
     if not views:
         return set()

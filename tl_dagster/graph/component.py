@@ -41,7 +41,7 @@ class CheckedDeclaration(Declaration):
         try:
             info = describe_backbone(self.backbone)
             self._check_strategy(info)
-            check_transforms(self.augmentation, info.resize(self.backbone).size)
+            check_transforms(self.augmentation, info.input_size(self.backbone))
         except InputError as error:
             raise ValueError(str(error)) from error
 

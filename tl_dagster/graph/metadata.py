@@ -29,7 +29,7 @@ def static_metadata(stage: Stage) -> dict[str, Any]:
 
 def materialization_metadata(held: Materialization) -> dict[str, Any]:
     """Metadata of a materialization: numbers stay numbers, so that Dagster plots them over time."""
-    outcome = held.artifact.outcome
+    outcome = held.artifact.summary
     metadata: dict[str, Any] = {
         "reused": held.reused,
         "rows_computed": held.computed,
@@ -52,7 +52,7 @@ def check_result(name: str, verdict: CheckResult, held: Materialization) -> dg.A
     metadata: dict[str, Any] = {name: float(value) for name, value in verdict.metrics.items()}
     if verdict.table:
         metadata["table"] = _table(verdict.table)
-    if verdict.picture is not None and verdict.picture in held.artifact.outcome.figures:
+    if verdict.picture is not None and verdict.picture in held.artifact.summary.figures:
         metadata[verdict.picture] = _picture(held.artifact, verdict.picture)
     severity = dg.AssetCheckSeverity.ERROR if verdict.blocking else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(
@@ -67,6 +67,6 @@ def _table(rows: TableRows) -> dg.TableMetadataValue:
 
 
 def _picture(artifact: Artifact, title: str) -> dg.MarkdownMetadataValue:
-    file = artifact.path / artifact.outcome.figures[title]
+    file = artifact.path / artifact.summary.figures[title]
     kind = "jpeg" if file.suffix == ".jpg" else "png"
     return dg.MetadataValue.md(f"![{title}](data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()})")

@@ -127,10 +127,10 @@ class Stage(ABC):
         """The artifact under a fingerprint; ``compute`` writes its files when it is not there yet."""
         found = work.store.find(self.name, fingerprint)
         if found:
-            return Materialization(found, reused=True, computed=0, reused_rows=found.outcome.rows)
+            return Materialization(found, reused=True, computed=0, reused_rows=found.summary.rows)
         built = work.store.build(self.name, fingerprint, compute, inputs=self.versions(work), settings=self.settings())
-        computed = built.outcome.computed
-        return Materialization(built, reused=False, computed=computed, reused_rows=built.outcome.rows - computed)
+        computed = built.summary.computed
+        return Materialization(built, reused=False, computed=computed, reused_rows=built.summary.rows - computed)
 
 
 def require_same(artifact: Artifact, read: str, current: Artifact) -> None:

@@ -2,11 +2,9 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from tl_dagster.features.blocks import Features, blocks
@@ -16,7 +14,6 @@ __all__ = [
     "build_head",
     "build_layers",
     "compute_logits",
-    "read_head",
 ]
 
 
@@ -91,9 +88,3 @@ def compute_logits(module: torch.nn.Module, features: Features | StandardizedFea
         for part in blocks(len(features), width):
             found[part] = module(torch.as_tensor(features[part]).float()).numpy()
     return found
-
-
-def read_head(path: Path) -> dict[str, torch.Tensor]:
-    """The state of a top_model artifact, as :func:`tl_dagster.training.top_model.build_head` takes it."""
-
-    return load_file(path / "model.safetensors")

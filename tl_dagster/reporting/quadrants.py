@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tl_dagster.reporting.figures import FIRST, INK, SECOND, SOFT, new_figure, save_png
-from tl_dagster.strategy.decide import Decision
+from tl_dagster.strategy.decision import Decision
 
 __all__ = ["accuracies", "quadrants"]
 

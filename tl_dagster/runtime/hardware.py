@@ -5,7 +5,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["cpu_flags", "has_gpu", "processors", "resolve_precision"]
+__all__ = ["batch_size_for", "cpu_flags", "has_gpu", "processors", "resolve_precision"]
+
+# Views of 224 pixels in one forward pass. A CPU's caches like small batches; a GPU wants its thousands of cores busy.
+CPU_BATCH, GPU_BATCH = 32, 256
 
 
 def has_gpu() -> bool:
@@ -34,3 +37,9 @@ def cpu_flags() -> set[str]:
 def processors() -> int:
     """Processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def batch_size_for(size: int, *, gpu: bool) -> int:
+    """Return the views in one forward pass: a fixed amount of pixels, so that memory does not depend on the image size."""
+    most = GPU_BATCH if gpu else CPU_BATCH
+    return max(1, min(most, round(most * (224 / size) ** 2)))

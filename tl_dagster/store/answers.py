@@ -8,17 +8,17 @@ from functools import cache
 from typing import Any
 
 from tl_dagster.runtime.errors import InputError
-from tl_dagster.store.artifacts import ArtifactStore
 from tl_dagster.store.digests import digest
 from tl_dagster.store.files import write_atomically
+from tl_dagster.store.layout import StoreLayout, default_root
 
-__all__ = []
+__all__ = ["ask_module"]
 
 
 @cache
 def ask_module(module: str, arguments: tuple[str, ...], versions: str) -> dict[str, Any]:
     """What one of our modules prints as JSON when run on its own; kept in the store for these library versions."""
-    kept = ArtifactStore().root / "backbones" / f"{digest([module, arguments, versions])[:16]}.json"
+    kept = StoreLayout(default_root()).answer(digest([module, arguments, versions])[:16])
     try:
         return dict(json.loads(kept.read_text()))
     except (OSError, ValueError):

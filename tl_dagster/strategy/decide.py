@@ -6,85 +6,20 @@ on those of the highest (see :mod:`tl_dagster.strategy.probes`). docs/strategy.m
 chosen.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tl_dagster.runtime.errors import InputError
+from tl_dagster.strategy.decision import CELLS, Decision
 from tl_dagster.strategy.probes import Probe
 
-if TYPE_CHECKING:
-    pass
-
-
-__all__ = [
-    "CELLS",
-    "GAIN",
-    "SIZE",
-    "Decision",
-    "Size",
-    "decide",
-    "read_decision",
-]
+__all__ = ["GAIN", "SIZE", "Size", "decide"]
 
 # Training images for each 10,000 parameters of the last stage: from here on a set is large.
 SIZE = 2.0
 # Share of the highest tap's log-loss that lower taps must save, and standard errors that it must be: a different task.
 GAIN, ERRORS = 0.1, 2.0
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of the lecture's table.
-
-    Attributes:
-        quadrant: what the lecture says of it.
-        depth: what is unfrozen: "none", "top" or "all".
-        epochs: passes over the training images.
-        learning_rate: peak, of the highest unfrozen stage.
-    """
-
-    quadrant: str
-    depth: str
-    epochs: int
-    learning_rate: float
-
-
-CELLS: Mapping[str, Cell] = {
-    "features-high": Cell(
-        "small and similar: train a linear classifier on the features of a higher layer", "none", 10, 1e-4
-    ),
-    "features-low": Cell(
-        "small and different: train a linear classifier on the features of a lower layer", "none", 10, 1e-4
-    ),
-    "fine-tune-top": Cell("large and similar: fine-tune the top layers", "top", 10, 1e-4),
-    "fine-tune-all": Cell("large and different: fine-tune the whole network", "all", 10, 5e-5),
-}
-
-
-@dataclass(frozen=True)
-class Decision:
-    """How far to fine-tune, and on which features the top model is trained.
-
-    Attributes:
-        cell: "features-high", "features-low", "fine-tune-top" or "fine-tune-all".
-        quadrant: the lecture's sentence.
-        taps: declared names of the taps that the top model reads, in declared order.
-        depth: "none", "top" or "all".
-        epochs: passes over the training images.
-        learning_rate: peak, of the highest unfrozen stage.
-        evidence: the numbers behind it (JSON-serialisable).
-    """
-
-    cell: str
-    quadrant: str
-    taps: list[str]
-    depth: str
-    epochs: int
-    learning_rate: float
-    evidence: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -173,11 +108,3 @@ def _best(probes: Sequence[Probe]) -> Probe | None:
     least = min(probes, key=lambda each: each.log_loss)
     near = [each for each in probes if least.gain - each.gain <= max(each.standard_error, least.standard_error)]
     return max(near, key=lambda each: each.logme)
-
-
-DECISION = "decision.json"
-
-
-def read_decision(path: Path) -> Decision:
-    """The decision of a transfer_strategy artifact."""
-    return Decision(**json.loads((path / DECISION).read_text()))

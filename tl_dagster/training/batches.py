@@ -1,9 +1,8 @@
-"""Where fine-tuning takes its data: activations from the feature cache, activations computed anew, or the images."""
+"""Batches that fine-tuning trains on: activations from the feature cache, recomputed activations, or images."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from tl_dagster.backbones.inference import InferenceRunner, normalize, per_chann
 from tl_dagster.data.views import View
 from tl_dagster.features.cache import ConcatFeatures, FeatureRows
 from tl_dagster.features.loading import Loader
+from tl_dagster.models.networks import to_maps
 
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
@@ -37,12 +37,12 @@ class CachedActivations:
         """See :class:`tl_dagster.training.fine_tuning.BatchSource`."""
         for start in range(0, len(rows), size):
             chosen = rows[start : start + size]
-            yield _as_maps(self.maps[chosen], self.shape), _as_features(self.below, chosen)
+            yield to_maps(self.maps[chosen], self.shape), _as_features(self.below, chosen)
 
 
 @dataclass(frozen=True)
 class RecomputedActivations:
-    """Training inputs from the images: drawn, and put through the frozen part, each time anew.
+    """Training inputs from the images: drawn, and put through the frozen part, in each epoch.
 
     Attributes:
         views: of each table row.
@@ -65,7 +65,7 @@ class RecomputedActivations:
 
         for *features, maps in _in_batches(self._outputs(rows, epoch), size):
             below = np.concatenate(features, 1) if features else np.zeros((len(maps), 0), self.dtype)
-            yield _as_maps(maps, self.shape), torch.from_numpy(below).float()
+            yield to_maps(maps, self.shape), torch.from_numpy(below).float()
 
     def _outputs(self, rows: np.ndarray, epoch: int) -> Iterator[list[np.ndarray]]:
 
@@ -81,18 +81,20 @@ class DrawnImages:
         views: of each table row.
         fresh: how many views an image has, when each epoch is to draw new ones.
         loader: draws them.
-        preprocess: mean and std.
+        mean: per channel, of pixels in [0, 1].
+        std: per channel.
     """
 
     views: list[View]
     fresh: int | None
     loader: Loader
-    preprocess: Mapping[str, Any]
+    mean: Sequence[float]
+    std: Sequence[float]
 
     def __call__(self, rows: np.ndarray, size: int, epoch: int) -> Batches:
         """See :class:`tl_dagster.training.fine_tuning.BatchSource`."""
 
-        mean, std = (per_channel(self.preprocess[name]) for name in ("mean", "std"))
+        mean, std = (per_channel(values) for values in (self.mean, self.std))
         batches = ([pixels.copy()] for pixels in draw_views(self.loader, self.views, rows, self.fresh, epoch))
         for (pixels,) in _in_batches(batches, size):
             images = normalize(torch.from_numpy(pixels), mean, std)
@@ -119,25 +121,19 @@ def draw_views(
 
 
 def _in_batches(parts: Iterator[list[np.ndarray]], size: int) -> Iterator[list[np.ndarray]]:
-    """Arrays of equally many rows, cut anew into batches of a size; the last may be smaller."""
+    """Arrays of equally many rows, cut again into batches of a size; the last may be smaller."""
 
-    held: list[list[np.ndarray]] = []
+    pending: list[list[np.ndarray]] = []
     count = 0
     for part in parts:
-        held.append(part)
+        pending.append(part)
         count += len(part[0])
         while count >= size:
-            joined = [np.concatenate(each) for each in zip(*held, strict=True)]
+            joined = [np.concatenate(each) for each in zip(*pending, strict=True)]
             yield [each[:size] for each in joined]
-            held, count = [[each[size:] for each in joined]], count - size
+            pending, count = [[each[size:] for each in joined]], count - size
     if count:
-        yield [np.concatenate(each) for each in zip(*held, strict=True)]
-
-
-def _as_maps(values: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
-
-    maps = torch.from_numpy(values).reshape(-1, *shape)
-    return maps.to(torch.float32, memory_format=torch.channels_last) if maps.ndim == 4 else maps.float()
+        yield [np.concatenate(each) for each in zip(*pending, strict=True)]
 
 
 def _as_features(values: ConcatFeatures | None, rows: np.ndarray) -> torch.Tensor:

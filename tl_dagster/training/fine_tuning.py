@@ -5,7 +5,7 @@ the model here where its output (the "boundary") can be had from elsewhere: from
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from tl_dagster.models.calibration import validate
-from tl_dagster.models.heads import build_head
+from tl_dagster.models.networks import PREDICTION_BATCH, predict_batches
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.checkpoints import Checkpoint
@@ -22,9 +22,7 @@ from tl_dagster.training.loop import LoopConfig, TrainingResult, train
 from tl_dagster.training.optimisers import ParameterGroup, build_optimiser
 from tl_dagster.training.settings import FineTuning
 
-__all__ = ["BatchSource", "FineTuningData", "build_tuned_network", "fine_tune", "frozen_digest", "predict"]
-
-EVALUATION_BATCH = 128
+__all__ = ["BatchSource", "FineTuningData", "fine_tune", "frozen_digest", "predict"]
 
 
 class BatchSource(Protocol):
@@ -65,42 +63,6 @@ class FineTuningData:
     labels: np.ndarray
     targets: Targets
     class_weights: torch.Tensor | None = None
-
-
-def build_tuned_network(
-    upper: torch.nn.Module, head: Mapping[str, torch.Tensor], below: Sequence[bool]
-) -> torch.nn.Module:
-    """The upper part of a backbone with the top model on it.
-
-    Args:
-        upper: boundary activations or images → a list of the features (n, D_tap) of the taps above the boundary.
-        head: state of the top model; see :func:`tl_dagster.models.heads.build_head`.
-        below: (D,): which of the features that it reads come from below the boundary.
-
-    Returns:
-        A module in evaluation mode: (inputs, features below) → logits (n, classes). Its logits equal the top
-        model's as long as nothing is trained.
-    """
-
-    # Features come as those below, then those above; the top model reads them in the order of the taps.
-    places = np.argsort(np.argsort(~np.asarray(below), kind="stable"))
-
-    class FineTuned(torch.nn.Module):
-        order: torch.Tensor
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.upper = upper
-            self.head = build_head(head)
-            self.register_buffer("order", torch.from_numpy(places), persistent=False)
-
-        def forward(self, inputs: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-            joined = torch.cat([features, *(each.float() for each in self.upper(inputs))], 1)
-            with torch.autocast(joined.device.type, enabled=False):  # in fp32, as the top model was trained
-                logits: torch.Tensor = self.head(joined[:, self.order])
-            return logits
-
-    return FineTuned().eval()
 
 
 def fine_tune(
@@ -175,14 +137,9 @@ def frozen_digest(model: torch.nn.Module) -> str:
 
 
 def predict(model: torch.nn.Module, inputs: BatchSource, rows: np.ndarray, precision: str) -> torch.Tensor:
-    """Logits of table rows: (n,) int64 → float32 (n, classes)."""
-
-    device = next(model.parameters()).device
-    parts = []
-    for values, below in inputs(rows, EVALUATION_BATCH, 0):
-        with torch.inference_mode(), _autocast(device, precision):
-            parts.append(model(values.to(device), below.to(device)).float().cpu())
-    return torch.cat(parts)
+    """Return the logits of table rows: (n,) int64 → float32 (n, classes)."""
+    batches = inputs(rows, PREDICTION_BATCH, 0)
+    return torch.cat([predict_batches(model, values, below, precision) for values, below in batches])
 
 
 def _losses(

@@ -1,23 +1,23 @@
-"""The part of a backbone that fine-tuning trains, and what it reads: from the feature cache, or computed anew."""
+"""The part of a backbone that fine-tuning trains, and its training data: from the feature cache, or recomputed."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
+import pandas as pd
 import torch
 
 from tl_dagster.backbones.inference import InferenceRunner
-from tl_dagster.backbones.splitting import frozen_feature_mask, lower_module, split_backbone
-from tl_dagster.data.manifest import read_manifest
-from tl_dagster.data.splits import read_views
+from tl_dagster.backbones.splitting import BackboneSplit, lower_module, split_backbone
 from tl_dagster.data.views import View, views_to_draw
-from tl_dagster.features.backbone_features import BackboneFeatures
+from tl_dagster.features.budget import fits_activations, has_room
 from tl_dagster.features.cache import ConcatFeatures, FeatureColumn
+from tl_dagster.features.engine import LocalEngine
 from tl_dagster.features.loading import Loader
-from tl_dagster.graph.stage import StageContext
+from tl_dagster.models.networks import TunedNetwork, build_tuned_network
 from tl_dagster.training.batches import CachedActivations, DrawnImages, RecomputedActivations, draw_views
 from tl_dagster.training.checkpoints import Checkpoint
-from tl_dagster.training.fine_tuning import BatchSource, build_tuned_network
+from tl_dagster.training.fine_tuning import BatchSource
 from tl_dagster.training.settings import FineTuning
 
 __all__ = ["FineTuningSetup"]
@@ -26,30 +26,32 @@ COMPILED = "frozen_part_compiled"
 
 
 class FineTuningSetup:
-    """What one fine-tuning trains, and what it reads; a context manager.
+    """The network of one fine-tuning and the source of its batches; a context manager.
 
     Args:
-        frozen: the backbone.
-        work: its bottleneck features and dataset.
-        taps: those that the top model reads.
-        settings: with depth, epochs and learning rate given.
+        engine: of the backbone's features.
+        table: rows of augmented_splits.
+        taps: declared names of those that the top model reads.
+        settings: with depth, epochs and learning rate.
         boundary: the tap up to which is frozen; None: nothing is.
 
     Attributes:
+        split: the backbone, cut at the boundary.
         column: the feature cache's column of activations, when they come from there.
-        said: where the frozen part's output comes from.
+        source: a sentence that says where the frozen part's output comes from.
     """
 
     def __init__(
-        self, frozen: BackboneFeatures, work: StageContext, taps: list[str], settings: FineTuning, boundary: str | None
+        self, engine: LocalEngine, table: pd.DataFrame, taps: Sequence[str], settings: FineTuning, boundary: str | None
     ) -> None:
-        self.frozen, self.taps, self.settings, self.boundary = frozen, taps, settings, boundary
+        self.engine, self.taps, self.settings, self.boundary = engine, list(taps), settings, boundary
         self.column: FeatureColumn | None = None
-        self.said = "nothing is frozen"
-        self._work = work
+        self.source = "nothing is frozen"
+        self._table = table
         self._closing = contextlib.ExitStack()
-        self._table = read_views(work.inputs["bottleneck_features"].path)
-        self._cut = split_backbone(frozen, taps, boundary)
+        features = engine.features
+        pooled = [(tap, features.pooling) for tap in taps]
+        self.split: BackboneSplit = split_backbone(features.backbone, features.load(), pooled, boundary)
 
     def __enter__(self) -> Self:
         return self
@@ -57,85 +59,94 @@ class FineTuningSetup:
     def __exit__(self, *_: object) -> None:
         self._closing.close()
 
-    def network(self, head: Mapping[str, torch.Tensor]) -> torch.nn.Module:
-        """The part that is trained, with the top model on it; see :func:`tl_dagster.training.fine_tuning.build_tuned_network`."""
+    def network(self, head: Mapping[str, torch.Tensor]) -> TunedNetwork:
+        """Return the part that is trained, with the top model on it."""
+        return build_tuned_network(self.split.upper, head, self.split.frozen_features)
 
-        model = build_tuned_network(self._cut.upper, head, frozen_feature_mask(self.frozen, self._cut))
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's types lack it
-
-    def stage_depths(self, model: torch.nn.Module) -> dict[str, int]:
-        """Of each parameter of the upper part, how many stages it lies below the highest."""
-        named = [name for name, _ in model.upper.named_parameters()]  # type: ignore[union-attr]
+    def stage_depths(self, network: TunedNetwork) -> dict[str, int]:
+        """Return how many stages each parameter of the upper part lies below the highest."""
+        named = [name for name, _ in network.upper.named_parameters()]
         # The first part of a name is the wrapper's, the last the parameter's.
-        numbers = [self.frozen.info.stage_number(name.partition(".")[2].rpartition(".")[0]) for name in named]
+        info = self.engine.features.backbone.info
+        numbers = [info.stage_number(name.partition(".")[2].rpartition(".")[0]) for name in named]
         return {name: max(numbers) - number for name, number in zip(named, numbers, strict=True)}
 
-    def inputs(self, checkpoint: Checkpoint) -> BatchSource:
-        """What the network reads, by row of the table of views.
+    def batches(self, checkpoint: Checkpoint) -> BatchSource:
+        """Return what the network reads, by row of the table of views.
 
         Args:
-            checkpoint: what training goes on from; it remembers whether the frozen part ran compiled.
+            checkpoint: that training resumes from; it remembers whether the frozen part ran compiled.
         """
-        cut, fresh = self._cut, self.settings.fresh_augmentation
-        if cut.reads_images:
-            if cut.boundary is not None:
-                self.said = "recomputed in each step: the network cannot be cut at its boundary"
-                self._work.progress.log(f"the frozen part is {self.said}")
-            return DrawnImages(*self._drawing(), self.frozen.info.preprocess)
-        column = None if fresh else self.frozen.boundary(len(self._table), self.boundary)
-        self.column = column if column and self.frozen.has_room(self._table, column) else None
+        backbone = self.engine.features.backbone
+        if self.split.reads_images:
+            if self.split.boundary is not None:
+                self._say("recomputed in each step: the network cannot be cut at its boundary")
+            return DrawnImages(*self._drawing(), backbone.mean, backbone.std)
+        self.column = self._affordable_column()
         if self.column is None:
-            self.said = "recomputed in each epoch: " + (
-                "each has views of its own"
-                if fresh
-                else "its activations do not fit compute.activation_cache_gb, compute.feature_cache_gb or the disk"
+            self._say(
+                "recomputed in each epoch: "
+                + (
+                    "each has views of its own"
+                    if self.settings.fresh_augmentation
+                    else "its activations do not fit compute.activation_cache_gb, compute.feature_cache_gb or the disk"
+                )
             )
-            self._work.progress.log(f"the frozen part is {self.said}")
             return self._recomputed(checkpoint)
-        self.said = "from the feature cache"
-        self.frozen.compute_missing(self._table, [self.column], self._work)
+        self.source = "from the feature cache"
+        self.engine.compute_missing(self._table, [self.column])
         maps = self.column.read(self._table["key"].tolist())
-        return CachedActivations(maps, self._shape(maps.width), self._below())
+        return CachedActivations(maps, self._map_shape(maps.width), self._frozen_features())
+
+    def _say(self, source: str) -> None:
+        self.source = source
+        self.engine.progress.log(f"the frozen part is {source}")
+
+    def _affordable_column(self) -> FeatureColumn | None:
+        features, compute = self.engine.features, self.engine.compute
+        column = None if self.settings.fresh_augmentation else features.activations(self.boundary)
+        if column is None or not fits_activations(features, compute, column, len(self._table)):
+            return None
+        return column if has_room(features, compute, self._table, column) else None
 
     def _recomputed(self, checkpoint: Checkpoint) -> RecomputedActivations:
-
-        assert self._cut.boundary is not None  # noqa: S101  (for the type checker)
-        lower = [*self._cut.frozen_taps, (self._cut.boundary, "none")]
-        columns = [self.frozen.column(path, pooling) for path, pooling in lower]
+        assert self.split.boundary is not None  # noqa: S101  (for the type checker)
+        features, backbone = self.engine.features, self.engine.features.backbone
+        lower = [*self.split.frozen_taps, (self.split.boundary, "none")]
+        columns = [features.column(path, pooling) for path, pooling in lower]
         views, fresh, loader = self._drawing()
-        preprocess = self.frozen.info.preprocess
         network = InferenceRunner(
-            lambda: lower_module(self.frozen.load(), lower, self.frozen.resize.size),
+            lambda: lower_module(features.load(), lower, backbone.size),
             [column.key for column in columns],
-            self.frozen.precision,
-            preprocess["mean"],
-            preprocess["std"],
+            backbone.precision,
+            backbone.mean,
+            backbone.std,
             loader.batch_size,
         )
-        before, log = checkpoint.metadata().get(COMPILED), self._work.progress.log
-        if self.frozen.declaration.compute.compile == "auto" and before is not False:
+        before, log = checkpoint.metadata().get(COMPILED), self.engine.progress.log
+        if self.engine.compute.compile == "auto" and before is not False:
             first = next(draw_views(loader, views, range(min(loader.batch_size, len(views))), None, 0))
             network.consider_compiling(first, self._views_drawn(), log, always=bool(before))
         if before and not network.compiled:
             log("the frozen part ran compiled before, and does not now: the model may differ in its last bits")
         checkpoint.circumstances = lambda: {COMPILED: network.compiled}
-        width = self.frozen.info.width(*lower[-1], self.frozen.resize.size)
-        return RecomputedActivations(views, fresh, loader, network, columns[0].dtype, self._shape(width))
+        shape = self._map_shape(backbone.width(*lower[-1]))
+        return RecomputedActivations(views, fresh, loader, network, columns[0].dtype, shape)
 
     def _drawing(self) -> tuple[list[View], int | None, Loader]:
-        views = views_to_draw(self._table, read_manifest(self._work.inputs["dataset"].path))
-        loader = self._closing.enter_context(self.frozen.loader(self._views_drawn()))
-        return views, self.frozen.declaration.augmentation.views if self.settings.fresh_augmentation else None, loader
+        views = views_to_draw(self._table, self.engine.manifest())
+        loader = self._closing.enter_context(self.engine.loader(self._views_drawn()))
+        return views, self.engine.augmentation.views if self.settings.fresh_augmentation else None, loader
 
     def _views_drawn(self) -> int:
         plain = self._table["view"] == 0
         train = int(((self._table["split"] == "train") & plain).sum()) * self.settings.views_per_epoch
         return (self.settings.epochs or 1) * (train + int((self._table["split"] == "validation").sum()))
 
-    def _below(self) -> ConcatFeatures | None:
-        columns = [self.frozen.column(path, pooling) for path, pooling in self._cut.frozen_taps]
+    def _frozen_features(self) -> ConcatFeatures | None:
+        columns = [self.engine.features.column(path, pooling) for path, pooling in self.split.frozen_taps]
         return ConcatFeatures(columns, self._table["key"].tolist()) if columns else None
 
-    def _shape(self, values: int) -> tuple[int, ...]:
+    def _map_shape(self, values: int) -> tuple[int, ...]:
         assert self.boundary is not None  # noqa: S101  (for the type checker)
-        return self.frozen.info.map_shape(self.boundary, values)
+        return self.engine.features.backbone.info.map_shape(self.boundary, values)

@@ -4,17 +4,15 @@ Each epoch sees every training image once, in a view of its own. All that is ran
 number of the epoch, so a training that was killed goes on as if nothing had happened.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import nn
 
-from tl_dagster.backbones.inference import normalize, per_channel
 from tl_dagster.models.calibration import validate
+from tl_dagster.models.networks import predict_batches
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training import loop
@@ -24,9 +22,8 @@ from tl_dagster.training.loop import LoopConfig, TrainingResult
 from tl_dagster.training.optimisers import ParameterGroup, build_optimiser
 from tl_dagster.training.settings import ScratchBaseline
 
-__all__ = ["Examples", "PixelSource", "build_from_pixels", "convnet", "predict", "train"]
+__all__ = ["Examples", "PixelSource", "predict", "train"]
 
-CHANNELS, DENSE, DROPOUT = (32, 32, 64), 64, 0.5
 WARMUP, WEIGHT_DECAY = 0.1, 0.01
 
 
@@ -61,78 +58,24 @@ class Examples:
     images: np.ndarray
 
 
-def convnet(size: int, classes: int) -> torch.nn.Module:
-    """Three convolutions, each with ReLU and max-pooling, then a dense layer with dropout, and the classifier.
-
-    The small network of Chollet 2016, "Building powerful image classification models using very little data", with
-    its initial weights (Glorot & Bengio 2010), and softmax in place of the sigmoid.
-
-    Args:
-        size: pixels of the square input.
-        classes: of the output.
-
-    Returns:
-        A module: float32 images (N, 3, size, size) in [0, 1] → logits (N, classes).
-    """
-
-    layers: list[nn.Module] = []
-    below = 3
-    for channels in CHANNELS:
-        layers += [nn.Conv2d(below, channels, 3), nn.ReLU(), nn.MaxPool2d(2)]
-        below, size = channels, (size - 2) // 2
-    dense = [nn.Flatten(), nn.Linear(below * size**2, DENSE), nn.ReLU(), nn.Dropout(DROPOUT), nn.Linear(DENSE, classes)]
-    model = nn.Sequential(*layers, *dense)
-    for module in model:
-        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
-    return model
-
-
-def build_from_pixels(model: torch.nn.Module, mean: Sequence[float], std: Sequence[float]) -> torch.nn.Module:
-    """A network behind its normalisation: uint8 pixels (N, size, size, 3) → logits (N, classes).
-
-    Args:
-        model: normalised float32 images (N, 3, size, size) → logits.
-        mean: per channel, of pixels in [0, 1].
-        std: per channel.
-    """
-
-    class FromPixels(torch.nn.Module):
-        shift: torch.Tensor
-        scale: torch.Tensor
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-            self.register_buffer("shift", per_channel(mean))
-            self.register_buffer("scale", per_channel(std))
-
-        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = self.model(normalize(pixels, self.shift, self.scale))
-            return logits
-
-    return FromPixels()
-
-
 def train(
     model: torch.nn.Module,
     draw: PixelSource,
     examples: Examples,
     settings: ScratchBaseline,
     precision: str,
-    checkpoint: Path,
+    checkpoint: Checkpoint,
     progress: Progress,
 ) -> TrainingResult:
     """Train in place by AdamW, and leave the weights of the epoch with the lowest validation log-loss in the model.
 
     Args:
-        model: see :func:`build_from_pixels`; on its device.
+        model: see :class:`.scratch_networks.NormalizedNetwork`; on its device.
         draw: gives the pixels, ``settings.batch_size`` at a time.
         examples: of training and validation.
         settings: the declared settings.
         precision: "bf16" (autocast) or "fp32".
-        checkpoint: the file that training goes on from after a kill.
+        checkpoint: that training resumes from after a kill.
         progress: told of each step.
 
     Returns:
@@ -157,14 +100,14 @@ def train(
         return _losses(model, draw, examples, settings.seed, epoch, count, precision)
 
     def score(model: torch.nn.Module) -> tuple[float, float]:
-        probabilities = predict(model, draw, examples.validation, precision).softmax(1).numpy()
+        probabilities = predict(model, draw, examples.validation, precision, settings.batch_size).softmax(1).numpy()
         return validate(probabilities, examples.labels, examples.images)
 
     optimiser = build_optimiser(
         "adamw", [ParameterGroup(list(model.parameters()), settings.learning_rate, WEIGHT_DECAY)]
     )
     try:
-        return loop.train(model, optimiser, losses, score, plan, progress, Checkpoint(checkpoint, progress.log))
+        return loop.train(model, optimiser, losses, score, plan, progress, checkpoint)
     except torch.OutOfMemoryError as error:
         raise InputError(
             "the GPU's memory does not hold a step of training from scratch; lower scratch_baseline.batch_size (now "
@@ -190,10 +133,10 @@ def _losses(
         yield torch.nn.functional.cross_entropy(logits.float(), targets)
 
 
-def predict(model: torch.nn.Module, draw: PixelSource, rows: np.ndarray, precision: str) -> torch.Tensor:
-    """Logits of the views of table rows: (n,) int64 → float32 (n, classes), on the CPU."""
-
-    device = next(model.parameters()).device
+def predict(
+    model: torch.nn.Module, draw: PixelSource, rows: np.ndarray, precision: str, batch_size: int
+) -> torch.Tensor:
+    """Return the logits of the views of table rows: (n,) int64 → float32 (n, classes), on the CPU."""
     model.eval()
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        return torch.cat([model(torch.from_numpy(pixels).to(device)).float().cpu() for pixels in draw(rows)])
+    batches = (torch.from_numpy(pixels) for pixels in draw(rows))
+    return torch.cat([predict_batches(model, pixels, None, precision, batch_size) for pixels in batches])

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tl_dagster.backbones.description import describe_backbone
-from tl_dagster.data.augmentation import Augmenter, transforms
+from tl_dagster.data.augmentation import Augmenter
 from tl_dagster.data.manifest import read_manifest, read_pairs, usable
 from tl_dagster.data.near_copies import find_leaks
-from tl_dagster.data.splits import VIEWS, assign_splits, list_views, read_views
+from tl_dagster.data.splits import assign_splits, list_views, read_views, write_views
 from tl_dagster.graph import checks
 from tl_dagster.graph.stage import CheckResult, Stage, StageContext
 from tl_dagster.store.artifacts import ArtifactSummary, Materialization
@@ -51,7 +51,7 @@ class AugmentedSplits(Stage):
         augmentation = self.declaration.augmentation
         return {
             "splits": self.declaration.splits.model_dump(mode="json"),
-            "augmentation": {**augmentation.model_dump(mode="json"), "transforms": transforms(augmentation)},
+            "augmentation": {**augmentation.model_dump(mode="json"), "transforms": augmentation.steps},
         }
 
     def run(self, work: StageContext) -> Materialization:
@@ -66,9 +66,9 @@ class AugmentedSplits(Stage):
         assigned = assign_splits(images, self.declaration.splits)
         table = list_views(images, assigned, self.declaration.augmentation)
         drawn = Augmenter(self.declaration.augmentation)
-        drawn.check(describe_backbone(self.declaration.backbone).resize(self.declaration.backbone).size)
+        drawn.check(describe_backbone(self.declaration.backbone).input_size(self.declaration.backbone))
         table["key"] = drawn.identities(table["id"], table["view"])
-        table.to_parquet(folder / VIEWS)
+        write_views(folder, table)
         counts = images.groupby(["label", assigned]).size().unstack(fill_value=0)[list(SPLIT_NAMES)]
         class_balance(folder / "class_balance.png", counts)
         balance = {"class": counts.index.to_series(), **{name: counts[name] for name in SPLIT_NAMES}}

@@ -79,17 +79,17 @@ class Dataset(Stage):
         source, place = self.declaration.source, place_of(work.store, self.root)
         listing = list_images(source, place)
         others = int(listing.attrs.get("other_files", 0))
-        folder = work.store.root / "index" / _index_name(source.where(place))
+        layout, index = work.store.layout, _index_name(source.where(place))
         distance = self.declaration.duplicates.distance
-        memory = work.store.root / "groups" / digest([source.where(place), source.grouping(), distance])[:32]
-        asked = folder / "seen" / digest([self.version, memory.name, others, digest_columns(listing)])
+        registry = layout.group_registry(digest([source.where(place), source.grouping(), distance])[:32])
+        asked = layout.listing(index, digest([self.version, registry.name, others, digest_columns(listing)]))
         if found := self._as_before(work, asked):
-            return Materialization(found, reused=True, computed=0, reused_rows=found.outcome.rows)
+            return Materialization(found, reused=True, computed=0, reused_rows=found.summary.rows)
         work.progress.start("files")
         workers = self.declaration.compute.workers or processors()
         identified, read, decoded = identify(
             listing,
-            FileIndex(folder),
+            FileIndex(layout.file_index(index)),
             workers,
             lambda done, total: work.progress.update(done, total, "read and decoded"),
         )
@@ -100,7 +100,7 @@ class Dataset(Stage):
                 f"{source.where(place)} vanished while it was read; what was read until then is kept: "
                 "bring it back and run again"
             )
-        manifest, pairs = _with_groups(reject_copies(identified), GroupRegistry(memory), distance)
+        manifest, pairs = _with_groups(reject_copies(identified), GroupRegistry(registry), distance)
         _require_two_classes(manifest)
         # The stamp of a file that was only touched is no part of the artifact.
         manifest = manifest[list(self.columns)]
@@ -123,7 +123,7 @@ class Dataset(Stage):
         earlier = read_manifest(before.path) if before else None
         counts = usable(manifest)["label"].value_counts()
         return {
-            "readable": checks.readable(manifest, held.artifact.outcome, settings, SHEET),
+            "readable": checks.readable(manifest, held.artifact.summary, settings, SHEET),
             "label_conflicts": checks.label_conflicts(manifest),
             "per_class": checks.per_class(counts, settings),
             "class_balance": checks.class_balance(counts, settings),
@@ -140,7 +140,7 @@ def _with_groups(manifest: "pd.DataFrame", memory: GroupRegistry, distance: int)
 
 def place_of(store: ArtifactStore, root: Path) -> SourceContext:
     """What sources read from: the project's root, and the store's local copies."""
-    return SourceContext(root, SourceCache(store.root / "sources"))
+    return SourceContext(root, SourceCache(store.layout.source_copies))
 
 
 def _index_name(where: str) -> str:

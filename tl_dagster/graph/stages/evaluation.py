@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tl_dagster.data.manifest import read_groups, read_manifest, shown_uris
 from tl_dagster.declaration import Declaration
-from tl_dagster.evaluation.evidence import accuracy_by_images, label_suspects
 from tl_dagster.graph import checks
+from tl_dagster.graph.engine import open_features
 from tl_dagster.graph.stage import CheckResult, Stage, StageContext, require_same
 from tl_dagster.graph.stages.top_model import require_taps
 from tl_dagster.models.predictions import read_predictions
+from tl_dagster.models.spec import ModelSpec, read_spec
 from tl_dagster.reporting import evaluation_report as evaluated
-from tl_dagster.reporting.explained_mistakes import explain_mistakes
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import ArtifactSummary, Materialization
-from tl_dagster.strategy.decide import read_decision
+from tl_dagster.strategy.decision import read_decision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,13 +99,21 @@ class Evaluation(Stage):
         return self.find_or_build(work, self.fingerprint(work), lambda folder: self._evaluate(work, folder))
 
     def _evaluate(self, work: StageContext, folder: Path) -> ArtifactSummary:
-        top, tuned = (json.loads((work.inputs[name].path / "model.json").read_text()) for name in MODELS)
+        top, tuned = (read_spec(work.inputs[name].path) for name in MODELS)
         tested = self._tested(work)
         found = self._found(work, tested, top)
         (folder / METRICS).write_text(json.dumps(found, indent=1))
         figures = _curves(folder, found, tested, top, tuned)
-        suspects, labelled = label_suspects(
-            work, tested.classes, top, getattr(self.declaration.top_model, "max_iterations", PLAIN_ITERATIONS)
+        from tl_dagster.evaluation.evidence import find_label_suspects
+
+        table, dataset = open_features(self.declaration, work)[1], work.inputs["dataset"].path
+        suspects, labelled = find_label_suspects(
+            table,
+            lambda ids: read_groups(dataset, ids),
+            top.tap_names,
+            tested.classes,
+            top.training.l2,
+            getattr(self.declaration.top_model, "max_iterations", PLAIN_ITERATIONS),
         )
         suspects.to_parquet(folder / SUSPECTS)
         notes = {evaluated.SUSPECTS: f"{len(suspects):,} of {labelled:,} labels that were looked at are contradicted."}
@@ -132,7 +140,7 @@ class Evaluation(Stage):
             models = {f"scratch_{name}": (path / name, each["seconds"]) for name, each in told.items()}
         for name in MODELS:
             artifact = work.inputs[name]
-            models[name] = (artifact.path, artifact.outcome.metrics.get("training_seconds"))
+            models[name] = (artifact.path, artifact.summary.metrics.get("training_seconds"))
         return models
 
     def _tested(self, work: StageContext) -> Tested:
@@ -143,11 +151,12 @@ class Evaluation(Stage):
             raise InputError("the test split has no image: declare a larger splits.test, or add images")
         return Tested(rows, truth, probabilities, read_groups(work.inputs["dataset"].path, rows["id"]), classes)
 
-    def _found(self, work: StageContext, tested: Tested, top: Mapping[str, Any]) -> dict[str, Any]:
+    def _found(self, work: StageContext, tested: Tested, top: ModelSpec) -> dict[str, Any]:
         """What metrics.json holds."""
         import numpy as np
 
         from tl_dagster.evaluation.comparison import assess, best_model
+        from tl_dagster.evaluation.evidence import accuracy_by_images
         from tl_dagster.evaluation.metrics import confusion, measure
 
         measured, compared = assess(tested.truth, tested.probabilities, tested.groups)
@@ -164,11 +173,15 @@ class Evaluation(Stage):
             "best": best_model({name: each["validation_log_loss"] for name, each in measured.items()}),
             "models": measured,
             "comparisons": compared,
-            "learning_curve": accuracy_by_images(work, tested.classes, top),
+            "learning_curve": accuracy_by_images(
+                open_features(self.declaration, work)[1], top.tap_names, tested.classes, top.training.l2
+            ),
         }
 
     def _mistakes(self, work: StageContext, folder: Path, tested: Tested, notes: dict[str, str]) -> dict[str, str]:
         """Draw the worst mistakes of the model handed on, and note what is to be said of them."""
+        from tl_dagster.models.classifier import ImageClassifier
+        from tl_dagster.reporting.explained_mistakes import explain_mistakes
         from tl_dagster.reporting.mistakes import mistakes_sheet, worst_mistakes
 
         probabilities = tested.probabilities[MODELS[-1]]
@@ -177,7 +190,10 @@ class Evaluation(Stage):
             notes[evaluated.MISTAKES] = "The model handed on makes no mistake on the test images."
             return {}
         rows = tested.rows.iloc[worst].reset_index(drop=True)
-        mistakes, note = explain_mistakes(self.declaration, work, rows, probabilities[worst], tested.classes)
+        classifier = ImageClassifier.load(work.inputs[MODELS[-1]].path, work.store.root)
+        mistakes, note = explain_mistakes(
+            classifier, read_manifest(work.inputs["dataset"].path), rows, probabilities[worst]
+        )
         mistakes_sheet(folder / "mistakes.jpg", mistakes)
         notes[evaluated.MISTAKES] = note
         return {evaluated.MISTAKES: "mistakes.jpg"}
@@ -187,7 +203,7 @@ class Evaluation(Stage):
         work: StageContext,
         folder: Path,
         found: Mapping[str, Any],
-        tuned: Mapping[str, Any],
+        tuned: ModelSpec,
         figures: Mapping[str, str],
         notes: Mapping[str, str],
     ) -> None:
@@ -201,8 +217,8 @@ class Evaluation(Stage):
             quadrants if quadrants.exists() else None,
             [
                 ("test split", f"{found['images']:,} images in {found['groups']:,} groups"),
-                ("backbone", tuned["backbone"]["name"]),
-                ("taps", ", ".join(tuned["taps"])),
+                ("backbone", tuned.backbone.name if tuned.backbone else ""),
+                ("taps", ", ".join(tuned.tap_names)),
                 ("top_model", f"{self.declaration.top_model.kind}, chosen on validation"),
                 ("fine_tuned_model", _tuning(tuned)),
                 ("learning curve", "logistic regression on the plain images' features, no augmentation"),
@@ -226,7 +242,7 @@ class Evaluation(Stage):
                 "split": suspects["split"],
             }
         )
-        labels = int(held.artifact.outcome.metrics["labels"])
+        labels = int(held.artifact.summary.metrics["labels"])
         return {"label_suspects": checks.label_suspects(rows, len(suspects), labels, evaluated.SUSPECTS)}
 
 
@@ -242,9 +258,7 @@ def _suspects_sheet(work: StageContext, folder: Path, suspects: "pd.DataFrame") 
     return {evaluated.SUSPECTS: "label_suspects.jpg"}
 
 
-def _curves(
-    folder: Path, found: Mapping[str, Any], tested: Tested, top: Mapping[str, Any], tuned: Mapping[str, Any]
-) -> dict[str, str]:
+def _curves(folder: Path, found: Mapping[str, Any], tested: Tested, top: ModelSpec, tuned: ModelSpec) -> dict[str, str]:
     """Draw what the numbers show: title → file."""
     from tl_dagster.evaluation.metrics import confusion
     from tl_dagster.reporting.curves import learning_curves, reliability, roc, training_size
@@ -256,7 +270,7 @@ def _curves(
     confusion_matrix(folder / "confusion.png", matrices, tested.classes)
     reliability(folder / "reliability.png", titled)
     roc(folder / "roc.png", titled, tested.classes)
-    learning_curves(folder / "learning_curves.png", top, tuned)
+    learning_curves(folder / "learning_curves.png", top.training.model_dump(), tuned.training.model_dump())
     reached = {model_title(name): found["models"][name]["accuracy"] for name in MODELS}
     training_size(folder / "training_size.png", found["learning_curve"], reached)
     return {
@@ -276,8 +290,8 @@ def _headlines(models: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if value is not None}
 
 
-def _tuning(tuned: Mapping[str, Any]) -> str:
-    if tuned["depth"] == "none":
+def _tuning(tuned: ModelSpec) -> str:
+    if tuned.depth == "none":
         return "nothing tuned: the top model"
-    frozen = f"frozen through {tuned['frozen_through']}" if tuned["frozen_through"] else "nothing frozen"
-    return f"{tuned['depth']} ({frozen}), epoch {tuned['epoch']} chosen on validation (0: the top model itself)"
+    frozen = f"frozen through {tuned.frozen_through}" if tuned.frozen_through else "nothing frozen"
+    return f"{tuned.depth} ({frozen}), epoch {tuned.training.epoch} chosen on validation (0: the top model itself)"

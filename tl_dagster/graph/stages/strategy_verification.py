@@ -11,7 +11,7 @@ from tl_dagster.graph.stages.top_model import TopModel
 from tl_dagster.graph.stages.transfer_strategy import TransferStrategy
 from tl_dagster.models.predictions import read_predictions
 from tl_dagster.store.artifacts import Artifact, ArtifactSummary, Materialization
-from tl_dagster.strategy.decide import CELLS, read_decision
+from tl_dagster.strategy.decision import CELLS, read_decision
 from tl_dagster.strategy.settings import TransferStrategy as Declared
 
 __all__ = ["StrategyVerification"]
@@ -89,7 +89,7 @@ class StrategyVerification(Stage):
             held[stage.name] = stage.run(StageContext(work.store, inputs, work.progress, None)).artifact
         decision = read_decision(held["transfer_strategy"].path)
         seconds = sum(
-            held[kind.name].outcome.metrics.get("training_seconds", 0.0) for kind in (TopModel, FineTunedModel)
+            held[kind.name].summary.metrics.get("training_seconds", 0.0) for kind in (TopModel, FineTunedModel)
         )
         model = held[FineTunedModel.name].path
         return {

@@ -1,0 +1,103 @@
+"""The layout of a store: the only module that knows where things lie in it.
+
+Under one root::
+
+    artifacts/<stage>/<fingerprint>/   written once, committed by one atomic rename; `artifact.json` describes it
+    backbones/                         answers of processes that looked at a backbone, and where weights were last seen
+    checkpoints/                       what a training that was killed resumes from
+    features/                          the feature cache (see `tl_dagster.features.cache`)
+    groups/                            which images were compared and grouped (see `tl_dagster.data.near_copies`)
+    index/                             what was learnt of each source's files (see `tl_dagster.data.file_index`)
+    refs/<pipeline>/<asset>.json       the current artifact of each asset of a pipeline, and how it came about
+    sources/                           local copies of what cannot be read at random (see `tl_dagster.data.source_cache`)
+    tmp/                               work in progress; safe to delete when nothing runs
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["StoreLayout", "default_root"]
+
+
+def default_root() -> Path:
+    """Return ``TL_DAGSTER_STORE``, else ``tl_dagster`` in ``DAGSTER_HOME``, else ``.tl_dagster`` in the working folder."""
+    if store := os.environ.get("TL_DAGSTER_STORE"):
+        return Path(store).absolute()
+    home = os.environ.get("DAGSTER_HOME")
+    return Path(home, "tl_dagster").absolute() if home else Path(".tl_dagster").absolute()
+
+
+@dataclass(frozen=True)
+class StoreLayout:
+    """The paths in a store; nothing is created here.
+
+    Attributes:
+        root: the store's folder.
+    """
+
+    root: Path
+
+    def artifact(self, stage: str, fingerprint: str) -> Path:
+        """The folder of an artifact."""
+        return self.artifacts(stage) / fingerprint
+
+    def artifacts(self, stage: str) -> Path:
+        """The folder of all artifacts of a stage."""
+        return self.root / "artifacts" / stage
+
+    def current(self, pipeline: str, asset: str) -> Path:
+        """The file that names the current artifact of an asset."""
+        return self.root / "refs" / pipeline / f"{asset}.json"
+
+    def pipelines(self) -> list[str]:
+        """The names of all pipelines of which something was materialized, sorted."""
+        return sorted(path.name for path in (self.root / "refs").glob("*"))
+
+    def assets(self, pipeline: str) -> list[str]:
+        """The names of all assets of a pipeline that were materialized, sorted."""
+        return sorted(path.stem for path in (self.root / "refs" / pipeline).glob("*.json"))
+
+    def checkpoint(self, fingerprint: str) -> Path:
+        """The file that the training of an artifact resumes from after a kill."""
+        return self.checkpoints / f"{fingerprint}.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of all checkpoints."""
+        return self.root / "checkpoints"
+
+    @property
+    def features(self) -> Path:
+        """The folder of the feature cache."""
+        return self.root / "features"
+
+    @property
+    def source_copies(self) -> Path:
+        """The folder of local copies of sources."""
+        return self.root / "sources"
+
+    def file_index(self, name: str) -> Path:
+        """The folder of what was learnt of one source's files."""
+        return self.root / "index" / name
+
+    def listing(self, index: str, name: str) -> Path:
+        """The file that names the dataset artifact of a listing of a source that was seen before."""
+        return self.file_index(index) / "seen" / name
+
+    def group_registry(self, name: str) -> Path:
+        """The folder of the groups of near copies of one source."""
+        return self.root / "groups" / name
+
+    def answer(self, name: str) -> Path:
+        """The file of a kept answer of a process that looked at a backbone or at transforms."""
+        return self.root / "backbones" / f"{name}.json"
+
+    def weights(self, sha256: str) -> Path:
+        """The file that says where weights of this digest were last seen on this machine."""
+        return self.root / "backbones" / "weights" / f"{sha256}.json"
+
+    @property
+    def work(self) -> Path:
+        """The folder of work in progress."""
+        return self.root / "tmp"
