@@ -14,7 +14,7 @@ help:
 	@echo "make demo        install, run the pipeline solar_cells, show what came out"
 	@echo "make ui          open Dagster's UI on 127.0.0.1:3000"
 	@echo "make test        install what the tests need, run them"
-	@echo "make lint        formatting, lint, types"
+	@echo "make lint        formatting, lint, types, layers"
 	@echo "make bench       all benchmarks, or one: make bench NAME=demo"
 	@echo "make clean       remove the environment and everything computed"
 
@@ -31,6 +31,7 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks $(NAME)

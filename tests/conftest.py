@@ -10,7 +10,12 @@ import pandas as pd
 import pytest
 
 from tl_dagster import ArtifactIOManager, ArtifactStore, Declaration, build_definitions
+from tl_dagster.features.engine import LocalEngine
+from tl_dagster.features.feature_table import FeatureTable
+from tl_dagster.graph.engine import build_engine
+from tl_dagster.graph.stage import StageContext
 from tl_dagster.graph.stages import STAGES
+from tl_dagster.runtime.progress import Progress
 from tl_dagster.store.artifacts import Materialization
 
 # Tests run on all processors side by side; threads beside that would wait for each other.
@@ -92,6 +97,16 @@ class Pipeline:
         return job.execute_in_process(
             instance=self.instance, raise_on_error=raise_on_error, run_config=quiet, asset_selection=wanted
         )
+
+    def engine(self, progress: Progress | None = None, **changes) -> LocalEngine:
+        """The engine of the declared features; it reads the current dataset."""
+        declaration, current = self.declaration(**changes), self.held()
+        inputs = {each: current[each].artifact for each in ("dataset",) if each in current}
+        return build_engine(declaration, StageContext(self.store, inputs, progress or Progress(print), None))
+
+    def features(self, name: str = "cells") -> FeatureTable:
+        """The features that a pipeline has now."""
+        return FeatureTable.open(self.held(name)["bottleneck_features"].artifact.path, self.store.layout.features)
 
     def held(self, name: str = "cells") -> dict[str, Materialization]:
         return {each.name: held for each in STAGES if (held := self.store.get_current(name, each.name))}

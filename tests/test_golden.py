@@ -13,7 +13,6 @@ import pytest
 from tests.conftest import Pipeline
 from tl_dagster import ArtifactStore
 from tl_dagster.data.decoding import DECODER_VERSION
-from tl_dagster.features.backbone_features import read_features
 from tl_dagster.graph.stages import STAGES
 from tl_dagster.models.predictions import read_predictions
 from tl_dagster.store.artifacts import Artifact
@@ -31,7 +30,7 @@ def outputs(pipeline: Pipeline) -> dict[str, dict]:
     """Recipe and a few numbers of each stage's output on sixty real photographs."""
     assert pipeline.run(**SETTINGS).success
     held = {name: each.artifact for name, each in pipeline.held().items()}
-    features = read_features(held["bottleneck_features"], pipeline.store)
+    features = pipeline.features().features()[:]
     probabilities = {name: read_predictions(held[name].path, "test")[2] for name in ("top_model", "fine_tuned_model")}
     scratch = read_predictions(held["scratch_baseline"].path / "convnet", "test")[2]
     found = {

@@ -6,7 +6,8 @@ import torch
 
 from tl_dagster import InputError
 from tl_dagster.backbones import inference as network
-from tl_dagster.backbones.inference import InferenceRunner, batch_size_for
+from tl_dagster.backbones.inference import InferenceRunner
+from tl_dagster.runtime.hardware import batch_size_for
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
 

@@ -5,7 +5,7 @@ import torch
 
 from tl_dagster.backbones.building import create_network, load_backbone
 from tl_dagster.backbones.description import describe_backbone
-from tl_dagster.backbones.own_classifier import confidence, own_classifier
+from tl_dagster.backbones.own_classifier import confidence, load_with_classifier
 from tl_dagster.backbones.settings import Backbone
 from tl_dagster.backbones.weights import Weights, load_weights, locate_weights
 
@@ -17,7 +17,7 @@ def test_it_is_as_sure_as_the_whole_network(store):
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     whole = create_network(info.name, 64).eval()
     load_weights(whole, info, weights)
-    layer = own_classifier(info, weights)
+    layer = load_with_classifier(info, weights)[1]
     assert layer is not None
     with torch.no_grad():
         expected = whole(images).softmax(1).amax(1).mean().item()
@@ -28,7 +28,7 @@ def test_it_is_as_sure_as_the_whole_network(store):
 def test_weights_without_one(store, tmp_path):
     backbone = Backbone(weights="random:0")
     info = describe_backbone(backbone)
-    assert own_classifier(info, locate_weights(backbone, info)) is None
+    assert load_with_classifier(info, locate_weights(backbone, info))[1] is None
     trunk = load_backbone(info, locate_weights(backbone, info)).state_dict()
     torch.save({name: value for name, value in trunk.items() if "classifier" not in name}, tmp_path / "trunk.pth")
-    assert own_classifier(info, Weights(tmp_path / "trunk.pth", "trunk")) is None
+    assert load_with_classifier(info, Weights(tmp_path / "trunk.pth", "trunk"))[1] is None

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from tl_dagster import InputError
+from tl_dagster.backbones import frozen as module
 from tl_dagster.backbones.description import BackboneInfo
 from tl_dagster.data import decoding
 from tl_dagster.data.splits import read_views
-from tl_dagster.features import backbone_features as module
 from tl_dagster.features.backbone_features import BackboneFeatures
-from tl_dagster.graph.stage import StageContext
+from tl_dagster.features.engine import LocalEngine
 from tl_dagster.runtime.progress import Progress
 
 INGREDIENTS = {
@@ -36,7 +36,8 @@ NO_INGREDIENTS = {
 
 
 def name_of(pipeline, **changes) -> str:
-    (column,) = BackboneFeatures(pipeline.declaration(**changes), pipeline.store).columns()
+    features = BackboneFeatures.from_settings(pipeline.declaration(**changes).backbone, pipeline.store.layout.features)
+    (column,) = features.columns()
     return column.name
 
 
@@ -61,13 +62,11 @@ def test_each_ingredient_changes_the_column_and_nothing_else_does(pipeline, monk
     assert {name_of(pipeline, **change) for change in NO_INGREDIENTS.values()} == {own}
 
 
-def fill(pipeline, log=lambda line: None, **changes) -> tuple[BackboneFeatures, int]:
+def compute_missing(pipeline, log=lambda line: None, **changes) -> tuple[LocalEngine, int]:
     """Fill the cache of a pipeline whose first two stages ran; how many views were forwarded."""
-    held = pipeline.held()
-    frozen = BackboneFeatures(pipeline.declaration(**changes), pipeline.store)
-    inputs = {name: held[name].artifact for name in ("dataset", "augmented_splits")}
-    work = StageContext(pipeline.store, inputs, Progress(log), None)
-    return frozen, frozen.compute_missing(read_views(inputs["augmented_splits"].path), frozen.columns(), work).views
+    engine = pipeline.engine(Progress(log), **changes)
+    views = read_views(pipeline.held()["augmented_splits"].artifact.path)
+    return engine, engine.compute_missing(views, engine.features.columns()).views
 
 
 @pytest.fixture
@@ -80,10 +79,10 @@ def split(pipeline):
 
 def test_what_does_not_fit_is_refused_before_anything_is_computed(split, monkeypatch):
     with pytest.raises(InputError, match=r"need 0\.00 GB more, and compute\.feature_cache_gb allows"):
-        fill(split, compute={"feature_cache_gb": 1e-9})
+        compute_missing(split, compute={"feature_cache_gb": 1e-9})
     monkeypatch.setattr("tl_dagster.store.files.free_bytes", lambda path: 1000)
     with pytest.raises(InputError, match=r"GB free\. Delete what no pipeline uses \(tl-dagster cache prune --unused\)"):
-        fill(split)
+        compute_missing(split)
     assert not list(split.store.root.glob("features/*/*.arrow"))
 
 
@@ -97,16 +96,16 @@ def test_where_only_the_features_fit_only_they_are_kept(split):
 def test_two_runs_at_once_compute_each_row_once(split):
     said: list[str] = []
     with ThreadPoolExecutor(2) as pool:
-        views = list(pool.map(lambda _: fill(split, said.append)[1], range(2)))
-    frozen, again = fill(split)
+        views = list(pool.map(lambda _: compute_missing(split, said.append)[1], range(2)))
+    engine, again = compute_missing(split)
     assert again == 0 and min(views) == 0 and any("waiting for it" in line for line in said)
-    (column,) = frozen.columns()
+    (column,) = engine.features.columns()
     assert sum(len(shard) for shard in column.shards()) == max(views)
 
 
 def test_no_more_is_asked_for_than_rows_take(split):
-    frozen, _ = fill(split)
-    (column,) = frozen.columns()
+    engine, _ = compute_missing(split)
+    (column,) = engine.features.columns()
     rows = sum(len(shard) for shard in column.shards())
     taken = sum(shard.values().nbytes for shard in column.shards())
-    assert rows * frozen._row_bytes(column) == taken == rows * 1280 * np.dtype(column.dtype).itemsize
+    assert rows * engine.features.row_bytes(column) == taken == rows * 1280 * np.dtype(column.dtype).itemsize

@@ -3,23 +3,19 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from tests.conftest import Pipeline
 from tl_dagster.backbones.description import describe_backbone
 from tl_dagster.backbones.settings import Backbone
-from tl_dagster.data.augmentation import Augmenter
-from tl_dagster.data.decoding import read_verified
-from tl_dagster.data.manifest import read_manifest
 from tl_dagster.data.splits import read_views
-from tl_dagster.data.views import views_to_draw
 from tl_dagster.graph.stage import StageContext
 from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
 from tl_dagster.graph.stages.dataset import Dataset
-from tl_dagster.graph.stages.scratch_baseline import ScratchBaseline, ScratchImages, _untrained
+from tl_dagster.graph.stages.scratch_baseline import ScratchBaseline
 from tl_dagster.models.predictions import read_predictions
+from tl_dagster.models.scratch_networks import UntrainedBackbone
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.store.artifacts import Materialization
 
@@ -64,7 +60,7 @@ def test_each_network_has_its_predictions_and_is_told_of(pipeline):
 
 def test_killed_between_two_networks(pipeline, tmp_path, monkeypatch):
     """The first is not trained again, and the artifact is that of an undisturbed run."""
-    module = "tl_dagster.graph.stages.scratch_baseline._untrained"
+    module = "tl_dagster.training.scratch_model.UntrainedBackbone"
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -80,23 +76,6 @@ def test_killed_between_two_networks(pipeline, tmp_path, monkeypatch):
     undisturbed = run(other)[2].artifact.path
     for file in ("convnet/model.safetensors", "backbone/model.safetensors", "backbone/predictions.parquet"):
         assert (resumed / file).read_bytes() == (undisturbed / file).read_bytes()
-
-
-@pytest.mark.parametrize(("preset", "views"), [("lecture", [0, 1, 2, 3, 4]), ("dihedral", [0, 1, 2, 0, 1])])
-def test_an_epochs_views(pipeline, preset, views):
-    augmentation = {"preset": preset, "views": 3}
-    changes = {"augmentation": augmentation, "scratch_baseline": {**SMALL, "architectures": ["convnet"], "epochs": 1}}
-    stage, work, _ = run(pipeline, **changes)
-    wanted = views_to_draw(read_views(work.inputs["augmented_splits"].path), read_manifest(work.inputs["dataset"].path))
-    (network,) = stage._networks()
-    drawn = Augmenter(stage.declaration.augmentation)
-    first = wanted[0]
-    plain = network.resize(read_verified(first.uri, first.image_id))
-    with stage._loader(network.resize, 1) as loader:
-        images = ScratchImages(wanted, loader, stage._distinct())
-        for epoch, view in enumerate(views, 1):
-            (pixels,) = next(images(np.array([0]), epoch))
-            assert np.array_equal(pixels, drawn.draw(plain, first.image_id, view))
 
 
 def test_what_it_depends_on(pipeline):
@@ -118,7 +97,7 @@ def test_what_it_depends_on(pipeline):
 def test_architectures_with_more_outputs_or_no_dense_layer(store, name):
     size = 224 if "vit" in name else 64
     info = describe_backbone(Backbone(name=name, image_size=size))
-    model = _untrained(info, size, 3).train()
+    model = UntrainedBackbone(info, size, 3).train()
     logits = model(torch.zeros(2, 3, size, size))
     logits.square().sum().backward()
     assert logits.shape == (2, 3) and model.head.weight.grad is not None

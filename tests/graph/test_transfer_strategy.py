@@ -13,7 +13,7 @@ from tl_dagster.graph.stages.dataset import Dataset
 from tl_dagster.graph.stages.strategy_verification import StrategyVerification
 from tl_dagster.graph.stages.transfer_strategy import TransferStrategy
 from tl_dagster.runtime.progress import Progress
-from tl_dagster.strategy.decide import read_decision
+from tl_dagster.strategy.decision import read_decision
 
 TO_STRATEGY = (Dataset, AugmentedSplits, BottleneckFeatures, TransferStrategy)
 

@@ -1,7 +1,5 @@
 """Fine-tuning starts from the top model, trains the upper part only, and is never worse on validation."""
 
-import json
-
 import dagster as dg
 import numpy as np
 import pytest
@@ -9,16 +7,23 @@ import torch
 from safetensors.torch import load_file
 
 from tl_dagster.backbones.splitting import split_backbone
-from tl_dagster.features.backbone_features import BackboneFeatures
 from tl_dagster.models.predictions import read_predictions
+from tl_dagster.models.spec import ModelSpec, read_spec
 from tl_dagster.training.fine_tuning import frozen_digest
 
 FP32 = {"backbone": {"precision": "fp32", "image_size": 64, "taps": ["stage4", "stage5"]}}
 
 
-def described(pipeline, **changes) -> dict:
+def described(pipeline, **changes) -> ModelSpec:
     assert pipeline.run(upto="fine_tuned_model", **changes).success
-    return json.loads((pipeline.held()["fine_tuned_model"].artifact.path / "model.json").read_text())
+    return read_spec(pipeline.held()["fine_tuned_model"].artifact.path)
+
+
+def untuned(pipeline, spec: ModelSpec) -> dict[str, torch.Tensor]:
+    """The upper part as fine-tuning begins."""
+    features = pipeline.engine(**FP32).features
+    taps = [(tap.module, tap.pooling) for tap in spec.taps]
+    return split_backbone(features.backbone, features.load(), taps, spec.frozen_through).upper.state_dict()
 
 
 def tuning(**changes) -> dict:
@@ -28,19 +33,19 @@ def tuning(**changes) -> dict:
 def test_cached_and_recomputed_give_the_same_losses(pipeline):
     changes = {**FP32, **tuning()}
     cached = described(pipeline, **changes)
-    assert cached["activations"]
+    assert cached.training.activations
     path = pipeline.held()["fine_tuned_model"].artifact.path
     path.rename(path.with_name("moved"))
     recomputed = described(pipeline, **changes, compute={"activation_cache_gb": 0})
-    assert recomputed["activations"] is None
-    assert recomputed["history"] == cached["history"]
+    assert recomputed.training.activations is None
+    assert recomputed.training.history == cached.training.history
     assert pipeline.held()["fine_tuned_model"].artifact.path == path  # where the frozen part runs is not what it is
 
 
 def test_a_frozen_part_that_ran_uncompiled_goes_on_so(pipeline, monkeypatch):
     """Compiled, it would end with other last bits."""
     recomputed = {**FP32, **tuning(), "compute": {"activation_cache_gb": 0}}
-    undisturbed = described(pipeline, **recomputed)["history"]
+    undisturbed = described(pipeline, **recomputed).training.history
     held = pipeline.held()["fine_tuned_model"].artifact
     held.path.rename(held.path.with_name("moved"))
 
@@ -51,11 +56,11 @@ def test_a_frozen_part_that_ran_uncompiled_goes_on_so(pipeline, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="no power"):
         patched.setattr("tl_dagster.training.loop._stale", no_power)
         pipeline.run(upto="fine_tuned_model", **recomputed)
-    assert list((pipeline.store.root / "checkpoints").iterdir())
+    assert list(pipeline.store.layout.checkpoints.iterdir())
     monkeypatch.setattr(
         "tl_dagster.backbones.inference.InferenceRunner.consider_compiling", lambda *_: pytest.fail("asked again")
     )
-    assert described(pipeline, **recomputed)["history"] == undisturbed
+    assert described(pipeline, **recomputed).training.history == undisturbed
 
 
 @pytest.mark.parametrize("depth", ["top", "last 2 stages", "all"])
@@ -65,17 +70,16 @@ def test_starts_at_the_top_models_loss(pipeline, depth, kind):
     pipeline.settings["top_model"] = top_model
     found = described(pipeline, **FP32, **tuning(depth=depth, epochs=1))
     top = pipeline.held()["top_model"].artifact.summary.metrics
-    assert found["history"][0]["validation_log_loss"] == pytest.approx(top["validation_log_loss"], rel=2e-3)
-    assert found["history"][0]["validation_accuracy"] == pytest.approx(top["validation_accuracy"])
-    best = min(found["history"], key=lambda epoch: epoch["validation_log_loss"])
-    assert best["epoch"] == found["epoch"]
+    assert found.training.history[0]["validation_log_loss"] == pytest.approx(top["validation_log_loss"], rel=2e-3)
+    assert found.training.history[0]["validation_accuracy"] == pytest.approx(top["validation_accuracy"])
+    best = min(found.training.history, key=lambda epoch: epoch["validation_log_loss"])
+    assert best["epoch"] == found.training.epoch
 
 
 def test_what_is_frozen_stays_to_the_bit(pipeline):
     found = described(pipeline, **FP32, **tuning(learning_rate=3e-4))
-    assert found["epoch"] > 0
-    frozen = BackboneFeatures(pipeline.declaration(**FP32), pipeline.store)
-    before = split_backbone(frozen, found["taps"], found["frozen_through"]).upper.state_dict()
+    assert found.training.epoch > 0
+    before = untuned(pipeline, found)
     after = load_file(pipeline.held()["fine_tuned_model"].artifact.path / "model.safetensors")
     assert not any("running_" in name for name in after)  # batch norm is folded; the lower part is not there at all
     same = {name: torch.equal(value, after[f"upper.{name}"]) for name, value in before.items()}
@@ -106,9 +110,9 @@ def test_fresh_views_are_new_in_each_epoch_and_the_same_again(pipeline):
     first = described(pipeline, **tuning(fresh_augmentation=True))
     held = pipeline.held()["fine_tuned_model"].artifact
     held.path.rename(held.path.with_name("moved"))
-    assert described(pipeline, **tuning(fresh_augmentation=True))["history"] == first["history"]
-    assert described(pipeline, **tuning())["history"][1] != first["history"][1]
-    assert first["history"][0]["validation_log_loss"] > 0
+    assert described(pipeline, **tuning(fresh_augmentation=True)).training.history == first.training.history
+    assert described(pipeline, **tuning()).training.history[1] != first.training.history[1]
+    assert first.training.history[0]["validation_log_loss"] > 0
 
 
 @pytest.mark.parametrize(
@@ -116,21 +120,19 @@ def test_fresh_views_are_new_in_each_epoch_and_the_same_again(pipeline):
 )
 def test_options_change_what_is_trained(pipeline, option):
     plain, other = described(pipeline, **tuning()), described(pipeline, **tuning(**option))
-    assert np.isfinite(other["history"][-1]["training_loss"])
-    assert other["history"][-1] != plain["history"][-1]
-    assert other["history"][0] == plain["history"][0]
+    assert np.isfinite(other.training.history[-1]["training_loss"])
+    assert other.training.history[-1] != plain.training.history[-1]
+    assert other.training.history[0] == plain.training.history[0]
 
 
 def test_lower_stages_learn_more_slowly(pipeline):
     """With a decay of (almost) nothing, only the highest stage moves."""
     found = described(pipeline, **FP32, **tuning(depth="last 2 stages", layer_decay=1e-9, weight_decay=0))
-    before = split_backbone(
-        BackboneFeatures(pipeline.declaration(**FP32), pipeline.store), found["taps"], found["frozen_through"]
-    )
+    before = untuned(pipeline, found)
     after = load_file(pipeline.held()["fine_tuned_model"].artifact.path / "model.safetensors")
     moved = {
         name: float((value - after[f"upper.{name}"]).abs().max())
-        for name, value in before.upper.state_dict().items()
+        for name, value in before.items()
         if "conv_pw" in name and name.endswith("weight")
     }
     assert max(value for name, value in moved.items() if "blocks.4" in name) < 1e-7
@@ -138,10 +140,10 @@ def test_lower_stages_learn_more_slowly(pipeline):
 
 
 def test_a_network_that_cannot_be_cut(pipeline, monkeypatch):
-    monkeypatch.setattr("tl_dagster.backbones.taps.upper_module", lambda *_: None)
+    monkeypatch.setattr("tl_dagster.backbones.splitting.upper_module", lambda *_: None)
     found = described(pipeline, **FP32, **tuning(epochs=1))
     top = pipeline.held()["top_model"].artifact.summary.metrics
-    assert found["history"][0]["validation_log_loss"] == pytest.approx(top["validation_log_loss"], rel=2e-3)
+    assert found.training.history[0]["validation_log_loss"] == pytest.approx(top["validation_log_loss"], rel=2e-3)
     assert "cannot be cut" in pipeline.held()["fine_tuned_model"].artifact.summary.metadata["frozen_part"]
 
 
@@ -149,7 +151,7 @@ def test_depth_none_hands_the_top_model_on(pipeline):
     found = described(pipeline, fine_tuning={"depth": "none"})
     held = pipeline.held()
     top, tuned = (read_predictions(held[name].artifact.path, "test") for name in ("top_model", "fine_tuned_model"))
-    assert (top[2] == tuned[2]).all() and found["epoch"] == 0 and held["fine_tuned_model"].computed == 0
+    assert (top[2] == tuned[2]).all() and found.training.epoch == 0 and held["fine_tuned_model"].computed == 0
 
 
 def test_a_top_model_of_other_taps_is_refused(pipeline):
@@ -162,7 +164,7 @@ def test_a_top_model_of_other_taps_is_refused(pipeline):
         return job.execute_in_process(instance=pipeline.instance, asset_selection=wanted)
 
     run("features-high", "dataset", "augmented_splits", "bottleneck_features", "transfer_strategy", "top_model")
-    with pytest.raises(dg.Failure, match="other taps than transfer_strategy says now"):
+    with pytest.raises(dg.Failure, match="other taps than transfer_strategy has chosen"):
         run("features-low", "transfer_strategy", "fine_tuned_model")
 
 
@@ -171,7 +173,7 @@ def test_a_vector_as_boundary(pipeline):
     alexnet = {"backbone": {"name": "torchvision/alexnet", "weights": "random:0", "image_size": 64}}
     found = described(pipeline, **alexnet, **tuning(depth="above classifier.1", epochs=1))
     top = pipeline.held()["top_model"].artifact.summary.metrics
-    assert found["history"][0]["validation_log_loss"] == pytest.approx(top["validation_log_loss"], rel=2e-2)
+    assert found.training.history[0]["validation_log_loss"] == pytest.approx(top["validation_log_loss"], rel=2e-2)
 
 
 def test_fresh_views_of_other_transforms_are_another_model(pipeline):
@@ -179,4 +181,4 @@ def test_fresh_views_of_other_transforms_are_another_model(pipeline):
     one = {**tuning(fresh_augmentation=True, epochs=1)}
     before = described(pipeline, **one, augmentation={"views": 1})
     changed = {"views": 1, "transforms": [{"VerticalFlip": {"p": 1.0}}]}
-    assert described(pipeline, **one, augmentation=changed)["history"] != before["history"]
+    assert described(pipeline, **one, augmentation=changed).training.history != before.training.history

@@ -5,8 +5,8 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from tl_dagster.runtime.progress import Progress
 from tl_dagster.features import blocks as module
+from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.feature_batches import moments
 from tl_dagster.training.logistic_regression import fit_logistic_regression
 from tl_dagster.training.settings import LinearTopModel

@@ -8,9 +8,11 @@ from PIL import Image
 from tests.conftest import elpv
 from tl_dagster import InputError
 from tl_dagster.models.calibration import validate
+from tl_dagster.models.scratch_networks import NormalizedNetwork, build_convnet
 from tl_dagster.runtime.progress import Progress
+from tl_dagster.training.checkpoints import Checkpoint
 from tl_dagster.training.feature_batches import Targets
-from tl_dagster.training.scratch import Examples, build_from_pixels, convnet, predict, train
+from tl_dagster.training.scratch import Examples, predict, train
 from tl_dagster.training.settings import ScratchBaseline
 
 SIZE, BATCH = 48, 8
@@ -48,34 +50,38 @@ def cells(labels):
 def network() -> torch.nn.Module:
     """Dropout and batch normalisation, in so small a network that a test takes a second."""
     torch.manual_seed(0)
-    body = convnet(SIZE, 2)
+    body = build_convnet(SIZE, 2)
     body.insert(1, torch.nn.BatchNorm2d(32))
-    return build_from_pixels(body, [0.5] * 3, [0.5] * 3)
+    return NormalizedNetwork(body, [0.5] * 3, [0.5] * 3)
+
+
+def kept(folder, name="kept", log=print) -> Checkpoint:
+    return Checkpoint(folder / name, log)
 
 
 def test_the_convnet_is_the_blog_posts():
-    count = sum(parameter.numel() for parameter in convnet(150, 2).parameters())
+    count = sum(parameter.numel() for parameter in build_convnet(150, 2).parameters())
     assert count == 1_212_513 + 65  # what Keras counts with one sigmoid, and a second output
-    assert convnet(32, 3)(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+    assert build_convnet(32, 3)(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_learns_and_keeps_the_epoch_with_the_lowest_validation_log_loss(cells, tmp_path, precision):
     examples, model = cells.examples(40), network()
-    result = train(model, cells, examples, SETTINGS, precision, tmp_path / "kept", Progress(print))
+    result = train(model, cells, examples, SETTINGS, precision, kept(tmp_path), Progress(print))
     history = result.history
     assert [row["epoch"] for row in history] == [1, 2, 3, 4] and result.seconds > 0
     assert history[-1]["training_loss"] < history[0]["training_loss"]
     lowest = min(history, key=lambda row: row["validation_log_loss"])
     assert lowest["epoch"] == result.epoch
-    probabilities = predict(model, cells, examples.validation, precision).softmax(1).numpy()
+    probabilities = predict(model, cells, examples.validation, precision, BATCH).softmax(1).numpy()
     loss, _ = validate(probabilities, examples.labels, examples.images)
     assert loss == pytest.approx(lowest["validation_log_loss"], rel=1e-6)
 
 
 def test_each_epoch_sees_every_training_image_once_in_an_order_of_its_own(cells, tmp_path):
     examples = cells.examples(41)  # the last image would be alone in its batch
-    train(network(), cells, examples, SETTINGS, "fp32", tmp_path / "kept", Progress(print))
+    train(network(), cells, examples, SETTINGS, "fp32", kept(tmp_path), Progress(print))
     orders = [rows for epoch, rows in cells.drawn if epoch]
     assert [epoch for epoch, _ in cells.drawn if epoch] == [1, 2, 3, 4]
     assert all(len(rows) == len(set(rows)) == 40 and set(rows) <= set(examples.train) for rows in orders)
@@ -85,7 +91,7 @@ def test_each_epoch_sees_every_training_image_once_in_an_order_of_its_own(cells,
 def test_killed_training_goes_on_to_the_last_bit(cells, tmp_path):
     def trained(name: str, log=print):
         model = network()
-        result = train(model, cells, cells.examples(40), SETTINGS, "fp32", tmp_path / name, Progress(log))
+        result = train(model, cells, cells.examples(40), SETTINGS, "fp32", kept(tmp_path, name, log), Progress(log))
         return result, model.state_dict()
 
     def killed(line: str) -> None:
@@ -104,13 +110,13 @@ def test_killed_training_goes_on_to_the_last_bit(cells, tmp_path):
 
 def test_stops_early(cells, tmp_path):
     settings = ScratchBaseline(epochs=50, patience=1, batch_size=BATCH, learning_rate=0.1)
-    result = train(network(), cells, cells.examples(40), settings, "fp32", tmp_path / "kept", Progress(print))
+    result = train(network(), cells, cells.examples(40), settings, "fp32", kept(tmp_path), Progress(print))
     assert len(result.history) == result.epoch + 1 < 50
 
 
 def test_random_weights_are_never_handed_on(cells, tmp_path):
     settings = ScratchBaseline(epochs=1, batch_size=BATCH, learning_rate=0.1)  # one epoch that makes it worse
-    result = train(network(), cells, cells.examples(40), settings, "fp32", tmp_path / "kept", Progress(print))
+    result = train(network(), cells, cells.examples(40), settings, "fp32", kept(tmp_path), Progress(print))
     assert result.epoch == 1 and result.history[0]["validation_log_loss"] > np.log(2)
 
 
@@ -118,4 +124,4 @@ def test_a_loss_that_is_no_number(cells, tmp_path):
     model = network()
     torch.nn.init.constant_(model.model[0].weight, torch.inf)
     with pytest.raises(InputError, match=r"lower scratch_baseline\.learning_rate \(now 0\.003\)"):
-        train(model, cells, cells.examples(40), SETTINGS, "fp32", tmp_path / "kept", Progress(print))
+        train(model, cells, cells.examples(40), SETTINGS, "fp32", kept(tmp_path), Progress(print))

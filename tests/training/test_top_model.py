@@ -6,9 +6,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
+from tl_dagster.features import blocks as module
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.progress import Progress
-from tl_dagster.features import blocks as module
 from tl_dagster.training.settings import LinearTopModel, MlpTopModel
 from tl_dagster.training.top_model import (
     LabelledFeatures,

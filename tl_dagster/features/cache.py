@@ -1,4 +1,4 @@
-"""The feature cache: one row per (view, recipe), written once and never changed.
+"""The feature cache: one row per (view, key), written once and never changed.
 
 A *column* of the cache is everything that does not vary from view to view: decoding and preprocessing, backbone,
 weights, tap layer, pooling, precision. Its digest names a folder of append-only shards
@@ -20,14 +20,14 @@ import pyarrow.compute as pc
 from filelock import BaseFileLock, FileLock, Timeout
 
 from tl_dagster.features import shards
-from tl_dagster.features.shards import KEY_BYTES, DamagedError, OldFormatError, Shard
+from tl_dagster.features.shards import KEY_BYTES, DamagedError, Shard
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.digests import digest
 from tl_dagster.store.files import write_atomically
 
 __all__ = ["ConcatFeatures", "FeatureColumn", "FeatureRows", "list_columns", "locked"]
 
-RECIPE, NOTES, LOCK = "recipe.json", "notes.json", ".lock"
+KEY, NOTES, LOCK = "recipe.json", "notes.json", ".lock"
 STALE_SECONDS = 600.0  # nothing takes so long to write
 
 
@@ -35,15 +35,15 @@ class FeatureRows:
     """Rows of a column, gathered from memory-mapped shards when indexed.
 
     Args:
-        held: the column's shards.
+        opened: the column's shards.
         places: (len,) int64: row numbers in the shards one after the other.
     """
 
-    def __init__(self, held: Sequence[Shard], places: np.ndarray) -> None:
+    def __init__(self, opened: Sequence[Shard], places: np.ndarray) -> None:
 
-        self._shards = held
+        self._shards = opened
         self._places = places
-        self._ends = np.cumsum([len(shard) for shard in held], dtype=np.int64)
+        self._ends = np.cumsum([len(shard) for shard in opened], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -57,9 +57,8 @@ class FeatureRows:
         """Rows by position: int64 indices of shape (n,) or a slice → (n, D), a copy.
 
         Raises:
-            InputError: a shard is damaged; it is set aside.
+            InputError: a shard is damaged; it is quarantined.
         """
-
         places = self._places[chosen]
         numbers = np.searchsorted(self._ends, places, side="right")
         order = np.argsort(numbers, kind="stable")
@@ -75,22 +74,22 @@ class FeatureRows:
             return shard.values()
         except DamagedError as error:
             with contextlib.suppress(OSError):
-                shards.set_aside(shard.path)
+                shards.quarantine(shard.path)
             raise InputError(
-                f"the feature cache has a damaged shard ({error}), now set aside; materialize `bottleneck_features` "
-                f"again: it computes its {len(shard):,} rows anew"
+                f"the feature cache has a damaged shard ({error}), now quarantined; materialize `bottleneck_features` "
+                f"again: it computes its {len(shard):,} rows again"
             ) from error
 
 
 class FeatureColumn:
-    """The rows of one recipe.
+    """The rows of one feature key.
 
     Args:
         root: folder of the feature cache.
         key: everything that determines a row but for its view; JSON-serialisable.
 
     Attributes:
-        damaged: what was wrong with each shard that was set aside; its rows count as missing.
+        damaged: the fault of each shard that was quarantined; its rows count as missing.
     """
 
     def __init__(self, root: Path, key: Mapping[str, Any]) -> None:
@@ -102,13 +101,12 @@ class FeatureColumn:
 
     @property
     def dtype(self) -> str:
-        """float32 where the recipe computes in fp32, else float16 (a bf16 forward pass has 8 significant bits)."""
+        """float32 where features are computed in fp32, else float16 (a bf16 forward pass has 8 significant bits)."""
         return "float32" if self.key["precision"] == "fp32" else "float16"
 
     @property
     def lock(self) -> BaseFileLock:
         """Held by whoever adds or removes rows; of one process, every column of this name has the same."""
-
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -129,7 +127,6 @@ class FeatureColumn:
         Raises:
             InputError: the cache cannot be written, or a value is not finite.
         """
-
         values = np.ascontiguousarray(values, dtype=self.dtype)
         if not np.isfinite(values).all():
             raise InputError(
@@ -140,7 +137,7 @@ class FeatureColumn:
 
     def _commit(self, views: bytes, values: np.ndarray) -> None:
         try:
-            described = self.folder / RECIPE
+            described = self.folder / KEY
             if not described.exists():
                 write_atomically(described, json.dumps(self.key, indent=1).encode())
             shards.write(self.folder, views, values)
@@ -154,20 +151,20 @@ class FeatureColumn:
         Raises:
             InputError: a view has no row.
         """
-        held = self.shards()
-        places = self._places(keys, held)
+        opened = self.shards()
+        places = self._places(keys, opened)
         if len(places) and places.min() < 0:
             raise InputError(
                 f"the feature cache {self.folder} lacks a row that was computed before; "
                 "materialize `bottleneck_features` again"
             )
         with contextlib.suppress(OSError):  # what was read today is no candidate for pruning
-            os.utime(self.folder / RECIPE)
-        return FeatureRows(held, places)
+            os.utime(self.folder / KEY)
+        return FeatureRows(opened, places)
 
     def last_used(self) -> float:
         """When its rows were last read or written, in seconds since the epoch."""
-        return (self.folder / RECIPE).stat().st_mtime
+        return (self.folder / KEY).stat().st_mtime
 
     def write_notes(self, metadata: Mapping[str, Any]) -> None:
         """Keep what was measured of the column's rows (JSON-serialisable)."""
@@ -181,16 +178,16 @@ class FeatureColumn:
             return {}
 
     def verify(self) -> list[str]:
-        """Read every shard; damaged ones are set aside, and told by :attr:`damaged`, which is returned."""
+        """Read every shard; quarantine damaged ones, and return :attr:`damaged`."""
         for shard in self.shards():
             try:
                 shard.values()
             except DamagedError as error:
-                self._set_aside(shard.path, error)
+                self._quarantine(shard.path, error)
         return self.damaged
 
     def drop(self, views: set[bytes], *, dry_run: bool = False) -> tuple[int, int]:
-        """Delete the rows of some views: a shard that loses rows is written anew, and the old one then deleted.
+        """Delete the rows of some views: a shard that loses rows is written again, and the old one then deleted.
 
         Args:
             views: view identities (32 bytes each).
@@ -199,20 +196,19 @@ class FeatureColumn:
         Returns:
             Rows and bytes that are (or would be) freed.
         """
-
         rows = freed = 0
         if not dry_run:
-            self.verify()  # what is damaged must not be written anew with a new checksum
+            self.verify()  # what is damaged must not be written again with a new checksum
         for shard in self.shards():
-            held = [bytes(shard.views[at : at + KEY_BYTES]) for at in range(0, len(shard.views), KEY_BYTES)]
-            kept = [row for row, view in enumerate(held) if view not in views]
-            lost = len(held) - len(kept)
+            present = [bytes(shard.views[at : at + KEY_BYTES]) for at in range(0, len(shard.views), KEY_BYTES)]
+            kept = [row for row, view in enumerate(present) if view not in views]
+            lost = len(present) - len(kept)
             if not lost:
                 continue
-            rows, freed = rows + lost, freed + shard.path.stat().st_size * lost // len(held)
+            rows, freed = rows + lost, freed + shard.path.stat().st_size * lost // len(present)
             if not dry_run:
                 if kept:
-                    self._commit(b"".join(held[row] for row in kept), np.ascontiguousarray(shard.values()[kept]))
+                    self._commit(b"".join(present[row] for row in kept), np.ascontiguousarray(shard.values()[kept]))
                 shard.path.unlink()
         return rows, freed
 
@@ -224,51 +220,38 @@ class FeatureColumn:
                     path.unlink()
 
     def shards(self, *, again: bool = True) -> list[Shard]:
-        """The column's shards; those of an older format are migrated, damaged ones set aside.
+        """The column's shards; damaged ones are quarantined.
 
         Args:
             again: look once more when another process replaced one meanwhile.
         """
-        held: dict[Path, Shard] = {}
+        opened: dict[Path, Shard] = {}
         for path in self._paths():
             try:
-                held[path] = self._open.get(path) or Shard(path, self.dtype)
-            except OldFormatError:
-                return self._migrated()
+                opened[path] = self._open.get(path) or Shard(path, self.dtype)
             except FileNotFoundError:
                 if again:
                     return self.shards(again=False)
             except DamagedError as error:
-                self._set_aside(path, error)
-        self._open = held
-        return list(held.values())
+                self._quarantine(path, error)
+        self._open = opened
+        return list(opened.values())
 
-    def _migrated(self) -> list[Shard]:
-        with self.lock:
-            for path in filter(shards.is_old, self._paths()):
-                try:
-                    shards.migrate(path)
-                except FileNotFoundError:
-                    continue
-                except DamagedError as error:
-                    self._set_aside(path, error)
-        return self.shards()
-
-    def _set_aside(self, path: Path, error: DamagedError) -> None:
+    def _quarantine(self, path: Path, error: DamagedError) -> None:
         self._open.pop(path, None)
         self.damaged.append(str(error))
         with contextlib.suppress(OSError):  # another process was faster, or the store is read-only
-            shards.set_aside(path)
+            shards.quarantine(path)
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("*.arrow"))
 
-    def _places(self, keys: Sequence[str], held: list[Shard]) -> np.ndarray:
+    def _places(self, keys: Sequence[str], opened: list[Shard]) -> np.ndarray:
         """Row number of each view in the shards one after the other, int64; -1: none."""
-
         kind = pa.binary(KEY_BYTES)
         arrays = [
-            pa.FixedSizeBinaryArray.from_buffers(kind, len(shard), [None, pa.py_buffer(shard.views)]) for shard in held
+            pa.FixedSizeBinaryArray.from_buffers(kind, len(shard), [None, pa.py_buffer(shard.views)])
+            for shard in opened
         ]
         wanted = pa.py_buffer(bytes.fromhex("".join(keys)))
         found = pc.index_in(
@@ -298,13 +281,12 @@ class ConcatFeatures:
 
     def __getitem__(self, chosen: np.ndarray | slice) -> np.ndarray:
         """Rows by position: int64 indices of shape (n,) or a slice → (n, ΣD), a copy; see :class:`TableRows`."""
-
         return np.concatenate([part[chosen] for part in self._parts], axis=1)
 
 
 def list_columns(root: Path) -> list[FeatureColumn]:
     """Every column of a feature cache."""
-    return [FeatureColumn(root, json.loads(path.read_text())) for path in sorted(root.glob(f"*/{RECIPE}"))]
+    return [FeatureColumn(root, json.loads(path.read_text())) for path in sorted(root.glob(f"*/{KEY}"))]
 
 
 @contextlib.contextmanager
@@ -315,16 +297,15 @@ def locked(columns: Sequence[FeatureColumn], log: Callable[[str], None]) -> Iter
 
     Args:
         columns: those that rows are to be added to.
-        log: told when there is something to wait for.
+        log: receives a line when there is something to wait for.
     """
-
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as locks:
         for column in sorted(columns, key=lambda column: column.name):  # in one order: nobody waits in a circle
             try:
-                held.enter_context(column.lock.acquire(timeout=0))
+                locks.enter_context(column.lock.acquire(timeout=0))
             except Timeout:
                 log("another run computes these features; waiting for it, to use its rows")
                 begun = time.monotonic()
-                held.enter_context(column.lock.acquire())
+                locks.enter_context(column.lock.acquire())
                 log(f"waited {time.monotonic() - begun:.0f} s")
         yield

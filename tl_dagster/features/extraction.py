@@ -54,22 +54,22 @@ def extract(
         loader: draws the views; closed at the end.
         mean: per channel, of pixels in [0, 1].
         std: per channel.
-        progress: told of each batch.
+        progress: informed of each batch.
         compiling: compile the network where that is likely to save time.
         compare: measure the difference to fp32.
-        reused: views whose rows are there already, to be told of.
+        reused: number of cached views, for progress.
         required: the first so many columns; of the others a part that cannot be written is left out. None: all.
 
     Raises:
         InputError: a file changed since ingestion, or the cache cannot be written.
     """
-    recipes = [column.key for column, _ in columns]
-    precision = recipes[0]["precision"]
+    keys = [column.key for column, _ in columns]
+    precision = keys[0]["precision"]
     progress.log(f"{len(wanted):,} views to forward, {reused:,} reused")
     with loader, contextlib.ExitStack() as closing, _Writer(columns, wanted, required, progress.log) as writer:
         batches = closing.enter_context(contextlib.closing(loader.batches(wanted)))
         model = InferenceRunner(
-            network, recipes, precision, mean, std, loader.batch_size
+            network, keys, precision, mean, std, loader.batch_size
         )  # imports torch; workers draw meanwhile
         first = next(batches)
         difference = model.difference(first) if compare and precision != "fp32" else []
@@ -117,8 +117,8 @@ class _Writer:
         self._columns, self._wanted = columns, wanted
         self._kept: list[list[np.ndarray]] = [[] for _ in columns]
         self._running: Callable[[], list[torch.Tensor]] | None = None
-        self.done = self._flushed = self._held = 0
-        self._told = time.monotonic()
+        self.done = self._flushed = self._waiting_bytes = 0
+        self._flushed_at = time.monotonic()
         self._thread = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
 
@@ -137,7 +137,7 @@ class _Writer:
         """Take what will give the next views' rows, one tensor for each column, and fetch those of the call before."""
         self._take()
         self._running = running
-        if self._held > FLUSH_BYTES or time.monotonic() - self._told > FLUSH_SECONDS:
+        if self._waiting_bytes > FLUSH_BYTES or time.monotonic() - self._flushed_at > FLUSH_SECONDS:
             self._flush()
 
     def _take(self) -> None:
@@ -148,14 +148,14 @@ class _Writer:
         outputs = running()
         for kept, output, (column, _) in zip(self._kept, outputs, self._columns, strict=True):
             kept.append(output.to(getattr(torch, column.dtype)).numpy())
-            self._held += kept[-1].nbytes
+            self._waiting_bytes += kept[-1].nbytes
         self.done += len(outputs[0])
 
     def _flush(self) -> None:
-        self._wait()  # one at a time: what is held in memory stays within twice the limit
+        self._wait()  # one at a time: what waits in memory stays within twice the limit
         kept, start, end = self._kept, self._flushed, self.done
-        self._kept, self._flushed, self._held = [[] for _ in self._columns], end, 0
-        self._told = time.monotonic()
+        self._kept, self._flushed, self._waiting_bytes = [[] for _ in self._columns], end, 0
+        self._flushed_at = time.monotonic()
         if start < end:
             self._writing = self._thread.submit(self._write, kept, start, end)
 

@@ -1,4 +1,4 @@
-"""What a store's feature cache holds, whether it is whole, and what of it may be deleted."""
+"""Housekeeping of a store's feature cache: its contents, their integrity, and what of them may be deleted."""
 
 import shutil
 import time
@@ -26,7 +26,7 @@ DATASET, SPLITS = "dataset", "augmented_splits"  # the assets that name images a
 
 @dataclass(frozen=True)
 class ColumnUsage:
-    """One recipe of the cache: backbone, layer, pooling, precision.
+    """One column of the cache: backbone, layer, pooling, precision.
 
     Attributes:
         column: its rows.
@@ -46,63 +46,63 @@ class ColumnUsage:
 
 
 def stats(store: ArtifactStore) -> list[ColumnUsage]:
-    """Every recipe of the feature cache, the largest first."""
+    """Return every column of the feature cache, the largest first."""
     users = _users(store)
-    held = []
+    usages = []
     for column in list_columns(store.layout.features):
         shards = column.shards()
         days = (time.time() - column.last_used()) / DAY
         pipelines = tuple(sorted(users.get(column.name, ())))
-        held.append(ColumnUsage(column, sum(map(len, shards)), used_bytes(column.folder), len(shards), days, pipelines))
-    return sorted(held, key=lambda each: -each.size)
+        usages.append(
+            ColumnUsage(column, sum(map(len, shards)), used_bytes(column.folder), len(shards), days, pipelines)
+        )
+    return sorted(usages, key=lambda usage: -usage.size)
 
 
-def verify(store: ArtifactStore, tell: Callable[[str], None] = lambda line: None) -> list[str]:
-    """Read the whole feature cache; damaged shards are set aside, and their rows computed anew by the next run.
+def verify(store: ArtifactStore, log: Callable[[str], None] = lambda line: None) -> list[str]:
+    """Read the whole feature cache; damaged shards are quarantined, and their rows recomputed by the next run.
 
     Args:
         store: whose cache is read.
-        tell: told of each recipe.
+        log: receives the title of each column.
 
     Returns:
         What is wrong with each damaged shard.
     """
     damaged = []
     for column in list_columns(store.layout.features):
-        tell(title(column))
+        log(title(column))
         damaged += [f"{column.folder.name}/{problem}" for problem in column.verify()]
     return damaged
 
 
 def title(column: FeatureColumn) -> str:
-    """A recipe in one line."""
-    recipe = column.key
-    return (
-        f"{recipe['backbone']} {recipe['tap']} {recipe['pooling']} {recipe['precision']} {recipe['resize']['size']} px"
-    )
+    """Return a column in one line."""
+    key = column.key
+    return f"{key['backbone']} {key['tap']} {key['pooling']} {key['precision']} {key['resize']['size']} px"
 
 
 def prune(
     store: ArtifactStore, *, unused: bool = False, older_than: float | None = None, dry_run: bool = False
 ) -> FreedSpace:
-    """Delete cached features: of images that no pipeline's dataset holds any more, or of whole recipes.
+    """Delete cached features: of images that no pipeline's dataset holds any more, or whole columns.
 
-    What comes back is computed anew. Recipes that a running extraction adds to are passed over.
+    What comes back is computed again. Columns that a running extraction adds to are passed over.
 
     Args:
         store: whose feature cache is pruned.
-        unused: delete recipes that no pipeline's present features or models use, and nobody used for an hour.
-        older_than: delete recipes whose rows were not read or written for so many days; with ``unused``,
+        unused: delete columns that no pipeline's present features or models use, and nobody used for an hour.
+        older_than: delete columns whose rows were not read or written for so many days; with ``unused``,
             both must hold.
         dry_run: only count.
     """
     freed = remove_checkpoints(store.layout, dry_run=dry_run)
     if unused or older_than is not None:
-        for held in stats(store):
-            at_work = held.days < IN_USE_DAYS  # its run may not have said yet that it uses it
-            if (unused and (held.pipelines or at_work)) or held.days < (older_than or 0):
+        for usage in stats(store):
+            at_work = usage.days < IN_USE_DAYS  # its run may not have recorded yet that it uses it
+            if (unused and (usage.pipelines or at_work)) or usage.days < (older_than or 0):
                 continue
-            _locked(held.column, freed, partial(_delete, held.column, dry_run))
+            _locked(usage.column, freed, partial(_delete, usage.column, dry_run))
         return freed
     gone = _views_of_gone_images(store)
     for column in list_columns(store.layout.features) if gone else []:

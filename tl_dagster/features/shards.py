@@ -16,19 +16,15 @@ import pyarrow as pa
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.files import replace_atomically
 
-__all__ = ["KEY_BYTES", "DamagedError", "OldFormatError", "Shard", "is_old", "migrate", "set_aside", "write"]
+__all__ = ["KEY_BYTES", "DamagedError", "Shard", "quarantine", "write"]
 
-FORMAT = 2  # 1, of the first version, had no checksums
+FORMAT = 2
 KEY_BYTES = 32
 SUFFIX = ".damaged"
 
 
 class DamagedError(Exception):
     """A shard's bytes are not those that were written."""
-
-
-class OldFormatError(Exception):
-    """A shard without checksums."""
 
 
 def write(folder: Path, views: bytes, values: np.ndarray) -> Path:
@@ -42,7 +38,6 @@ def write(folder: Path, views: bytes, values: np.ndarray) -> Path:
     Raises:
         OSError: the disk's.
     """
-
     count, width = values.shape
     table = pa.table(
         {
@@ -69,8 +64,7 @@ class Shard:
 
     Raises:
         DamagedError: it cannot be opened, or its views are not those that were written.
-        OldFormatError: see :func:`migrate`.
-        InputError: a newer version wrote it.
+        InputError: another version wrote it.
     """
 
     def __init__(self, path: Path, dtype: str) -> None:
@@ -111,38 +105,14 @@ class Shard:
         return flat.reshape(len(self), -1)
 
 
-def set_aside(path: Path) -> None:
+def quarantine(path: Path) -> None:
     """Rename a damaged shard, so that its rows count as missing; it stays for whoever wants to know what happened."""
     path.rename(path.with_name(path.name + SUFFIX))
 
 
-def migrate(path: Path) -> None:
-    """Write a shard of format 1 anew, with checksums.
-
-    Raises:
-        DamagedError: it cannot be read.
-        OSError: the disk's.
-    """
-
-    try:
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all().combine_chunks()
-        views = b"".join(table.column("view").to_pylist())
-        values = np.ascontiguousarray(_flat(table).reshape(len(views) // KEY_BYTES, -1))
-    except (pa.ArrowException, KeyError, ValueError, AttributeError) as error:
-        raise DamagedError(f"{path.name}: {error}") from error
-    write(path.parent, views, values)
-    path.unlink()
-
-
-def is_old(path: Path) -> bool:
-    """Whether a shard is of format 1: those have only a UUID for a name."""
-    return "." not in path.name.removesuffix(".arrow")
-
-
 def _require_format(path: Path) -> None:
-    if is_old(path):
-        raise OldFormatError(path.name)
-    number = path.name.removesuffix(".arrow").rpartition(".")[2]
+    stem, _, number = path.name.removesuffix(".arrow").rpartition(".")
+    number = number if stem else "1"
     if number != str(FORMAT):
         raise InputError(
             f"the feature cache {path.parent} was written by another version of tl-dagster (format {number}, this one "

@@ -23,7 +23,6 @@ def averaged_probabilities(probabilities: np.ndarray, images: np.ndarray) -> np.
     Returns:
         (n, classes).
     """
-
     total = np.zeros((int(images.max()) + 1, probabilities.shape[1]))
     np.add.at(total, images, probabilities)
     averaged: np.ndarray = total / np.bincount(images)[:, None]
@@ -32,7 +31,6 @@ def averaged_probabilities(probabilities: np.ndarray, images: np.ndarray) -> np.
 
 def averaged_softmax(logits: np.ndarray, images: np.ndarray) -> np.ndarray:
     """The same of logits (M, classes), in blocks: float64 (n, classes)."""
-
     total = np.zeros((int(images.max()) + 1, logits.shape[1]))
     for part in _blocks(logits):
         np.add.at(total, images[part], softmax(logits[part].astype(np.float64), axis=1))
@@ -48,7 +46,6 @@ def validate(probabilities: np.ndarray, labels: np.ndarray, images: np.ndarray) 
         labels: (M,) class number of each view.
         images: (M,) image number of each view, 0 … n-1.
     """
-
     averaged = averaged_probabilities(probabilities, images)
     truth = np.zeros(len(averaged), dtype=np.int64)
     truth[images] = labels
@@ -72,7 +69,6 @@ def temperature(logits: np.ndarray, labels: np.ndarray, images: np.ndarray) -> f
     Returns:
         Between 0.05 and 20; 1 when nothing is better. Of few images the log-loss itself may rise a little.
     """
-
     views = np.bincount(images)
     sure = (len(views) + 1) / (len(views) + 2)
 

@@ -28,7 +28,6 @@ def build_layers(
         hidden: units of a dense layer with ReLU before the last one; None: there is none.
         dropout: share of them that is dropped in training.
     """
-
     if hidden is None:
         return OrderedDict(output=nn.Linear(width, classes))
     return OrderedDict(
@@ -81,7 +80,6 @@ def compute_logits(module: torch.nn.Module, features: Features | StandardizedFea
         features: (n, D), as the module takes them.
         classes: how many.
     """
-
     found = np.empty((len(features), classes), np.float32)
     width = max(features[:1].shape[1], classes)
     with torch.inference_mode():

@@ -28,7 +28,6 @@ def write_predictions(folder: Path, table: pd.DataFrame, classes: list[str], log
     Returns:
         validation_accuracy and validation_log_loss, for the model's own metadata.
     """
-
     held_out = table.reset_index(drop=True)
     first, images = np.unique(held_out["id"].to_numpy(), return_index=True, return_inverse=True)[1:]
     averaged = averaged_softmax(logits, images)
@@ -47,7 +46,6 @@ def _columns(classes: list[str]) -> list[str]:
 
 def copy_predictions(model: Path, folder: Path) -> dict[str, float]:
     """Hand on another model's predictions; returns what :func:`write_predictions` does."""
-
     for file in (PREDICTIONS, CLASSES):
         shutil.copyfile(model / file, folder / file)
     return _validation(pd.read_parquet(folder / PREDICTIONS), json.loads((folder / CLASSES).read_text()))
@@ -67,7 +65,6 @@ def read_predictions(path: Path, split: str) -> tuple[pd.DataFrame, np.ndarray, 
     Returns:
         The rows (id, label, predicted …), the true class numbers (n,), the probabilities (n, classes), the class names.
     """
-
     classes: list[str] = json.loads((path / CLASSES).read_text())
     rows = pd.read_parquet(path / PREDICTIONS)
     rows = rows[rows["split"] == split].reset_index(drop=True)
