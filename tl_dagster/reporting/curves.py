@@ -30,7 +30,6 @@ def reliability(path: Path, models: Mapping[str, Predictions]) -> None:
         path: the PNG file.
         models: title → class numbers and probabilities of the test images.
     """
-
     figure, (axis, below) = new_figure(5.6, 5.0, 1, heights=(3, 1))
     axis.plot([0, 1], [0, 1], ":", color=SOFT, label="confidence = accuracy")
     width = 1 / BINS / max(1, len(models))
@@ -60,7 +59,6 @@ def roc(path: Path, models: Mapping[str, Predictions], classes: Sequence[str]) -
         models: title → class numbers and probabilities of the test images; the last is the one handed on.
         classes: class names.
     """
-
     title, (truth, probabilities) = list(models.items())[-1]
     if len(classes) == 2:
         curves = [(name, known == 1, scores[:, 1]) for name, (known, scores) in models.items()]
@@ -124,7 +122,6 @@ def training_size(path: Path, points: Sequence[Mapping[str, Any]], reached: Mapp
         points: see :func:`tl_dagster.evaluation.learning_curve.learning_curve`.
         reached: model → its test accuracy on all training views, drawn as lines.
     """
-
     figure, (axis,) = new_figure(5.6, 3.6, 1)
     images = [point["images"] for point in points]
     axis.fill_between(
@@ -150,7 +147,6 @@ def training_size(path: Path, points: Sequence[Mapping[str, Any]], reached: Mapp
 
 
 def _epochs(axis: Axes, history: Sequence[Mapping[str, Any]], kept: int) -> None:
-
     for key, color, name in (("validation_log_loss", FIRST, "validation"), ("training_loss", SECOND, "training")):
         rows = [row for row in history if row.get(key) is not None]
         if not rows:
@@ -178,7 +174,6 @@ def _tidy(*axes: Axes, title: str | None = None) -> None:
 
 def scratch_curves(path: Path, told: Mapping[str, Mapping[str, Any]]) -> None:
     """Log-loss by epoch, one network beside the other, with the epoch that was kept."""
-
     figure, axes = new_figure(4.2 * len(told), 3.4, len(told))
     for axis, (name, each) in zip(axes, told.items(), strict=True):
         for key, color in (("validation_log_loss", FIRST), ("training_loss", SECOND)):

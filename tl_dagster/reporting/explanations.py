@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from tl_dagster.features.cache import ConcatFeatures
@@ -32,78 +34,73 @@ BLOCK = 64  # channels ranked at once, to bound the memory
 def feature_map(path: Path, features: np.ndarray | ConcatFeatures, labels: Sequence[str]) -> str:
     """Draw images as points of a plane, near where their features are alike, coloured by label.
 
-    The standardised features' first 50 principal components, laid out by t-SNE (van der Maaten & Hinton, "Visualizing
+    The standardized features' first 50 principal components, laid out by t-SNE (van der Maaten & Hinton, "Visualizing
     data using t-SNE", JMLR 9, 2008; started from the first two, after Kobak & Berens, "The art of using t-SNE for
     single-cell transcriptomics", Nature Communications 10, 2019). Fewer than 30 images: the first two components.
 
     Args:
         path: the PNG file.
-        features: (N, D), of any float type; of more than 1,000 rows as many, evenly spread.
-        labels: of each row.
+        features: (N, D), of any float type; of more than 1,000 rows, 1,000 evenly spaced ones are drawn.
+        labels: label of each row.
 
     Returns:
-        A sentence: the method, how many images, and how many of their nearest neighbours among all D features have
-        the same label.
+        A sentence: the method, the number of images, and the share of their nearest neighbours among all D features
+        that have the same label.
     """
-
     rows = np.linspace(0, len(features) - 1, min(len(features), MOST_POINTS)).round().astype(int)
     names, numbers = np.unique(np.array(labels, dtype=object)[rows].astype(str), return_inverse=True)
     # Threads that wait for each other thousands of times take ten times as long where another process runs too.
     with threadpool_limits(1):
-        products = _products(features[rows])
-        components = _components(products)
+        values = _standardize(features[rows])
+        agreement = _agreement(values, numbers)
+        components = _components(values)
         many = len(rows) >= FEWEST_POINTS and bool(components[:, 0].any())
         points = _t_sne(components) if many else components[:, :2]
     _draw_points(path, points, numbers, names.tolist())
     method = "t-SNE" if many else "The first two principal components"
     images = f"{len(rows):,} of {len(features):,}" if len(rows) < len(features) else f"{len(rows):,}"
-    return f"{method} of the features of {images} training images{_agreement(products, numbers)}."
+    return f"{method} of the features of {images} training images{agreement}."
 
 
-def _products(rows: np.ndarray) -> np.ndarray:
-    """Float32 (N, N) scalar products of rows, standardised: all that the components and the distances follow from."""
+def _standardize(rows: np.ndarray) -> np.ndarray:
+    """Return float32 (N, D) with columns of mean 0 and standard deviation 1, the latter bounded as in the top model."""
+    values = rows.astype(np.float32)
+    values -= values.mean(0, dtype=np.float64).astype(np.float32)
+    # einsum converts to float64 in small buffers: values.std(dtype=float64) would hold a copy of twice the size.
+    variance = np.einsum("ij,ij->j", values, values, dtype=np.float64) / len(values)
+    values /= np.maximum(np.sqrt(variance), 1e-3).astype(np.float32)
+    return values
 
-    rows = rows.astype(np.float32)
-    rows -= rows.mean(0, dtype=np.float64).astype(np.float32)
-    rows /= np.maximum(rows.std(0, dtype=np.float64), 1e-3).astype(np.float32)  # as the top model does
-    products: np.ndarray = rows @ rows.T
-    return products
 
+def _components(values: np.ndarray) -> np.ndarray:
+    """Return the principal components (N, 2 to 50) of standardized features; zeros where there are fewer than 2.
 
-def _components(products: np.ndarray) -> np.ndarray:
-    """Principal components (N, 2 to 50) from the rows' scalar products; zeros where there are fewer."""
-
-    values, vectors = np.linalg.eigh(products.astype(np.float64))
-    kept = slice(None, -COMPONENTS - 1, -1)
-    vectors = vectors[:, kept]
-    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])])  # the solver's choice
-    components = vectors * np.sqrt(np.maximum(values[kept], 0))
-    padded: np.ndarray = np.pad(components, ((0, 0), (0, max(0, 2 - components.shape[1])))).astype(np.float32)
+    The values are overwritten, which saves a copy of them.
+    """
+    if len(values) < 2 or not values.any():  # no variance to divide by
+        return np.zeros((len(values), 2), np.float32)
+    pca = PCA(min(COMPONENTS, *values.shape), copy=False, random_state=0)
+    components = pca.fit_transform(values)
+    padded: np.ndarray = np.pad(components, ((0, 0), (0, max(0, 2 - components.shape[1]))))
     return padded
 
 
 def _t_sne(components: np.ndarray) -> np.ndarray:
-    """Points (N, 2) float32 from components (N, 2 to 50)."""
-
-    start = components[:, :2] / components[:, 0].std() * 1e-4  # scikit-learn's own scale of init="pca"
-    method = TSNE(
-        init=start, random_state=0, max_iter=ITERATIONS, perplexity=min(PERPLEXITY, (len(components) - 1) / 3)
-    )
+    """Return points (N, 2) float32 from components (N, 2 to 50)."""
+    perplexity = min(PERPLEXITY, (len(components) - 1) / 3)
+    method = TSNE(init="pca", random_state=0, max_iter=ITERATIONS, perplexity=perplexity)
     points: np.ndarray = method.fit_transform(components)
     return points
 
 
-def _agreement(products: np.ndarray, numbers: np.ndarray) -> str:
-    """What share of the images' nearest neighbours have their label, and what share would by chance."""
-
+def _agreement(values: np.ndarray, numbers: np.ndarray) -> str:
+    """Return the share of the images' nearest neighbours with their label and the share by chance, as a clause."""
     count = len(numbers)
-    if count < 2:
+    if count < 2 or not values.shape[1]:
         return ""
     nearest = min(NEIGHBOURS, -(-count // 10))
-    squares = products.diagonal()
-    distances = squares[:, None] + squares - 2 * products
-    np.fill_diagonal(distances, np.inf)
-    neighbours = distances.argsort(1, kind="stable")[:, :nearest]
+    search = NearestNeighbors(n_neighbors=nearest, algorithm="brute").fit(values)
+    neighbours = search.kneighbors(return_distance=False)  # without the image itself
     share = float((numbers[neighbours] == numbers[:, None]).mean())
     sizes = np.bincount(numbers)
     chance = float((sizes * (sizes - 1)).sum() / (count * (count - 1)))
@@ -113,7 +110,6 @@ def _agreement(products: np.ndarray, numbers: np.ndarray) -> str:
 
 def _draw_points(path: Path, points: np.ndarray, numbers: np.ndarray, names: list[str]) -> None:
     """A scatter plot (N, 2), the nine largest classes in colour, the others grey and beneath."""
-
     sizes = np.bincount(numbers)
     order = np.argsort(-sizes, kind="stable")
     groups = [
@@ -157,7 +153,6 @@ def strongest_channels(values: np.ndarray, count: int, images: int) -> list[tupl
     Returns:
         (channel, row numbers) of each, the row that excites it most first.
     """
-
     blocks = [values[:, low : low + BLOCK] for low in range(0, values.shape[1], BLOCK)]
     strength = np.concatenate([_strength(block.astype(np.float32), images) for block in blocks])
     unlike: list[tuple[int, list[int]]] = []
@@ -173,7 +168,6 @@ def strongest_channels(values: np.ndarray, count: int, images: int) -> list[tupl
 
 def _strength(values: np.ndarray, images: int) -> np.ndarray:
     """How far each column's weakest top value exceeds its median, in standard deviations; of equal values -inf."""
-
     half, top = len(values) // 2, len(values) - max(1, min(images, len(values) // 4))
     parted = np.partition(values, (half, top), axis=0)
     spread = values.std(0, dtype=np.float64)
@@ -183,7 +177,6 @@ def _strength(values: np.ndarray, images: int) -> np.ndarray:
 
 
 def _top_rows(values: np.ndarray, channel: int, images: int) -> list[int]:
-
     rows: list[int] = []
     for row in np.argsort(-values[:, channel], kind="stable")[: 20 * images].tolist():
         if not any(np.array_equal(values[row], values[other]) for other in rows):
@@ -206,7 +199,6 @@ def top_activating_images(
         places: where each image is; a crossed square stands for one that cannot be decoded.
         labels: of each image.
     """
-
     found = [(name, strongest_channels(values, CHANNELS, IMAGES)) for name, values in stages.items()]
     height = SIDE + LINE + GAP
     rows = sum(max(1, len(channels)) for _, channels in found)
@@ -228,7 +220,6 @@ def top_activating_images(
 
 
 def _draw_image(sheet: Image.Image, corner: tuple[int, int], place: str, label: str) -> None:
-
     sheet.paste(tile(place, SIDE), corner)
     letters = font(10)
     below = (corner[0], corner[1] + SIDE)

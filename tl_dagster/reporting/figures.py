@@ -87,7 +87,6 @@ def confusion_matrix(path: Path, matrices: Mapping[str, np.ndarray], classes: Se
 
 
 def _draw_matrix(axis: Axes, title: str, counts: np.ndarray, names: Sequence[str]) -> None:
-
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axis.set_title(title, fontsize=11, color=INK)
@@ -102,7 +101,6 @@ def _draw_matrix(axis: Axes, title: str, counts: np.ndarray, names: Sequence[str
 
 
 def _confused_pairs(path: Path, title: str, counts: np.ndarray, classes: Sequence[str]) -> None:
-
     wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
     order = [cell for cell in np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS] if wrong.flat[cell]][::-1]
     pairs = [divmod(int(cell), len(classes)) for cell in order]
@@ -131,7 +129,6 @@ def new_figure(width: float, height: float, columns: int, heights: Sequence[floa
 
 def save_png(figure: Figure, path: Path) -> None:
     """Write a figure at 80 dots per inch; with 64 colours where it would be too large for an event log."""
-
     figure.savefig(path, dpi=80, metadata={"Software": None})
     if path.stat().st_size > MOST_BYTES:
         with Image.open(path) as image:
@@ -150,5 +147,4 @@ def short_name(name: str) -> str:
 
 @cache
 def _drawable() -> frozenset[int]:
-
     return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())

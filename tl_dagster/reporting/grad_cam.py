@@ -20,7 +20,6 @@ def heat_maps(network: torch.nn.Module, images: torch.Tensor, classes: np.ndarra
         (n, S, S) float32, each map's largest value 1 unless nothing speaks for the class; None when no module of the
         network gives a map of positions, as in networks of tokens.
     """
-
     layer = last_map(network, images[:1])
     if layer is None:
         return None
@@ -46,7 +45,6 @@ def last_map(network: torch.nn.Module, image: torch.Tensor) -> torch.nn.Module |
         network: as for :func:`heat_maps`.
         image: float32 (1, 3, S, S).
     """
-
     found: list[torch.nn.Module | None] = []
 
     def look(module: torch.nn.Module, _inputs: object, output: object) -> None:

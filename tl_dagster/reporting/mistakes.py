@@ -46,7 +46,6 @@ def worst_mistakes(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         truth: (n,) class numbers.
         probabilities: (n, classes).
     """
-
     wrong = np.flatnonzero(probabilities.argmax(1) != truth)
     worst: np.ndarray = wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][:MOST_MISTAKES]
     return worst
@@ -59,7 +58,6 @@ def mistakes_sheet(path: Path, mistakes: Sequence[Mistake]) -> None:
         path: the JPEG file, 72 kB at most.
         mistakes: at least one; a crossed square stands for an image that is gone.
     """
-
     pair = any(each.heat is not None for each in mistakes)
     width = SIDE * (2 if pair else 1) + 2 * GAP
     height = SIDE + 2 * LINE + 2 * GAP
@@ -79,7 +77,6 @@ def mistakes_sheet(path: Path, mistakes: Sequence[Mistake]) -> None:
 
 def _overlay(seen: np.ndarray, heat: np.ndarray) -> Image.Image:
     """What the network saw, with the heat over it."""
-
     colors = colormaps["inferno"](heat)[..., :3] * 255
     cover = HEAT * heat[..., None]
     grey = seen.mean(2, keepdims=True)  # colours shall mean heat only

@@ -31,7 +31,6 @@ def quadrants(path: Path, decision: Decision) -> None:
         path: the PNG file.
         decision: with its evidence.
     """
-
     size, similarity = decision.evidence["size"], decision.evidence["similarity"]
     threshold = similarity["different_from"]
     figure, (axis,) = new_figure(7.2, 4.6, 1)

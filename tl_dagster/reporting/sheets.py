@@ -27,7 +27,6 @@ def contact_sheet(path: Path, tiles: Sequence[tuple[str, str]]) -> None:
         tiles: where each image is, and its caption (two lines at most); a crossed square stands for an image that
             cannot be decoded.
     """
-
     shown = tiles[:MOST_TILES]
     rows = -(-len(shown) // COLUMNS)
     height = SIDE + 2 * LINE + GAP
@@ -45,7 +44,6 @@ def contact_sheet(path: Path, tiles: Sequence[tuple[str, str]]) -> None:
 
 def tile(uri: str, side: int) -> Image.Image:
     """An image in a square of ``side`` pixels; a crossed square where it cannot be decoded."""
-
     try:
         return thumbnail(read(uri), side)
     except (OSError, InputError):
@@ -93,6 +91,5 @@ def fit_text(text: str, letters: ImageFont.FreeTypeFont, width: int) -> str:
 
 def font(size: int) -> ImageFont.FreeTypeFont:
     """The letters of sheets, so many pixels high."""
-
     # matplotlib's own font has most scripts' letters; file names come in all of them.
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), size)
