@@ -8,8 +8,9 @@ import pytest
 from tests.evaluation.test_bootstrap import predictions
 from tl_dagster.evaluation.comparison import assess
 from tl_dagster.evaluation.metrics import confusion
-from tl_dagster.reporting import evaluation_report as evaluated
-from tl_dagster.reporting.curves import learning_curves, reliability, roc, training_size
+from tl_dagster.evaluation.results import EvaluationResults
+from tl_dagster.reporting import evaluation_report
+from tl_dagster.reporting.curves import EpochHistory, L2Path, learning_curves, reliability, roc, training_size
 from tl_dagster.reporting.figures import confusion_matrix
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -20,27 +21,40 @@ HISTORY = [
 ]
 
 
-def draw(folder, classes, images):
-    """Pictures and report of three models; returns the report."""
+def evaluation(classes, images):
+    """Class numbers, probabilities and results of three models."""
     truth, good = predictions(images, len(classes))
     models = {"scratch_convnet": np.full_like(good, 1 / len(classes)), "top_model": good, "fine_tuned_model": good}
-    measured, compared = assess(truth, models, np.arange(images))
-    for each in measured.values():
-        each |= {"validation_log_loss": 0.5, "training_seconds": None}
-    points = [{"images": n, "accuracy": 0.5, "lowest": 0.4, "highest": 0.6} for n in (5, 100)]
-    found = {"classes": classes, "images": images, "best": "top_model", "models": measured, "comparisons": compared}
-    titled = {name: (truth, each) for name, each in models.items()}
-    confusion_matrix(folder / "c.png", {name: confusion(*each) for name, each in titled.items()}, classes)
+    measured, comparisons = assess(truth, models, np.arange(images))
+    for model in measured.values():
+        model |= {"validation_log_loss": 0.5, "training_seconds": None, "confusion": [(0, 1, images)]}
+    point = {"fraction": 0.1, "accuracy": 0.5, "lowest": 0.4, "highest": 0.6, "repeats": 3}
+    content = {"classes": classes, "images": images, "groups": images, "best": "top_model", "models": measured}
+    content |= {"comparisons": comparisons, "learning_curve": [point | {"images": count} for count in (5, 100)]}
+    return truth, models, EvaluationResults.from_json(content)
+
+
+def draw(folder, classes, images):
+    """Pictures and report of three models; returns the report."""
+    truth, models, results = evaluation(classes, images)
+    titled = {name: (truth, probabilities) for name, probabilities in models.items()}
+    confusion_matrix(folder / "c.png", {name: confusion(*model) for name, model in titled.items()}, classes)
     reliability(folder / "r.png", titled)
     roc(folder / "o.png", titled, classes)
-    learning_curves(folder / "l.png", {"path": [(0.1, 0.5, 0.8)], "l2": 0.1}, {"history": HISTORY, "epoch": 1})
-    training_size(folder / "s.png", points, {"top_model": 0.7})
-    titles = (evaluated.CONFUSION, evaluated.RELIABILITY, evaluated.ROC, evaluated.CURVES, evaluated.SIZE)
-    figures = {title: folder / f"{name}.png" for title, name in zip(titles, "crols", strict=True)}
-    told = evaluated.ReportContent(
-        figures, {evaluated.MISTAKES: HOSTILE}, HOSTILE, folder / "c.png", [(HOSTILE, HOSTILE)]
+    learning_curves(folder / "l.png", L2Path([(0.1, 0.5, 0.8)], 0.1), EpochHistory(HISTORY, 1))
+    training_size(folder / "s.png", results.learning_curve, {"top_model": 0.7})
+    titles = ("CONFUSION", "RELIABILITY", "ROC", "CURVES", "SIZE")
+    content = evaluation_report.ReportContent(
+        figures={
+            getattr(evaluation_report, title): folder / f"{name}.png"
+            for title, name in zip(titles, "crols", strict=True)
+        },
+        notes={evaluation_report.MISTAKES: HOSTILE},
+        strategy=HOSTILE,
+        quadrants=folder / "c.png",
+        provenance=[(HOSTILE, HOSTILE)],
     )
-    evaluated.write_evaluation(folder / "report.html", HOSTILE, found, told)
+    evaluation_report.write_evaluation(folder / "report.html", HOSTILE, results, content)
     return folder / "report.html"
 
 
@@ -63,13 +77,12 @@ def test_in_a_browser(tmp_path):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         for scheme in ("light", "dark"):
             page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
-            said, asked = [], []
-            page.on("console", lambda message, said=said: said.append(message.text))
-            page.on("request", lambda request, asked=asked: asked.append(request.url))
+            messages, requests = [], []
+            page.on("console", lambda message, messages=messages: messages.append(message.text))
+            page.on("request", lambda request, requests=requests: requests.append(request.url))
             page.goto(report.as_uri())
             assert page.evaluate("document.documentElement.scrollWidth") <= 390
             assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
-            ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
-            assert page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") == (scheme == "dark"), ground
-            assert not said and [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
+            assert page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") == (scheme == "dark")
+            assert not messages and [url for url in requests if not url.startswith("data:")] == [report.as_uri()]
         browser.close()

@@ -1,11 +1,11 @@
-"""An evaluation as a report: what was found, part by part."""
+"""The sections of an evaluation's report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tl_dagster.reporting.findings import comparison, headline, model_title, paired, per_class
+from tl_dagster.evaluation.results import EvaluationResults
+from tl_dagster.reporting.findings import class_table, comparison_sentences, headline, model_table, model_title
 from tl_dagster.reporting.report import Picture, Section, Table, write_report
 
 __all__ = [
@@ -26,13 +26,13 @@ MISTAKES, SUSPECTS = "Worst mistakes", "Label suspects"
 MOST_CLASSES = 20
 
 CAPTIONS = {
-    CONFUSION: "each row is a true class, each cell how many of its test images were taken for what.",
-    RELIABILITY: "a calibrated model is right as often as it is confident; points below the dotted line are too sure.",
-    ROC: "how many images of a class are found, against how many others are taken for it, at every threshold.",
-    CURVES: "the log-loss on the validation images decides what is kept.",
+    CONFUSION: "each row is a true class; its cells count the test images by predicted class.",
+    RELIABILITY: "a calibrated model is right as often as it is confident; below the dotted line it is overconfident.",
+    ROC: "the true positive rate against the false positive rate, at every threshold.",
+    CURVES: "the log-loss on the validation images decides which model is selected.",
     SIZE: "where the curve still rises, more images would help. Seeded draws of 5, 10, 20, 50 and 100 % of each class.",
-    MISTAKES: "true class → predicted class with its probability, the surest first.",
-    SUSPECTS: "images whose label a classifier contradicts that was fitted without them; worth a second look.",
+    MISTAKES: "true class → predicted class with its probability, the most confident first.",
+    SUSPECTS: "images whose label is contradicted by a classifier that was fitted without them; worth a second look.",
 }
 MEASURES = (
     "Intervals: 1,000 bootstrap draws of the test images, whole groups at a time. Balanced: the mean recall of the "
@@ -43,65 +43,69 @@ MEASURES = (
 
 @dataclass(frozen=True)
 class ReportContent:
-    """What the report tells beside the numbers.
+    """The content of the report beside the results.
 
     Attributes:
         figures: title → file, in their order.
-        notes: title → what is to be said of a picture in addition.
-        strategy: the transfer strategy's sentence.
-        quadrants: its picture, if there is one.
-        metadata: name and text of how it all came about.
+        notes: title → a sentence that is added to the figure's caption, or stands alone without a figure.
+        strategy: the transfer strategy in a sentence.
+        quadrants: the transfer strategy's figure, if there is one.
+        provenance: (name, text) rows on how the models were made.
     """
 
     figures: Mapping[str, Path]
     notes: Mapping[str, str]
     strategy: str
     quadrants: Path | None
-    metadata: Sequence[tuple[str, str]]
+    provenance: Sequence[tuple[str, str]]
 
 
-def write_evaluation(path: Path, title: str, found: Mapping[str, Any], told: ReportContent) -> None:
+def write_evaluation(path: Path, title: str, results: EvaluationResults, content: ReportContent) -> None:
     """Write the report of an evaluation.
 
     Args:
         path: the HTML file.
         title: its heading.
-        found: the content of metrics.json.
-        told: pictures and facts.
+        results: the numbers.
+        content: figures and texts.
     """
     write_report(
         path,
         title,
-        headline(found),
+        headline(results),
         [
-            Section("Models", table=comparison(found), note=MEASURES),
-            Section("Is the difference real?", paired(found["comparisons"])),
-            _strategy(told),
-            _pictured("How good", told, (CONFUSION, RELIABILITY, ROC)),
-            _classes(found),
-            _pictured("Where it goes wrong", told, (MISTAKES, SUSPECTS)),
-            _pictured("How it was trained", told, (CURVES, SIZE)),
-            Section("How it came about", table=Table(told.metadata)),
+            Section("Models", table=model_table(results), note=MEASURES),
+            Section("Is the difference real?", comparison_sentences(results.comparisons)),
+            _strategy_section(content),
+            _figure_section("How good", content, (CONFUSION, RELIABILITY, ROC)),
+            _class_section(results),
+            _figure_section("Where it goes wrong", content, (MISTAKES, SUSPECTS)),
+            _figure_section("How it was trained", content, (CURVES, SIZE)),
+            Section("How it came about", table=Table(content.provenance)),
         ],
     )
 
 
-def _classes(found: Mapping[str, Any]) -> Section:
-    last = model_title(list(found["models"])[-1])
-    count = len(found["classes"])
+def _class_section(results: EvaluationResults) -> Section:
+    selected, count = model_title(list(results.models)[-1]), len(results.classes)
     note = f"The {MOST_CLASSES} of least F1, of {count:,} classes." if count > MOST_CLASSES else ""
-    return Section(f"Per class ({last})", table=per_class(found, MOST_CLASSES), note=note)
+    return Section(f"Per class ({selected})", table=class_table(results, MOST_CLASSES), note=note)
 
 
-def _strategy(told: ReportContent) -> Section:
-    if told.quadrants is None:
-        return Section("Transfer strategy", [told.strategy])
-    caption = "the size of the set, and how similar it is to what the backbone was trained on."
-    return Section("Transfer strategy", [told.strategy], figures=[Picture("The set's place", told.quadrants, caption)])
+def _strategy_section(content: ReportContent) -> Section:
+    figures = []
+    if content.quadrants is not None:
+        caption = "the size of the set, and how similar it is to what the backbone was trained on."
+        figures.append(Picture("The set's place", content.quadrants, caption))
+    return Section("Transfer strategy", [content.strategy], figures=figures)
 
 
-def _pictured(title: str, told: ReportContent, wanted: Sequence[str]) -> Section:
-    shown = [each for each in wanted if each in told.figures]
-    said = [told.notes[each] for each in wanted if each in told.notes and each not in shown]
-    captions = {each: " ".join([CAPTIONS[each], *filter(None, [told.notes.get(each)])]) for each in shown}
-    return Section(title, said, figures=[Picture(each, told.figures[each], captions[each]) for each in shown])
+def _figure_section(heading: str, content: ReportContent, titles: Sequence[str]) -> Section:
+    """Return a section of the figures that exist; of the others, the notes alone."""
+    texts = [content.notes[title] for title in titles if title in content.notes and title not in content.figures]
+    figures = [
+        Picture(title, content.figures[title], " ".join(filter(None, [CAPTIONS[title], content.notes.get(title)])))
+        for title in titles
+        if title in content.figures
+    ]
+    return Section(heading, texts, figures=figures)

@@ -22,17 +22,18 @@ __all__ = [
     "new_figure",
     "save_png",
     "short_name",
+    "style_axes",
 ]
 
 INK, SOFT, FIRST, SECOND = "#1f2933", "#9aa5b1", "#2563a8", "#d9822b"
 MOST_BARS = 30
 MOST_CELLS, MOST_PAIRS = 25, 20
-MOST_NUMBERED = 12  # classes whose cells hold their numbers; of more, one matrix is drawn
+MOST_NUMBERED = 12  # classes whose cells show their counts; with more, only one matrix is drawn
 MOST_BYTES = 70_000
 
 
 def class_balance(path: Path, counts: pd.DataFrame) -> None:
-    """A bar for each class, its splits stacked.
+    """Draw a bar for each class, its splits stacked.
 
     Args:
         path: the PNG file.
@@ -53,16 +54,15 @@ def class_balance(path: Path, counts: pd.DataFrame) -> None:
     axis.set_yticks(range(len(ordered)), [short_name(str(name)) for name in ordered.index])
     axis.set_xlabel("images")
     axis.set_title(title, fontsize=11, color=INK)
-    axis.legend(frameon=False, fontsize=9, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
-    axis.spines[["top", "right"]].set_visible(False)
+    style_axes(axis, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
     save_png(figure, path)
 
 
 def confusion_matrix(path: Path, matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> None:
-    """Confusion matrices, two in a row, cells shaded by the share of their row.
+    """Draw confusion matrices, two in a row, cells shaded by the share of their row.
 
-    Of more than 12 classes the last model's only; of more than 25 instead the pairs that it confuses most, because
-    cells would be too small to be read.
+    With more than 12 classes, only the last model's; with more than 25, the pairs that it confuses most instead,
+    because cells would be too small to be read.
 
     Args:
         path: the PNG file.
@@ -110,16 +110,23 @@ def _confused_pairs(path: Path, title: str, counts: np.ndarray, classes: Sequenc
         axis.text(
             wrong[pair], row, f" {wrong[pair]:,} of {counts[pair[0]].sum():,}", va="center", color=INK, fontsize=9
         )
-    axis.set_yticks(range(len(pairs)), [" → ".join(short_name(classes[each]) for each in pair) for pair in pairs])
+    axis.set_yticks(range(len(pairs)), [" → ".join(short_name(classes[number]) for number in pair) for pair in pairs])
     axis.set_xlabel("images")
     axis.set_title(f"{title}: most confused, true → predicted" if pairs else f"{title}: no mistakes", color=INK)
     axis.margins(x=0.15)
-    axis.spines[["top", "right"]].set_visible(False)
+    style_axes(axis)
     save_png(figure, path)
 
 
 def new_figure(width: float, height: float, columns: int, heights: Sequence[float] = (1,)) -> tuple[Figure, Any]:
-    """A figure of so many inches, and its axes, row after row; ``heights`` of the rows relative to each other."""
+    """Return a figure and its axes, row by row.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        columns: axes in a row.
+        heights: of the rows, relative to each other.
+    """
     # No pyplot: it keeps global state and looks for a display.
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -127,8 +134,22 @@ def new_figure(width: float, height: float, columns: int, heights: Sequence[floa
     return figure, axes.ravel()
 
 
+def style_axes(*axes: Axes, legend_title: str | None = None, **legend: Any) -> None:
+    """Give axes the pictures' common style: no frame above and on the right, and a plain legend of what has a label.
+
+    Args:
+        axes: of one figure.
+        legend_title: heading of the legends.
+        legend: further arguments of matplotlib's ``Axes.legend``, such as its place.
+    """
+    for axis in axes:
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(frameon=False, fontsize=9, title=legend_title, title_fontsize=9, **legend)
+        axis.spines[["top", "right"]].set_visible(False)
+
+
 def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure at 80 dots per inch; with 64 colours where it would be too large for an event log."""
+    """Write a figure at 80 dots per inch; with 64 colours if it is too large for an event log otherwise."""
     figure.savefig(path, dpi=80, metadata={"Software": None})
     if path.stat().st_size > MOST_BYTES:
         with Image.open(path) as image:
@@ -137,12 +158,12 @@ def save_png(figure: Figure, path: Path) -> None:
 
 
 def short_name(name: str) -> str:
-    """A class name on one line of at most 18 characters, that matplotlib draws as it stands."""
+    """Return a class name on one line of at most 18 characters, which matplotlib draws literally."""
     line = " ".join(name.split())
     line = line if len(line) <= 18 else f"{line[:17]}…"
-    known = _drawable()
+    drawable = _drawable()
     # matplotlib warns of each character that its font lacks; a dollar sign would start its mathematics.
-    return "".join(each if ord(each) in known else "□" for each in line).replace("$", r"\$")
+    return "".join(letter if ord(letter) in drawable else "□" for letter in line).replace("$", r"\$")
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The transfer strategy's picture: the lecture's four quadrants and the set's place in them."""
+"""The transfer strategy's pictures: the lecture's four quadrants with the data set's place, and the cells' accuracy."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from tl_dagster.reporting.figures import FIRST, INK, SECOND, SOFT, new_figure, save_png
+from tl_dagster.reporting.figures import FIRST, INK, SECOND, SOFT, new_figure, save_png, style_axes
 from tl_dagster.strategy.decision import Decision
 
 __all__ = ["accuracies", "quadrants"]
 
-# Where each cell is: column (0 small, 1 large), row (0 different, 1 similar), and the lecture's words.
+# Place of each cell: column (0 small, 1 large), row (0 different, 1 similar), and the lecture's words.
 PLACES = {
     "features-high": (0, 1, "Small, similar", "linear classifier on\nfeatures of a higher layer"),
     "features-low": (0, 0, "Small, different", "linear classifier on\nfeatures of a lower layer"),
@@ -25,11 +25,11 @@ REACH = 30.0  # the axis of size goes from a thirtieth of its threshold to thirt
 
 
 def quadrants(path: Path, decision: Decision) -> None:
-    """Draw the table, the thresholds as its lines, and the set as a point.
+    """Draw the table, the thresholds as its lines, and the data set as a point.
 
     Args:
         path: the PNG file.
-        decision: with its evidence.
+        decision: the strategy's, with its evidence.
     """
     size, similarity = decision.evidence["size"], decision.evidence["similarity"]
     threshold = similarity["different_from"]
@@ -48,24 +48,24 @@ def quadrants(path: Path, decision: Decision) -> None:
     gain, error = similarity["gain_of_lower_taps"], similarity["standard_error"]
     x = float(np.clip(size["images_per_10000_parameters"], sides[0] * 1.1, sides[1] / 1.1))
     y = float(np.clip(gain, threshold - HALF + 0.04, threshold + HALF - 0.04)) if gain is not None else 0.0
-    # Without lower taps, or images to probe, nothing is known of the similarity: an open point.
+    # Without lower taps, or images to probe, the similarity is unknown: an open point.
     face = SECOND if gain is not None else "white"
     axis.errorbar(x, y, yerr=error or None, color=SECOND, capsize=4, zorder=3)
     axis.plot(x, y, "o", color=SECOND, markerfacecolor=face, markersize=11, zorder=4)
     axis.set_xlabel("training images for each 10,000 parameters of the last stage (small → large)")
     axis.set_ylabel("share of the log-loss that\nlower layers save (different ← similar)")
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axis.spines[["top", "right"]].set_visible(False)
+    style_axes(axis)
     save_png(figure, path)
 
 
 def accuracies(path: Path, rows: Sequence[Mapping[str, Any]], chosen: str) -> None:
-    """A bar for each cell's accuracy on validation and test.
+    """Draw each cell's accuracy on validation and test as bars.
 
     Args:
         path: the PNG file.
         rows: cell, validation_accuracy, test_accuracy and seconds of each.
-        chosen: the cell that the strategy took.
+        chosen: the cell that the strategy chose.
     """
     figure, (axis,) = new_figure(7.2, 1.0 + 0.75 * len(rows), 1)
     places = range(len(rows))
@@ -81,6 +81,5 @@ def accuracies(path: Path, rows: Sequence[Mapping[str, Any]], chosen: str) -> No
     axis.set_xlim(max(0.0, least - 0.1), 1.03)
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}" if value <= 1 else "")
     axis.set_xlabel("accuracy")
-    axis.legend(frameon=False, fontsize=9, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
-    axis.spines[["top", "right"]].set_visible(False)
+    style_axes(axis, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     save_png(figure, path)
