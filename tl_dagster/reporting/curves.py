@@ -124,8 +124,8 @@ def _class_curves(models: Mapping[str, Predictions], classes: Sequence[str]) -> 
         _roc_curve(short_name(label), truth == number, scores[:, number]) for number, label in enumerate(classes)
     ]
     curves = sorted((curve for curve in by_class if curve), key=lambda curve: curve.area)
-    shown = "each class" if len(curves) <= MOST_CLASSES else "the hardest classes"
-    return f"{name}: {shown} against the rest", curves[:MOST_CLASSES]
+    scope = "each class" if len(curves) <= MOST_CLASSES else "the hardest classes"
+    return f"{name}: {scope} against the rest", curves[:MOST_CLASSES]
 
 
 def _roc_curve(name: str, positive: np.ndarray, scores: np.ndarray) -> _RocCurve | None:

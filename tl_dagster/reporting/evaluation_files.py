@@ -59,7 +59,7 @@ class EvaluationFiles:
             tuned: the fine-tuned model.
         """
         results, truth, classes = self.results, self.predictions.truth, self.predictions.classes
-        titled = {model_title(name): (truth, each) for name, each in self.predictions.probabilities.items()}
+        titled = {model_title(name): (truth, scores) for name, scores in self.predictions.probabilities.items()}
         matrices = {title: confusion(*model) for title, model in titled.items()}
         accuracies = {title: results.models[name].accuracy for name, title in TITLES.items()}
         confusion_matrix(self._figure(report.CONFUSION, "confusion.png"), matrices, classes)

@@ -1,4 +1,4 @@
-"""Pictures of what a frozen backbone sees: a map of its features, and the images that excite its channels most."""
+"""Explanations of a frozen backbone: a map of its features, and the images that activate its channels most."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from tl_dagster.reporting.sheets import GAP, LINE, fit_text, font, save_jpeg, ti
 __all__ = ["feature_map", "strongest_channels", "top_activating_images"]
 
 MOST_POINTS = 1_000
-FEWEST_POINTS = 30  # of fewer, t-SNE makes what its perplexity wants to see
+FEWEST_POINTS = 30  # of fewer, t-SNE shows structure that only its perplexity makes
 COMPONENTS, PERPLEXITY, ITERATIONS = 50, 30, 500
 NEIGHBOURS = 10
 # The "muted" scheme: nine colours that colour-blind readers tell apart (P. Tol, "Colour schemes", SRON, 2021).
@@ -27,8 +27,8 @@ MARKS = "o^s"
 CHANNELS, IMAGES = 2, 5
 SIDE, GUTTER = 104, 96
 SHEET_BYTES = 72_000
-CANDIDATES = 64  # strongest channels among which unlike ones are looked for
-BLOCK = 64  # channels ranked at once, to bound the memory
+CANDIDATES = 64  # strongest channels among which unlike ones are searched
+BLOCK = 64  # channels ranked in one step, to bound the memory
 
 
 def feature_map(path: Path, features: np.ndarray | ConcatFeatures, labels: Sequence[str]) -> str:
@@ -104,12 +104,12 @@ def _agreement(values: np.ndarray, numbers: np.ndarray) -> str:
     share = float((numbers[neighbours] == numbers[:, None]).mean())
     sizes = np.bincount(numbers)
     chance = float((sizes * (sizes - 1)).sum() / (count * (count - 1)))
-    of = f"of the {nearest} images nearest to each" if nearest > 1 else "of the images nearest to each"
-    return f"; {of}, by all features, {share:.0%} have its label ({chance:.0%} by chance)"
+    scope = f"of the {nearest} images nearest to each" if nearest > 1 else "of the images nearest to each"
+    return f"; {scope}, by all features, {share:.0%} have its label ({chance:.0%} by chance)"
 
 
 def _draw_points(path: Path, points: np.ndarray, numbers: np.ndarray, names: list[str]) -> None:
-    """A scatter plot (N, 2), the nine largest classes in colour, the others grey and beneath."""
+    """Draw a scatter plot of points (N, 2), the nine largest classes in colour, the others grey and beneath."""
     sizes = np.bincount(numbers)
     order = np.argsort(-sizes, kind="stable")
     groups = [
@@ -140,18 +140,19 @@ def _draw_points(path: Path, points: np.ndarray, numbers: np.ndarray, names: lis
 
 
 def strongest_channels(values: np.ndarray, count: int, images: int) -> list[tuple[int, list[int]]]:
-    """The channels that a few images excite far more than the rest do, and those images.
+    """Find the channels that a few images activate far more than the rest do, and those images.
 
-    A channel is as strong as the weakest of its top images exceeds the median, in standard deviations: no single
-    outlier makes it strong. One that shares over a third of its top images with a stronger one gives way.
+    The strength of a channel is the distance of the weakest of its top images from the median, in standard deviations:
+    a single outlier does not make it strong. Channels that share over a third of their top images with a stronger one
+    come last.
 
     Args:
         values: (N, C), of any float type: the maximum of each channel over an image's positions.
-        count: channels wanted; fewer where fewer differ between images.
-        images: top images of each; equal rows are one image.
+        count: number of channels; fewer are returned where fewer differ between images.
+        images: number of top images of a channel; equal rows count as one image.
 
     Returns:
-        (channel, row numbers) of each, the row that excites it most first.
+        (channel, row numbers) of each channel, the row that activates it most first.
     """
     blocks = [values[:, low : low + BLOCK] for low in range(0, values.shape[1], BLOCK)]
     strength = np.concatenate([_strength(block.astype(np.float32), images) for block in blocks])
@@ -167,7 +168,10 @@ def strongest_channels(values: np.ndarray, count: int, images: int) -> list[tupl
 
 
 def _strength(values: np.ndarray, images: int) -> np.ndarray:
-    """How far each column's weakest top value exceeds its median, in standard deviations; of equal values -inf."""
+    """Return the distance of each column's weakest top value from its median, in standard deviations: (C,).
+
+    It is -inf for a column of equal values.
+    """
     half, top = len(values) // 2, len(values) - max(1, min(images, len(values) // 4))
     parted = np.partition(values, (half, top), axis=0)
     spread = values.std(0, dtype=np.float64)
@@ -187,25 +191,25 @@ def _top_rows(values: np.ndarray, channel: int, images: int) -> list[int]:
 def top_activating_images(
     path: Path, stages: Mapping[str, np.ndarray], places: Sequence[str], labels: Sequence[str]
 ) -> None:
-    """Draw, for each stage's two strongest channels, the five images that excite them most.
+    """Draw, for each stage's two strongest channels, the five images that activate them most.
 
-    Images that excite a channel most tell what it has learnt to see (Zeiler & Fergus, "Visualizing and understanding
+    Images that activate a channel most show which pattern it has learnt (Zeiler & Fergus, "Visualizing and understanding
     convolutional networks", ECCV 2014, section 4).
 
     Args:
         path: the JPEG file, 90 kB at most.
         stages: stage name → (N, C), of any float type: the maximum of each channel over an image's positions; from
             lower to higher.
-        places: where each image is; a crossed square stands for one that cannot be decoded.
-        labels: of each image.
+        places: URI of each image; a crossed square replaces an image that cannot be decoded.
+        labels: label of each image.
     """
-    found = [(name, strongest_channels(values, CHANNELS, IMAGES)) for name, values in stages.items()]
+    strongest = [(name, strongest_channels(values, CHANNELS, IMAGES)) for name, values in stages.items()]
     height = SIDE + LINE + GAP
-    rows = sum(max(1, len(channels)) for _, channels in found)
+    rows = sum(max(1, len(channels)) for _, channels in strongest)
     sheet = Image.new("RGB", (GUTTER + IMAGES * (SIDE + GAP), rows * height + GAP), "white")
     draw = ImageDraw.Draw(sheet)
     top = GAP
-    for name, channels in found:
+    for name, channels in strongest:
         draw.line((GAP, top - GAP // 2, sheet.width - GAP, top - GAP // 2), "#e4e7eb")
         draw.text((GAP, top), fit_text(name, font(14), GUTTER - 2 * GAP), INK, font(14))
         if not channels:

@@ -1,4 +1,4 @@
-"""The worst mistakes: each image beside the places that spoke for the wrong class."""
+"""The sheet of the worst mistakes: each image beside the heat map of the wrong class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ __all__ = ["MOST_MISTAKES", "Mistake", "mistakes_sheet", "worst_mistakes"]
 MOST_MISTAKES = 12
 SIDE, COLUMNS = 150, 2
 MOST_BYTES = 72_000
-HEAT = 0.55  # how much of a pixel the hottest colour covers
+HEAT = 0.55  # opacity of the hottest colour
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One image that was predicted wrongly.
+    """An image that was predicted wrongly.
 
     Attributes:
-        uri: where it is.
+        uri: of the image.
         label: its class.
-        predicted: what it was taken for.
-        probability: of that class.
-        seen: uint8 (S, S, 3), what the network saw of it; None where it is not known.
-        heat: float32 (S, S) from 0 to 1, what spoke for the predicted class; None where it is not known.
+        predicted: the predicted class.
+        probability: of the predicted class.
+        seen: uint8 (S, S, 3), the network's input; None if unknown.
+        heat: float32 (S, S) from 0 to 1, the evidence for the predicted class; None if unknown.
     """
 
     uri: str
@@ -40,7 +40,7 @@ class Mistake:
 
 
 def worst_mistakes(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Row numbers of the wrong predictions of highest probability, the highest first; twelve at most.
+    """Return the row numbers of the wrong predictions of highest probability, the highest first; twelve at most.
 
     Args:
         truth: (n,) class numbers.
@@ -56,9 +56,9 @@ def mistakes_sheet(path: Path, mistakes: Sequence[Mistake]) -> None:
 
     Args:
         path: the JPEG file, 72 kB at most.
-        mistakes: at least one; a crossed square stands for an image that is gone.
+        mistakes: at least one; a crossed square replaces an image that cannot be read.
     """
-    pair = any(each.heat is not None for each in mistakes)
+    pair = any(mistake.heat is not None for mistake in mistakes)
     width = SIDE * (2 if pair else 1) + 2 * GAP
     height = SIDE + 2 * LINE + 2 * GAP
     columns = min(COLUMNS if pair else 2 * COLUMNS, len(mistakes))
@@ -76,7 +76,7 @@ def mistakes_sheet(path: Path, mistakes: Sequence[Mistake]) -> None:
 
 
 def _overlay(seen: np.ndarray, heat: np.ndarray) -> Image.Image:
-    """What the network saw, with the heat over it."""
+    """Return the network's input in grey, with the heat over it."""
     colors = colormaps["inferno"](heat)[..., :3] * 255
     cover = HEAT * heat[..., None]
     grey = seen.mean(2, keepdims=True)  # colours shall mean heat only

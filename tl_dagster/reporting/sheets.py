@@ -1,4 +1,4 @@
-"""Contact sheets: thumbnails with a caption each, as one JPEG small enough for Dagster's event log."""
+"""Contact sheets: thumbnails with captions, as one JPEG small enough for Dagster's event log."""
 
 import io
 from collections.abc import Sequence
@@ -24,17 +24,17 @@ def contact_sheet(path: Path, tiles: Sequence[tuple[str, str]]) -> None:
 
     Args:
         path: the JPEG file.
-        tiles: where each image is, and its caption (two lines at most); a crossed square stands for an image that
-            cannot be decoded.
+        tiles: (URI, caption) of each image, the caption on two lines at most; a crossed square replaces an image
+            that cannot be decoded.
     """
-    shown = tiles[:MOST_TILES]
-    rows = -(-len(shown) // COLUMNS)
+    tiles = tiles[:MOST_TILES]
+    rows = -(-len(tiles) // COLUMNS)
     height = SIDE + 2 * LINE + GAP
-    columns = min(COLUMNS, len(shown))
+    columns = min(COLUMNS, len(tiles))
     sheet = Image.new("RGB", (columns * (SIDE + GAP) + GAP, rows * height + GAP), "white")
     draw = ImageDraw.Draw(sheet)
     letters = font(10)
-    for number, (uri, caption) in enumerate(shown):
+    for number, (uri, caption) in enumerate(tiles):
         left, top = GAP + number % COLUMNS * (SIDE + GAP), GAP + number // COLUMNS * height
         sheet.paste(tile(uri, SIDE), (left, top))
         for row, line in enumerate(_lines(caption)):
@@ -43,7 +43,7 @@ def contact_sheet(path: Path, tiles: Sequence[tuple[str, str]]) -> None:
 
 
 def tile(uri: str, side: int) -> Image.Image:
-    """An image in a square of ``side`` pixels; a crossed square where it cannot be decoded."""
+    """Return an image in a square of ``side`` pixels; a crossed square if it cannot be decoded."""
     try:
         return thumbnail(read(uri), side)
     except (OSError, InputError):
@@ -55,7 +55,7 @@ def tile(uri: str, side: int) -> Image.Image:
 
 
 def save_jpeg(sheet: Image.Image, path: Path, most_bytes: int) -> None:
-    """Write a sheet at the highest quality that keeps a size; smaller where even the lowest does not."""
+    """Write a sheet at the highest quality within a size in bytes; scaled down if even the lowest exceeds it."""
     for scale in (1.0, 0.8, 0.6, 0.4):
         size = [max(1, round(length * scale)) for length in sheet.size]
         scaled = sheet if scale == 1 else sheet.resize((size[0], size[1]))
@@ -80,7 +80,7 @@ def _lines(caption: str) -> list[str]:
 
 
 def fit_text(text: str, letters: ImageFont.FreeTypeFont, width: int) -> str:
-    """A text on one line, cut where it is wider than so many pixels."""
+    """Return a text on one line, cut to a width in pixels."""
     line = " ".join(text.split())[:width]  # no letter is narrower than a pixel, and measuring takes time
     if letters.getlength(line) <= width:
         return line
@@ -90,6 +90,6 @@ def fit_text(text: str, letters: ImageFont.FreeTypeFont, width: int) -> str:
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """The letters of sheets, so many pixels high."""
+    """Return the font of sheets, in pixels."""
     # matplotlib's own font has most scripts' letters; file names come in all of them.
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), size)
