@@ -86,11 +86,12 @@ class EvaluationFiles:
         tiles = list(zip(shown_uris(manifest, first["id"]), captions, strict=True))
         contact_sheet(self._figure(report.SUSPECTS, "label_suspects.jpg"), tiles)
 
-    def draw_mistakes(self, classifier: ImageClassifier, manifest: pd.DataFrame) -> None:
+    def draw_mistakes(self, model: Path, store: Path, manifest: pd.DataFrame) -> None:
         """Draw the selected model's worst mistakes, with heat maps where the images can be read.
 
         Args:
-            classifier: the selected model.
+            model: the artifact of the selected model.
+            store: root of the artifact store.
             manifest: the dataset's, for the images' URIs.
         """
         probabilities = list(self.predictions.probabilities.values())[-1]
@@ -99,6 +100,7 @@ class EvaluationFiles:
             self.notes[report.MISTAKES] = "The selected model makes no mistake on the test images."
             return
         rows = self.predictions.rows.iloc[worst].reset_index(drop=True)
+        classifier = ImageClassifier.load(model, store)
         mistakes, self.notes[report.MISTAKES] = explain_mistakes(classifier, manifest, rows, probabilities[worst])
         mistakes_sheet(self._figure(report.MISTAKES, "mistakes.jpg"), mistakes)
 

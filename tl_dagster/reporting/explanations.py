@@ -193,7 +193,7 @@ def top_activating_images(
 ) -> None:
     """Draw, for each stage's two strongest channels, the five images that activate them most.
 
-    Images that activate a channel most show which pattern it has learnt (Zeiler & Fergus, "Visualizing and understanding
+    The images that activate a channel most show its pattern (Zeiler & Fergus, "Visualizing and understanding
     convolutional networks", ECCV 2014, section 4).
 
     Args:

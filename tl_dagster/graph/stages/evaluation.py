@@ -67,27 +67,24 @@ class Evaluation(Stage):
         from tl_dagster.data.manifest import read_groups, read_manifest
         from tl_dagster.evaluation.evaluate import evaluate, read_model_predictions
         from tl_dagster.evaluation.evidence import accuracy_by_images, find_label_suspects
-        from tl_dagster.models.classifier import ImageClassifier
         from tl_dagster.reporting.evaluation_files import EvaluationFiles
 
-        top_model = self.declaration.top_model
-        dataset, selected = context.inputs["dataset"].path, context.inputs[MODELS[-1]].path
-        manifest, table = read_manifest(dataset), open_features(self.declaration, context)[1]
+        dataset, settings = context.inputs["dataset"].path, self.declaration.top_model
         top, tuned = (read_spec(context.inputs[name].path) for name in MODELS)
-        models = self._models(context)
+        models, manifest = self._models(context), read_manifest(dataset)
         predictions = read_model_predictions(models, dataset)
-        features = {"taps": top.tap_names, "classes": predictions.classes, "l2": top.training.l2}
-        curve = accuracy_by_images(table, **features)
-        iterations = getattr(top_model, "max_iterations", PLAIN_ITERATIONS)
+        table, taps, l2 = open_features(self.declaration, context)[1], top.tap_names, top.training.l2
+        curve = accuracy_by_images(table, taps, predictions.classes, l2)
+        iterations = getattr(settings, "max_iterations", PLAIN_ITERATIONS)
         suspects, labels = find_label_suspects(
-            table, lambda ids: read_groups(dataset, ids), **features, iterations=iterations
+            table, lambda ids: read_groups(dataset, ids), taps, predictions.classes, l2, iterations
         )
         files = EvaluationFiles(folder, predictions, evaluate(models, predictions, curve))
         files.write_results()
         files.draw_curves(top, tuned)
         files.write_suspects(suspects, labels, manifest)
-        files.draw_mistakes(ImageClassifier.load(selected, context.store.root), manifest)
-        files.write_report(context.inputs["transfer_strategy"].path, tuned, top_model.kind)
+        files.draw_mistakes(context.inputs[MODELS[-1]].path, context.store.root, manifest)
+        files.write_report(context.inputs["transfer_strategy"].path, tuned, settings.kind)
         return files.summarize(len(suspects), labels)
 
     def _models(self, context: StageContext) -> "dict[str, TrainedModel]":
