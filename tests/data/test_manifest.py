@@ -10,9 +10,11 @@ from PIL import Image
 
 from tl_dagster.data import files
 from tl_dagster.data.file_index import FileIndex
-from tl_dagster.data.manifest import content_digest, diff_manifests, identify, reject_copies, usable
+from tl_dagster.data.ingestion import identify
+from tl_dagster.data.manifest import content_digest, diff_manifests, reject_copies, usable
 from tl_dagster.data.source_cache import SourceCache, SourceContext
-from tl_dagster.data.sources import FolderSource, list_images
+from tl_dagster.data.sources import list_images
+from tl_dagster.data.sources.folder import FolderSource
 
 NO_PAIRS = pd.DataFrame({"a": [], "b": [], "distance": []})
 
@@ -24,8 +26,8 @@ def settled(monkeypatch):
 
 
 def listed(photos):
-    place = SourceContext(photos, SourceCache(photos.parent / "kept"))
-    return list_images(FolderSource(kind="folder", path=str(photos)), place)
+    context = SourceContext(photos, SourceCache(photos.parent / "kept"))
+    return list_images(FolderSource(kind="folder", path=str(photos)), context)
 
 
 def ingested(photos, workers=2):
@@ -37,7 +39,7 @@ def test_an_unchanged_file_is_not_read_again(photos, monkeypatch):
     manifest, read, decoded = ingested(photos)
     assert read == decoded == len(manifest) == 60
     assert manifest[["width", "height"]].drop_duplicates().to_numpy().tolist() == [[300, 300]]
-    monkeypatch.setattr("tl_dagster.data.manifest.read", lambda uri: pytest.fail(f"{uri} was read again"))
+    monkeypatch.setattr("tl_dagster.data.ingestion.read", lambda uri: pytest.fail(f"{uri} was read again"))
     again, read, decoded = ingested(photos)
     assert (read, decoded) == (0, 0)
     pd.testing.assert_frame_equal(again, manifest)
@@ -120,7 +122,7 @@ def test_a_failed_read_does_not_inherit_what_was_known(photos, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr("tl_dagster.data.manifest.read", denied)
+        patch.setattr("tl_dagster.data.ingestion.read", denied)
         (said,) = ingested(photos)[0]["problem"].dropna()
     assert said == "cannot be read: Permission denied"
     assert ingested(photos)[0]["problem"].isna().all()
@@ -129,8 +131,8 @@ def test_a_failed_read_does_not_inherit_what_was_known(photos, monkeypatch):
 def test_two_runs_share_an_index(photos, monkeypatch):
     """One joins the shards while the other reads them."""
     monkeypatch.setattr("tl_dagster.data.file_index.MOST_SHARDS", 1)
-    monkeypatch.setattr("tl_dagster.data.manifest.FLUSH_SECONDS", 0.0)
-    monkeypatch.setattr("tl_dagster.data.manifest.PART", 2)
+    monkeypatch.setattr("tl_dagster.data.ingestion.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("tl_dagster.data.ingestion.PART", 2)
     listing, index = listed(photos), FileIndex(photos.parent / "index")
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda number: identify(listing, index, 1)[0], range(9)))
@@ -141,7 +143,7 @@ def test_order_and_workers_change_nothing(photos, monkeypatch):
     shutil.copy(sorted((photos / "functional").iterdir())[3], photos / "functional" / "zz.png")
     listing, found = listed(photos), set()
     for seed, workers, processes_from in ((0, 1, 1000), (1, 4, 1000), (2, 2, 1)):  # the last in processes
-        monkeypatch.setattr("tl_dagster.data.manifest.PROCESSES_FROM", processes_from)
+        monkeypatch.setattr("tl_dagster.data.ingestion.PROCESSES_FROM", processes_from)
         shuffled = listing.sample(frac=1, random_state=seed, ignore_index=True)
         identified, _, _ = identify(shuffled, FileIndex(photos.parent / str(seed)), workers)
         found.add(content_digest(reject_copies(identified), NO_PAIRS))
@@ -149,8 +151,8 @@ def test_order_and_workers_change_nothing(photos, monkeypatch):
 
 
 def test_many_flushes_are_joined(photos, monkeypatch):
-    monkeypatch.setattr("tl_dagster.data.manifest.FLUSH_SECONDS", 0.0)
-    monkeypatch.setattr("tl_dagster.data.manifest.PART", 3)
+    monkeypatch.setattr("tl_dagster.data.ingestion.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("tl_dagster.data.ingestion.PART", 3)
     manifest, _, _ = ingested(photos)
     assert len(list((photos.parent / "index").glob("*.parquet"))) == 1
     pd.testing.assert_frame_equal(ingested(photos)[0], manifest)

@@ -28,7 +28,7 @@ LECTURE: list[Transform] = [
 
 
 class Duplicates(Settings):
-    """Which images count as near copies of each other: they share a group, and a group is never cut by a split."""
+    """The images that count as near copies of each other: they share a group, and a group is never cut by a split."""
 
     distance: int = Field(
         8,
