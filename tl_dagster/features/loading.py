@@ -102,7 +102,7 @@ class Loader:
             # In /dev/shm where there is room, else a temporary file; without a name, so that nothing is left behind.
             context: Any = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
             if hasattr(context, "set_forkserver_preload"):  # imported once, before workers are forked from it
-                context.set_forkserver_preload([__name__, "PIL.Image", *(["albumentations"] if views.transforms else [])])
+                context.set_forkserver_preload([__name__, "PIL.Image", *(["albumentations"] if views.steps else [])])
             memory: Any = context.RawArray(ctypes.c_ubyte, count)
             given = (memory, self._size, resize, views, yielding)
             self._pool = ProcessPoolExecutor(self._workers, context, _start_worker, given)

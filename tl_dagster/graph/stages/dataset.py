@@ -171,7 +171,7 @@ def _write(manifest: "pd.DataFrame", pairs: "pd.DataFrame", others: int, decoded
     tables = {}
     figures = {}
     if len(aside):
-        tables["set_aside_files"] = checks.table_rows({name: aside[column] for name, column in checks.ASIDE.items()})
+        tables["set_aside_files"] = checks.table_rows({name: aside[column] for name, column in checks.REJECTED.items()})
         # What was not decoded is not opened: it may lie outside the folder, or be a pipe.
         tiles = zip(aside["uri"].where(aside["width"] > 0, ""), aside["problem"], strict=True)
         contact_sheet(folder / "set_aside.jpg", list(tiles))
