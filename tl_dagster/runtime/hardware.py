@@ -40,6 +40,6 @@ def processors() -> int:
 
 
 def batch_size_for(size: int, *, gpu: bool) -> int:
-    """Return the views in one forward pass: a fixed amount of pixels, so that memory does not depend on the image size."""
+    """Return the views in one forward pass: a fixed number of pixels, so that memory does not depend on the size."""
     most = GPU_BATCH if gpu else CPU_BATCH
     return max(1, min(most, round(most * (224 / size) ** 2)))
