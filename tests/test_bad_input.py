@@ -85,7 +85,7 @@ def test_a_folder_that_vanishes_midway_keeps_what_was_read(pipeline, photos, mon
             photos.rename(away)
         return inspect_image(content)
 
-    monkeypatch.setattr("tl_dagster.data.manifest.inspect_image", look_once)
+    monkeypatch.setattr("tl_dagster.data.ingestion.inspect_image", look_once)
     monkeypatch.setattr("tl_dagster.data.files.SETTLED_SECONDS", -1.0)
     pipeline.settings["compute"] = {"workers": 1}
     step, said = failure(pipeline)

@@ -10,7 +10,7 @@ from tl_dagster.data import sources
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "declaration.md").read_text()
-DECLARED = [getattr(module, name) for module in (spec, sources) for name in module.__all__]
+DECLARED = [getattr(module, name) for module in (spec, *sources.MODULES) for name in module.__all__]
 MODELS = [model for model in DECLARED if isinstance(model, type) and hasattr(model, "model_fields")]
 
 

@@ -86,12 +86,12 @@ def test_a_fresh_ingest_does_not_depend_on_the_order(tmp_path):
 
 
 def test_an_image_that_would_join_two_groups_is_set_aside(tmp_path):
-    memory = GroupRegistry(tmp_path)
-    group_near_copies(images([(0, 1), (0, 2)]), memory, 4)  # six bits apart: two groups
-    found, _ = group_near_copies(images([(0, 1), (0, 2), (0, 0)]), memory, 4)
+    registry = GroupRegistry(tmp_path)
+    group_near_copies(images([(0, 1), (0, 2)]), registry, 4)  # six bits apart: two groups
+    found, _ = group_near_copies(images([(0, 1), (0, 2), (0, 0)]), registry, 4)
     assert found["problem"].tolist()[2] == "near copies of images in different groups: /(0, 1) and /(0, 2)"
     assert "a removed" not in found["problem"][2]
-    alone, _ = group_near_copies(images([(0, 1), (0, 0)]), memory, 4)
+    alone, _ = group_near_copies(images([(0, 1), (0, 0)]), registry, 4)
     assert alone["problem"][1].endswith("an image that was removed")  # it may come back
 
 

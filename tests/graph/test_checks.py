@@ -41,8 +41,8 @@ def test_what_was_not_decoded_is_not_opened_for_its_thumbnail(pipeline, photos, 
 def test_drift_against_a_version_that_had_fewer_columns(pipeline):
     assert pipeline.run().success
     now = read_manifest(pipeline.held()["dataset"].artifact.path)
-    verdict = drift(now.drop(columns=["brightness", "contrast", "bytes"]), now, Checks())
-    assert verdict.passed and "height" in verdict.metrics and "contrast" not in verdict.metrics
+    result = drift(now.drop(columns=["brightness", "contrast", "bytes"]), now, Checks())
+    assert result.passed and "height" in result.metrics and "contrast" not in result.metrics
 
 
 def test_a_clean_folder_passes(pipeline):
@@ -95,7 +95,7 @@ def test_small_and_unequal_classes(pipeline, photos):
     assert found["class_balance"].description.startswith("'functional' has 1.5 times the images of 'defective'")
 
 
-def test_drift_is_told_until_the_data_changes_again(pipeline, photos):
+def test_drift_is_reported_until_the_data_changes_again(pipeline, photos):
     assert checked(pipeline)["drift"].description.startswith("the first version")
     for path in sorted((photos / "functional").iterdir()):
         ImageEnhance.Brightness(Image.open(path).convert("L")).enhance(0.5).save(path)

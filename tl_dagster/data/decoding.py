@@ -19,7 +19,7 @@ from tl_dagster.runtime.errors import InputError, printable
 
 __all__ = ["DECODER_VERSION", "ImageInfo", "Resize", "image_id", "inspect_image", "read_verified", "thumbnail"]
 
-# Part of every feature key: another number whenever a decoded or resized pixel may differ.
+# Part of every feature key: bumped whenever a decoded or resized pixel may differ.
 DECODER_VERSION = 2
 # More than this is a decompression bomb: a small file that fills the memory. This much takes about 1 GB.
 MAX_PIXELS = 120_000_000
@@ -32,7 +32,7 @@ FORMATS = (
 # EXIF's orientation → Image.Transpose that turns the pixels upright.
 TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 SIDEWAYS = {TURNS[value] for value in (5, 6, 7, 8)}
-QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings` keeps a filter
+QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # a filter as `warnings` stores it
 # JPEG halves, quarters or eighths while decoding, down to this many times the size that is needed.
 REDUCED_TO = 2
 LONGEST = 16  # times the shorter side: what is cropped reaches no further from the centre
@@ -41,7 +41,7 @@ HASH_SIDE = 64  # pixels that the perceptual hash sees
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What decoding an image once tells.
+    """Size, format, statistics and perceptual hash of an image, or the reason why it cannot be used.
 
     Attributes:
         width: in pixels, upright.
@@ -50,7 +50,7 @@ class ImageInfo:
         brightness: mean luma, 0 to 255.
         contrast: standard deviation of luma.
         perceptual: 256-bit DCT hash of the luma (ImageHash's ``phash``), 64 hex digits.
-        problem: why it cannot be used; None: it can.
+        problem: why the image cannot be used; None: it can.
     """
 
     width: int = 0
@@ -63,12 +63,12 @@ class ImageInfo:
 
 
 def image_id(content: bytes) -> str:
-    """An image's identity: SHA-256 (64 hex digits) of the file's bytes."""
+    """Return an image's identity: the SHA-256 (64 hex digits) of the file's bytes."""
     return hashlib.sha256(content).hexdigest()
 
 
 def inspect_image(content: bytes) -> ImageInfo:
-    """Decode an image once, to learn its size, its statistics, its perceptual hash and whether it is whole.
+    """Decode an image, and return its size, statistics and perceptual hash, or the problem.
 
     Args:
         content: the file's bytes.
@@ -78,10 +78,10 @@ def inspect_image(content: bytes) -> ImageInfo:
     if not content:
         return ImageInfo(problem="the file is empty")
     try:
-        rgb, size, kind = _decoded(content, HASH_SIDE)
+        rgb, size, kind = _decode(content, HASH_SIDE)
         grey = rgb.convert("L").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS)
     except Exception as error:
-        # Pillow's decoders raise a dozen kinds of error on a broken file; each means the same: set it aside.
+        # Pillow's decoders raise a dozen kinds of error on a broken file; all mean the same: reject it.
         return ImageInfo(problem=_reason(error))
     counts, levels = np.array(grey.histogram()) / HASH_SIDE**2, np.arange(256)
     brightness = float(counts @ levels)
@@ -91,10 +91,10 @@ def inspect_image(content: bytes) -> ImageInfo:
 
 
 def read_verified(uri: str, expected: str) -> bytes:
-    """Read an image and make sure it is still the one that was ingested.
+    """Return an image's bytes, verified to be those that were ingested.
 
     Args:
-        uri: where it is.
+        uri: its address.
         expected: its image id.
 
     Raises:
@@ -112,14 +112,13 @@ def read_verified(uri: str, expected: str) -> bytes:
 
 
 def thumbnail(content: bytes, size: int) -> Image.Image:
-    """The whole image in a square of ``size`` pixels, centred on white.
+    """Return the whole image in a square of ``size`` pixels, centred on white (mode RGB).
 
     Raises:
-        OSError: it cannot be decoded; a decoder's other errors are passed on as this one.
+        OSError: it cannot be decoded; a decoder's other errors are raised as this one.
     """
-
     try:
-        image, _, _ = _decoded(content, size)
+        image, _, _ = _decode(content, size)
     except Exception as error:
         raise OSError(_reason(error)) from error
     width, height = (max(1, round(length * size / max(image.size))) for length in image.size)
@@ -147,9 +146,8 @@ class Resize:
 
     def __call__(self, content: bytes) -> np.ndarray:
         """Decode and resize: bytes → uint8 pixels of shape (size, size, 3)."""
-
         side = self.size if self.mode == "squash" else round(self.size / self.crop_fraction)
-        image, _, _ = _decoded(content, side)
+        image, _, _ = _decode(content, side)
         filter_ = Image.Resampling[self.interpolation.upper()]
         if self.mode == "squash":
             if image.size != (self.size, self.size):
@@ -170,15 +168,14 @@ def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def _decoded(content: bytes, side: int) -> tuple[Image.Image, tuple[int, int], str]:
-    """Upright RGB pixels, at a reduced scale where that is enough for ``side``; the full upright size; the format.
+def _decode(content: bytes, side: int) -> tuple[Image.Image, tuple[int, int], str]:
+    """Return upright RGB pixels, at a reduced scale where that is enough for ``side``; the full size; the format.
 
-    Each step lets go of the one before: two copies of the largest image are all that fits the memory.
+    Each step releases the one before: memory has room for two copies of the largest image.
     """
-
     image = _open(content)
     kind, size = image.format or "", image.size
-    reduced = _reduces(image, side)
+    reduced = _reduce_jpeg(image, side)
     image.load()
     if not reduced:
         size = image.size  # TIFF is turned by loading it; an icon tells its true size only then
@@ -191,7 +188,6 @@ def _decoded(content: bytes, side: int) -> tuple[Image.Image, tuple[int, int], s
 
 
 def _open(content: bytes) -> Image.Image:
-
     Image.init()
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # up to twice this Pillow only warns
     if list(warnings.filters[:1]) != [QUIET]:  # not `catch_warnings`: it is not safe in threads
@@ -203,8 +199,8 @@ def _open(content: bytes) -> Image.Image:
     return image
 
 
-def _reduces(image: Image.Image, side: int) -> bool:
-    """Have a JPEG decode at a reduced scale, its shorter side still at least twice what is needed."""
+def _reduce_jpeg(image: Image.Image, side: int) -> bool:
+    """Make a JPEG decode at a reduced scale, with at least twice the pixels needed; return whether it does."""
     least = REDUCED_TO * side
     shorter = min(image.size)
     if image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB") or shorter < 2 * least:
@@ -217,12 +213,11 @@ def _turn(image: Image.Image) -> int | None:
     try:
         return TURNS.get(image.getexif().get(0x0112))  # type: ignore[arg-type]
     except Exception:
-        return None  # the camera's notes are damaged; the pixels are not
+        return None  # the EXIF data are damaged; the pixels are not
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16 bits to 8, where Pillow itself would clip; what has no known white cannot be scaled."""
-
+    """Scale 16 bits to 8, where Pillow itself would clip; pixels without a defined white are refused."""
     clear = image.info.get("transparency")
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
         raise ValueError("pixels of 32 bits have no defined white; save it with 8 or 16")
@@ -233,7 +228,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.uint32)
     values += 128  # in place: the largest image has no room for a third copy
     values //= 257
-    if getattr(image, "tag_v2", {}).get(262) == 0:  # TIFF's "white is zero": Pillow heeds it up to 8 bits only
+    if getattr(image, "tag_v2", {}).get(262) == 0:  # TIFF's "white is zero": Pillow applies it up to 8 bits only
         values = 255 - values
     eight = Image.fromarray(values.astype(np.uint8))
     if isinstance(clear, int):
@@ -242,7 +237,6 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image if image.mode == "RGBA" and "transparency" not in image.info else image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
@@ -252,12 +246,12 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-
+    """Return the problem of an image that raised an error: one line, at most 200 characters."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image, or of a format that is not read"
-    said = " ".join(str(error).split())
+    message = " ".join(str(error).split())
     if isinstance(error, Image.DecompressionBombError):
-        return f"too large: {said.partition(', could be')[0]}"
-    if isinstance(error, ValueError) and said.startswith("pixels of 32"):
-        return said
-    return f"cannot be decoded: {said or type(error).__name__}"[:200]
+        return f"too large: {message.partition(', could be')[0]}"
+    if isinstance(error, ValueError) and message.startswith("pixels of 32"):
+        return message
+    return f"cannot be decoded: {message or type(error).__name__}"[:200]

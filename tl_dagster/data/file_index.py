@@ -1,4 +1,4 @@
-"""What was learnt of each file, so that an unchanged one is not read again and known bytes are not decoded again.
+"""The index of files that were read: an unchanged one is not read again, and known bytes are not decoded again.
 
 Rows are appended as Parquet shards, each written under a temporary name and renamed: a kill at any moment, or a
 server that stops answering, loses at most the files since the last flush.
@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -23,8 +24,23 @@ TEXTS = {"uri": "str", "stamp": "str", "id": "str", "format": "str", "perceptual
 NUMBERS = {"bytes": "int64", "width": "int64", "height": "int64", "brightness": "float64", "contrast": "float64"}
 MOST_SHARDS = 8
 
-# uri, stamp, id, size in bytes, and what was seen (None: the bytes are known already).
-FileRecord = tuple[str, str | None, str, int, ImageInfo | None]
+
+class FileRecord(NamedTuple):
+    """A file that was read.
+
+    Attributes:
+        uri: its address.
+        stamp: changes when the file does; None: read it again next time.
+        id: its image id.
+        size: bytes.
+        info: from decoding it; None: the bytes are known already.
+    """
+
+    uri: str
+    stamp: str | None
+    id: str
+    size: int
+    info: ImageInfo | None
 
 
 class FileIndex:
@@ -38,8 +54,7 @@ class FileIndex:
         self.folder = folder
 
     def read(self) -> pd.DataFrame:
-        """All rows: uri, stamp, id, bytes and the fields of :class:`ImageInfo`; for each uri the last one."""
-
+        """Return the last row of each uri: uri, stamp, id, bytes (int64) and the fields of :class:`ImageInfo`."""
         while True:
             shards = self._shards()
             try:
@@ -50,27 +65,23 @@ class FileIndex:
         rows: pd.DataFrame = pd.concat(tables) if tables else pd.DataFrame(columns=[*TEXTS, *NUMBERS])
         return rows.astype({**TEXTS, **NUMBERS}).drop_duplicates("uri", keep="last", ignore_index=True)
 
-    def append(self, read: Sequence[FileRecord], known: pd.DataFrame) -> pd.DataFrame:
-        """Write what was read as one shard; returns its rows.
+    def append(self, records: Sequence[FileRecord], known: pd.DataFrame) -> pd.DataFrame:
+        """Write files that were read as one shard, and return its rows.
 
         Args:
-            read: files, in the order in which they were read.
-            known: rows by image id, for files whose bytes were seen before.
+            records: files, in the order in which they were read.
+            known: rows by image id, for files whose bytes were decoded before.
 
         Raises:
             InputError: the store cannot be written.
         """
-
-        rows = pd.DataFrame(
-            [(uri, stamp, identity, size) for uri, stamp, identity, size, _ in read],
-            columns=["uri", "stamp", "id", "bytes"],
-        )
-        seen = {identity: asdict(look) for _, _, identity, _, look in read if look is not None}
-        looks = pd.DataFrame.from_dict(seen, orient="index", columns=INFO_COLUMNS)
-        lacking = [identity for identity in rows["id"].unique() if identity not in seen]
-        # The rest was seen before: in an earlier run, or as another file of this one.
-        looks = pd.concat([looks, known.reindex(lacking)[INFO_COLUMNS]]) if lacking else looks
-        rows = pd.concat([rows, looks.reindex(rows["id"]).reset_index(drop=True)], axis=1).astype({**TEXTS, **NUMBERS})
+        rows = pd.DataFrame([record[:4] for record in records], columns=["uri", "stamp", "id", "bytes"])
+        decoded = {record.id: asdict(record.info) for record in records if record.info is not None}
+        infos = pd.DataFrame.from_dict(decoded, orient="index", columns=INFO_COLUMNS)
+        lacking = [identity for identity in rows["id"].unique() if identity not in decoded]
+        # The rest was decoded before: in an earlier run, or as another file of this one.
+        infos = pd.concat([infos, known.reindex(lacking)[INFO_COLUMNS]]) if lacking else infos
+        rows = pd.concat([rows, infos.reindex(rows["id"]).reset_index(drop=True)], axis=1).astype({**TEXTS, **NUMBERS})
         self._write(rows)
         return rows
 
@@ -83,7 +94,7 @@ class FileIndex:
                 shard.unlink(missing_ok=True)
 
     def _shards(self) -> list[Path]:
-        # Names begin with a number that rises: the last word on a file is in the last shard.
+        # Names begin with a number that rises: the newest row of a file is in the last shard.
         return sorted(self.folder.glob("*.parquet"))
 
     def _write(self, rows: pd.DataFrame) -> None:

@@ -36,12 +36,12 @@ __all__ = [
 MAX_BYTES = 512 * 2**20  # of one image's file; a larger one would only fill the memory
 # A file that changed so recently may change again within the resolution of its time stamp (FAT: 2 s).
 SETTLED_SECONDS = 2.0
-# What zipfile, gzip, bz2, lzma and pandas raise on damaged or encrypted content, beside OSError.
+# Errors that zipfile, gzip, bz2, lzma and pandas raise on damaged or encrypted content, beside OSError.
 DAMAGED = (ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 def local_uri(path: bytes | str | Path) -> str:
-    """The address of a local file."""
+    """Return the address of a local file."""
     raw = path if isinstance(path, bytes) else os.fsencode(path)
     try:
         return raw.decode("utf-8")
@@ -50,7 +50,7 @@ def local_uri(path: bytes | str | Path) -> str:
 
 
 def as_text(name: bytes | str) -> str:
-    """A file's or member's name; percent-encoded where it is not UTF-8."""
+    """Return a file's or member's name; percent-encoded where it is not UTF-8."""
     raw = name if isinstance(name, bytes) else os.fsencode(name)
     try:
         return raw.decode("utf-8")
@@ -59,55 +59,40 @@ def as_text(name: bytes | str) -> str:
 
 
 def zip_uri(member: str, container: str) -> str:
-    """The address of a zip file's member."""
+    """Return the address of a zip file's member."""
     return f"zip://{_quoted(member)}::{container}"
 
 
 def tar_uri(member: str, offset: int, size: int, container: str) -> str:
-    """The address of the bytes of an uncompressed tar file's member."""
+    """Return the address of the bytes of an uncompressed tar file's member."""
     return f"tar://{_quoted(member)}@{offset}+{size}::{container}"
 
 
 def path_of(uri: str) -> str:
-    """The local path of an address."""
+    """Return the local path of an address."""
     return os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))) if uri.startswith("file://") else uri
 
 
 def name_of(uri: str) -> str:
-    """The last part of a file's address, without the query of one on the web (a signed one is longer than a name)."""
+    """Return the last part of a file's address, without the query of a URL (a signed one is longer than a name)."""
     path = urlsplit(uri).path if is_web(uri) else path_of(uri)
     return path.rpartition("/")[2]
 
 
 def read(uri: str) -> bytes:
-    """The bytes at an address.
+    """Return the bytes at an address.
 
     Raises:
         OSError: a local file or a container's member is missing or damaged; a remote file is not there.
         UnreachableError: a server did not answer.
     """
     if uri.startswith("zip://"):
-        member, container = _chained(uri)
-        try:
-            archive = _zip(container)
-            _check_size(archive.getinfo(member).file_size)
-            return archive.read(member)
-        except DAMAGED as error:
-            raise OSError(f"{type(error).__name__}: {error}") from error
+        return _read_zip(uri)
     if uri.startswith("tar://"):
-        member, container = _chained(uri)
-        offset, _, size = member.rpartition("@")[2].partition("+")
-        _check_size(int(size))
-        with Path(path_of(container)).open("rb") as file:
-            file.seek(int(offset))
-            content = file.read(int(size))
-        if len(content) < int(size):
-            raise OSError(f"the tar file ends {int(size) - len(content)} bytes too early")
-        return content
+        return _read_tar(uri)
     if is_remote(uri):
         files, path = filesystem(uri)
-        content = retrying(lambda: files.cat_file(path), uri)
-        return bytes(content)
+        return bytes(retrying(lambda: files.cat_file(path), uri))
     local = Path(path_of(uri))
     status = local.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -116,8 +101,30 @@ def read(uri: str) -> bytes:
     return local.read_bytes()
 
 
+def _read_zip(uri: str) -> bytes:
+    member, container = _split_chain(uri)
+    try:
+        archive = _zip(container)
+        _check_size(archive.getinfo(member).file_size)
+        return archive.read(member)
+    except DAMAGED as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def _read_tar(uri: str) -> bytes:
+    member, container = _split_chain(uri)
+    offset, _, size = member.rpartition("@")[2].partition("+")
+    _check_size(int(size))
+    with Path(path_of(container)).open("rb") as file:
+        file.seek(int(offset))
+        content = file.read(int(size))
+    if len(content) < int(size):
+        raise OSError(f"the tar file ends {int(size) - len(content)} bytes too early")
+    return content
+
+
 def stamp_of(status: os.stat_result) -> str | None:
-    """What changes when a local file does; None while it is too fresh to tell.
+    """Return a text that changes when a local file does; None for a file changed within the last two seconds.
 
     The time of the last change of the inode is part of it: unlike the modification time, no tool sets it back.
     """
@@ -125,7 +132,7 @@ def stamp_of(status: os.stat_result) -> str | None:
 
 
 def change_of(status: os.stat_result) -> str:
-    """Size and times of a local file."""
+    """Return the size and times of a local file as a text."""
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
 
 
@@ -138,7 +145,8 @@ def _quoted(member: str) -> str:
     return quote(member.encode("utf-8", "surrogateescape"), safe="/ !$&'()*,;=")
 
 
-def _chained(uri: str) -> tuple[str, str]:
+def _split_chain(uri: str) -> tuple[str, str]:
+    """Return the member's name and the container's address."""
     member, _, container = uri.partition("://")[2].partition("::")
     return unquote_to_bytes(member).decode("utf-8", "surrogateescape"), container
 
@@ -146,9 +154,9 @@ def _chained(uri: str) -> tuple[str, str]:
 def _zip(container: str) -> zipfile.ZipFile:
     path = path_of(container)
     status = Path(path).stat()
-    return _opened(path, status.st_mtime_ns, status.st_size)
+    return _open_zip(path, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=16)
-def _opened(path: str, changed: int, size: int) -> zipfile.ZipFile:
+def _open_zip(path: str, changed: int, size: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)  # its members may be read by several threads: it locks the file itself

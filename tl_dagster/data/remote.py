@@ -1,6 +1,6 @@
 """Files in buckets and on servers, through fsspec. Its own configuration holds credentials and endpoints.
 
-What may pass is asked again; what does not answer in the end is one clear error.
+Failures that may pass are retried; a server that does not answer in the end is one clear error.
 """
 
 import errno
@@ -33,21 +33,21 @@ REQUESTS = 16  # at once, where a server has to be asked for each file
 
 
 class UnreachableError(InputError):
-    """A server or bucket that did not answer although it was asked several times."""
+    """A server or bucket did not answer, after several attempts."""
 
 
 def is_remote(uri: str) -> bool:
-    """Whether fsspec reads it."""
+    """Return whether fsspec reads an address."""
     return "://" in uri and not uri.startswith(("file://", "zip://", "tar://"))
 
 
 def is_web(uri: str) -> bool:
-    """Whether it is a URL of the web, where names are percent-encoded."""
+    """Return whether an address is a URL of the web, where names are percent-encoded."""
     return uri.startswith(("http://", "https://"))
 
 
 def remote_stamp(info: Mapping[str, Any]) -> str | None:
-    """What changes when a remote file does (its etag, generation or time, and its size); None where nothing tells."""
+    """Return a text that changes when a remote file does (size, and etag, generation or time); None without those."""
     for field in ("ETag", "etag", "generation", "LastModified", "Last-Modified", "mtime", "updated"):
         if info.get(field):
             return f"{info.get('size')}:{info[field]}"
@@ -55,17 +55,17 @@ def remote_stamp(info: Mapping[str, Any]) -> str | None:
 
 
 def remote_stamps(urls: Sequence[str]) -> Iterator[tuple[str | None, str | None]]:
-    """(stamp, problem) of each remote file.
+    """Yield (stamp, problem) of each remote file, in order.
 
     Raises:
         UnreachableError: a server did not answer.
     """
     with ThreadPoolExecutor(REQUESTS) as pool:
-        yield from pool.map(_asked, urls)
+        yield from pool.map(_stamp_and_problem, urls)
 
 
 def find(url: str) -> list[tuple[str, str, Mapping[str, Any]]]:
-    """(path below it, address, what the server tells) of all files under a remote folder, sorted.
+    """Return (path below it, address, fsspec's info) of all files under a remote folder, sorted.
 
     Raises:
         OSError: the folder is not there, or not allowed.
@@ -73,36 +73,36 @@ def find(url: str) -> list[tuple[str, str, Mapping[str, Any]]]:
     """
     files, top = filesystem(url)
     top = top.rstrip("/")
-    infos = _crawled(files, top) if is_web(url) else retrying(lambda: files.find(top, detail=True), url).values()
+    infos = _crawl(files, top) if is_web(url) else retrying(lambda: files.find(top, detail=True), url).values()
     below = [(info["name"].removeprefix(f"{top}/"), info) for info in infos if info["name"].startswith(f"{top}/")]
-    found = [
+    rows = [
         (unquote(path) if is_web(url) else path, files.unstrip_protocol(info["name"]), info)
         for path, info in below
-        if not path.endswith("/")  # what consoles of buckets write for a folder
+        if not path.endswith("/")  # the placeholders that consoles of buckets write for a folder
     ]
-    return sorted(found, key=lambda each: each[:2])
+    return sorted(rows, key=lambda row: row[:2])
 
 
-def _crawled(files: Any, top: str) -> Collection[Mapping[str, Any]]:
-    """The files that a web server's index pages link to; fsspec's own walk leaves out what does not answer."""
-    found: dict[str, Mapping[str, Any]] = {}
-    folders, seen = [top], {unquote(top)}
+def _crawl(files: Any, top: str) -> Collection[Mapping[str, Any]]:
+    """Return the files that a web server's index pages link to; fsspec's own walk skips pages that do not answer."""
+    linked: dict[str, Mapping[str, Any]] = {}
+    folders, visited = [top], {unquote(top)}
     while folders:
         folder = f"{folders.pop()}/"
         for info in retrying(partial(files.ls, folder), folder):
             name = html.unescape(info["name"]).rstrip("/")
             path = unquote(name)
-            if path in seen or "?" in name or {".", ".."} & set(path.split("/")):
+            if path in visited or "?" in name or {".", ".."} & set(path.split("/")):
                 continue  # a page's links to itself, to its other orders and to the folders above it
-            seen.add(path)
+            visited.add(path)
             if info["type"] == "directory":
                 folders.append(name)
             else:
-                found[name] = {**info, "name": name}
-    return found.values()
+                linked[name] = {**info, "name": name}
+    return linked.values()
 
 
-def _asked(url: str) -> tuple[str | None, str | None]:
+def _stamp_and_problem(url: str) -> tuple[str | None, str | None]:
     files, path = filesystem(url)
     try:
         return remote_stamp(retrying(lambda: files.info(path), url)), None
@@ -111,7 +111,7 @@ def _asked(url: str) -> tuple[str | None, str | None]:
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """The filesystem of fsspec for a URL, and the path in it.
+    """Return fsspec's filesystem for a URL, and the path in it.
 
     Raises:
         InputError: the protocol is unknown, or the package for it is not installed.
@@ -131,13 +131,13 @@ def filesystem(url: str) -> tuple[Any, str]:
         raise InputError(f"{printable(url)}: {protocol}:// needs another package: {install}") from error
     except ValueError as error:
         raise InputError(f"{printable(url)}: {error}; use a path, https://, s3:// or gs://") from error
-    files.invalidate_cache()  # a process may live for weeks: what a bucket held then is no answer
+    files.invalidate_cache()  # a process may live for weeks, and the bucket change
     # Not fsspec's url_to_fs: it would take "::" in a name for a chain of addresses.
     return files, kind._strip_protocol(url)
 
 
 def _limits(protocol: str) -> dict[str, dict[str, Any]]:
-    """How long a filesystem's client waits, under the names of its options."""
+    """Return the timeouts of a filesystem's client, under the names of its options."""
     if protocol in ("http", "https"):
         import aiohttp
 
@@ -150,11 +150,15 @@ def _limits(protocol: str) -> dict[str, dict[str, Any]]:
 
 
 def retrying(ask: Callable[[], T], url: str) -> T:
-    """Ask a server, again after 0.5, 1, 2 and 4 s (with jitter) when it fails in a way that may pass.
+    """Return the result of a request, retried after 0.5, 1, 2 and 4 s (with jitter) when its failure may pass.
+
+    Args:
+        ask: the request.
+        url: its address, for messages.
 
     Raises:
-        OSError: the server's answer is no (not there, not allowed).
-        UnreachableError: it still fails the fifth time.
+        OSError: the server refuses (not there, not allowed).
+        UnreachableError: the fifth attempt fails too.
     """
     import tenacity
 
@@ -169,13 +173,14 @@ def retrying(ask: Callable[[], T], url: str) -> T:
     except Exception as error:
         if _may_pass(error):
             raise UnreachableError(
-                f"{printable(url)} did not answer in {ATTEMPTS} attempts ({type(error).__name__}: {error}); what was read "
-                "before is kept: check the network and the server, and run again"
+                f"{printable(url)} did not answer in {ATTEMPTS} attempts ({type(error).__name__}: {error}); "
+                "what was read before is kept: check the network and the server, and run again"
             ) from error
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def _may_pass(error: BaseException) -> bool:
+    """Return whether another attempt may succeed."""
     if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
         return _may_pass(error.__cause__)  # fsspec says "not found" of a web server that does not answer, too
     if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | ValueError | TypeError):
@@ -187,7 +192,7 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _status(error: BaseException) -> object:
-    """The HTTP status of an answer, where botocore, aiohttp and gcsfs put it."""
+    """Return the HTTP status of an error, where botocore, aiohttp and gcsfs put it."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         return response.get("ResponseMetadata", {}).get("HTTPStatusCode")

@@ -6,12 +6,13 @@ from pydantic import Field, model_validator
 
 from tl_dagster.runtime.settings import Settings
 
-__all__ = ["Augmentation", "Duplicates", "Fraction", "Splits"]
+__all__ = ["LECTURE", "Augmentation", "Duplicates", "Fraction", "Splits", "Transform"]
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Transform = dict[str, dict[str, Any]]  # of albumentations: its name and its arguments, as the only item
 
 # The lecture's flips, crops, translations and rotations.
-LECTURE: list[dict[str, dict[str, Any]]] = [
+LECTURE: list[Transform] = [
     {"HorizontalFlip": {"p": 0.5}},
     {
         "Affine": {
@@ -27,7 +28,7 @@ LECTURE: list[dict[str, dict[str, Any]]] = [
 
 
 class Duplicates(Settings):
-    """Which images count as near copies of each other: they share a group, and a group is never cut by a split."""
+    """The images that count as near copies of each other: they share a group, and a group is never cut by a split."""
 
     distance: int = Field(
         8,
@@ -51,7 +52,7 @@ class Splits(Settings):
     @model_validator(mode="after")
     def _leaves_training(self) -> "Splits":
         if self.folds is None and self.fold:
-            raise ValueError(f"fold {self.fold} of what? give `folds` too")
+            raise ValueError(f"fold {self.fold} needs the number of folds: give `folds` too")
         if self.folds is not None:
             if "test" in self.model_fields_set:
                 raise ValueError(
@@ -75,7 +76,7 @@ class Augmentation(Settings):
         description="lecture: random flips, crops, translations and rotations. "
         "dihedral: the eight flips and quarter turns of the square, in a fixed order. none: plain images.",
     )
-    transforms: list[dict[str, dict[str, Any]]] | None = Field(
+    transforms: list[Transform] | None = Field(
         None, description="albumentations transforms by name, in order, instead of a preset."
     )
     views: int = Field(4, ge=1, le=256, description="Views of each training image, the plain one included.")
@@ -86,8 +87,8 @@ class Augmentation(Settings):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the random augmentations.")
 
     @property
-    def steps(self) -> list[dict[str, dict[str, Any]]]:
-        """The albumentations steps, presets written out; empty when views are plain or dihedral."""
+    def steps(self) -> list[Transform]:
+        """The albumentations transforms in order, presets written out; empty when views are plain or dihedral."""
         if self.transforms is not None:
             return self.transforms
         return LECTURE if self.preset == "lecture" else []

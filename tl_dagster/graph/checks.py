@@ -1,4 +1,4 @@
-"""What the asset checks say: from a manifest, splits or features to a verdict. Thresholds are declared in `checks`."""
+"""Results of the asset checks, from a manifest, splits or features. Thresholds are declared in `checks`."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -26,45 +26,57 @@ __all__ = [
 ]
 
 MOST_ROWS = 100  # of a table in the UI
-ASIDE = {"file": "uri", "label": "label", "reason": "problem"}
+REJECTED = {"file": "uri", "label": "label", "reason": "problem"}
 STATISTICS = ("brightness", "contrast", "width", "height", "bytes")
-FEWEST = 30  # images below which a distribution is not compared
+FEWEST = 30  # images; with fewer, distributions are not compared
 
 
-def readable(manifest: "pd.DataFrame", outcome: ArtifactSummary, settings: Checks, sheet: str) -> CheckResult:
-    """Whether files had to be set aside, and whether too many; a copy of an image that is used is no loss."""
-    aside = manifest["problem"].notna()
+def readable(manifest: "pd.DataFrame", summary: ArtifactSummary, settings: Checks, sheet: str) -> CheckResult:
+    """Check for files that cannot be used; a copy of an image that is used is not counted as lost.
+
+    Args:
+        manifest: the dataset.
+        summary: of its artifact; has the table of rejected files.
+        settings: the share of lost files above which the check blocks.
+        sheet: title of the figure that shows the files.
+    """
+    rejected = manifest["problem"].notna()
     copies = int(manifest["problem"].str.startswith(COPY).sum())
-    lost = int(aside.sum()) - copies
+    lost = int(rejected.sum()) - copies
     share = lost / len(manifest)
     description = f"files that cannot be used: {lost:,} of {len(manifest):,}"
     description += f"; copies of used images, left out: {copies:,}" if copies else ""
     blocking = share > settings.set_aside
     if blocking:
         description += (
-            f"; that is more than checks.set_aside = {settings.set_aside:g}: mend them, or declare a larger share"
+            f"; that is more than checks.set_aside = {settings.set_aside:g}: repair them, or declare a larger share"
         )
     return CheckResult(
         passed=lost == 0,
         description=description,
         blocking=blocking,
-        table=outcome.tables.get("set_aside_files", ()),
+        table=summary.tables.get("set_aside_files", ()),
         picture=sheet,
         metrics={"set_aside_share": share, "copies": copies},
     )
 
 
 def label_conflicts(manifest: "pd.DataFrame") -> CheckResult:
-    """Images that carry two labels."""
+    """Check for images that carry two labels."""
     rows = manifest[manifest["problem"].str.startswith(CONFLICT).fillna(False)]
-    table = table_rows({name: rows[column] for name, column in ASIDE.items()})
+    table = table_rows({name: rows[column] for name, column in REJECTED.items()})
     images = rows["id"].nunique()
     description = f"images under two labels: {images:,}" + ("; none of their copies is used" if images else "")
     return CheckResult(passed=rows.empty, description=description, table=table, metrics={"images": images})
 
 
 def per_class(counts: "pd.Series", settings: Checks) -> CheckResult:
-    """Whether each class has the declared number of usable images."""
+    """Check that each class has the declared number of usable images.
+
+    Args:
+        counts: usable images by class.
+        settings: the number.
+    """
     few = counts[counts < settings.per_class].sort_values()
     table = [{"class": str(label), "images": int(count)} for label, count in few.head(MOST_ROWS).items()]
     description = (
@@ -78,7 +90,12 @@ def per_class(counts: "pd.Series", settings: Checks) -> CheckResult:
 
 
 def class_balance(counts: "pd.Series", settings: Checks) -> CheckResult:
-    """Whether the largest class is too large against the smallest."""
+    """Check that the largest class is not too large compared with the smallest.
+
+    Args:
+        counts: usable images by class, the largest first.
+        settings: the largest ratio.
+    """
     ratio = float(counts.max() / counts.min())
     description = f"'{counts.idxmax()}' has {ratio:.1f} times the images of '{counts.idxmin()}'"
     if ratio > settings.imbalance:
@@ -97,7 +114,7 @@ def class_balance(counts: "pd.Series", settings: Checks) -> CheckResult:
 
 
 def drift(before: "pd.DataFrame | None", now: "pd.DataFrame", settings: Checks) -> CheckResult:
-    """How far class mix and image statistics moved since the last version of the data.
+    """Check how far the class mix and image statistics moved since the last version of the data.
 
     Classes by total variation distance (half the sum of the changes of share); statistics by the two-sample
     Kolmogorov-Smirnov statistic (the largest gap between the cumulative distributions).
@@ -108,21 +125,9 @@ def drift(before: "pd.DataFrame | None", now: "pd.DataFrame", settings: Checks) 
     shares = [rows["label"].value_counts(normalize=True) for rows in (old, new)]
     moved = {"class mix": float(shares[0].sub(shares[1], fill_value=0).abs().sum() / 2)}
     if min(len(old), len(new)) >= FEWEST:
-        # What an earlier version of the stage did not look at is not compared.
+        # Statistics that an earlier version of the stage did not compute are not compared.
         moved.update({name: _gap(old[name], new[name]) for name in STATISTICS if name in old})
-    table = [
-        {"what": "class mix", "moved": round(moved["class mix"], 4), "before": "", "now": ""},
-        *(
-            {
-                "what": name,
-                "moved": round(gap, 4),
-                "before": f"median {old[name].median():,.1f}",
-                "now": f"median {new[name].median():,.1f}",
-            }
-            for name, gap in moved.items()
-            if name != "class mix"
-        ),
-    ]
+    table = _drift_table(moved, old, new)
     far = [name for name, gap in moved.items() if gap > settings.drift]
     changes = diff_manifests(before, now)
     description = ", ".join(f"{count:,} {kind}" for kind, count in changes.items() if count) or "nothing changed"
@@ -131,12 +136,22 @@ def drift(before: "pd.DataFrame | None", now: "pd.DataFrame", settings: Checks) 
     return CheckResult(passed=not far, description=description, table=table, metrics=metrics)
 
 
+def _drift_table(moved: Mapping[str, float], old: "pd.DataFrame", new: "pd.DataFrame") -> TableRows:
+    medians = {
+        name: (f"median {old[name].median():,.1f}", f"median {new[name].median():,.1f}")
+        for name in moved
+        if name in STATISTICS
+    }
+    rows = [(name, round(gap, 4), *medians.get(name, ("", ""))) for name, gap in moved.items()]
+    return [dict(zip(("what", "moved", "before", "now"), row, strict=True)) for row in rows]
+
+
 def leakage(pairs: "pd.DataFrame", settings: Checks) -> CheckResult:
-    """Near copies, and copies that given splits repeat, across splits.
+    """Check for near copies across splits, and for exact copies that the source puts into several splits.
 
     Args:
         pairs: columns split_a, uri_a, split_b, uri_b, distance (bits of the perceptual hash).
-        settings: whether they stop the run.
+        settings: the consequence: a warning, or the end of the run.
     """
     description = (
         f"near copies in two splits: {len(pairs):,} pairs; the measured accuracy is too good: "
@@ -157,7 +172,13 @@ def leakage(pairs: "pd.DataFrame", settings: Checks) -> CheckResult:
 
 
 def near_identical(pairs: TableRows, count: int, sheet: str) -> CheckResult:
-    """Held-out images whose features nearly equal those of an image that is trained or chosen on."""
+    """Check for held-out images whose features nearly equal those of a training or validation image.
+
+    Args:
+        pairs: rows of the table.
+        count: images.
+        sheet: title of the figure that shows the pairs.
+    """
     description = (
         f"nearly the same features in two splits: {count:,} images (mirrored, cropped or retouched copies look like "
         "this); give each such pair one group"
@@ -168,7 +189,14 @@ def near_identical(pairs: TableRows, count: int, sheet: str) -> CheckResult:
 
 
 def label_suspects(rows: TableRows, count: int, images: int, sheet: str) -> CheckResult:
-    """Images whose held-out prediction contradicts their label strongly."""
+    """Check for images whose held-out prediction contradicts their label strongly.
+
+    Args:
+        rows: rows of the table.
+        count: suspects.
+        images: all images with a prediction.
+        sheet: title of the figure that shows the suspects.
+    """
     description = (
         f"{count:,} of {images:,} labels are contradicted strongly by a model that has not seen them; "
         "look at the first ones, and correct or remove what is wrong"
@@ -179,13 +207,14 @@ def label_suspects(rows: TableRows, count: int, images: int, sheet: str) -> Chec
 
 
 def _gap(before: "pd.Series", now: "pd.Series") -> float:
+    """Return the two-sample Kolmogorov-Smirnov statistic."""
     from scipy.stats import ks_2samp
 
     return float(ks_2samp(before, now, method="asymp").statistic)
 
 
 def table_rows(columns: "Mapping[str, pd.Series]") -> TableRows:
-    """The first rows of columns as a table for the UI, texts on one line each."""
+    """Return the first rows of columns as a table for the UI, each text on one line."""
     values = [column.head(MOST_ROWS).tolist() for column in columns.values()]
     return [
         {name: printable(value) if isinstance(value, str) else value for name, value in zip(columns, row, strict=True)}

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from tl_dagster.backbones.description import BackboneInfo, describe_backbone
 from tl_dagster.backbones.settings import Backbone
-from tl_dagster.data.augmentation import check_transforms
+from tl_dagster.data.check_transforms import check_transforms
 from tl_dagster.declaration import Declaration
 from tl_dagster.graph import automation
 from tl_dagster.graph.asset import build_asset

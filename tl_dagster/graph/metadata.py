@@ -1,4 +1,4 @@
-"""Metadata of materializations and checks: numbers, tables and pictures for Dagster's UI."""
+"""Metadata of materializations and checks: numbers, tables and figures for Dagster's UI."""
 
 import base64
 import inspect
@@ -9,10 +9,11 @@ import dagster as dg
 from tl_dagster.graph.stage import CheckResult, Stage
 from tl_dagster.store.artifacts import Artifact, Materialization, TableRows
 
-__all__ = []
+__all__ = ["check_result", "materialization_metadata", "static_metadata"]
 
 
 def static_metadata(stage: Stage) -> dict[str, Any]:
+    """Return the metadata of an asset's definition: settings, link to the source code, and column types."""
     source = inspect.getsourcefile(type(stage)) or ""
     line = inspect.getsourcelines(type(stage))[1]
     reference = dg.LocalFileCodeReference(file_path=source, line_number=line, label=type(stage).__name__)
@@ -27,36 +28,39 @@ def static_metadata(stage: Stage) -> dict[str, Any]:
     return metadata
 
 
-def materialization_metadata(held: Materialization) -> dict[str, Any]:
-    """Metadata of a materialization: numbers stay numbers, so that Dagster plots them over time."""
-    outcome = held.artifact.summary
+def materialization_metadata(materialization: Materialization) -> dict[str, Any]:
+    """Return the metadata of a materialization; numbers stay numbers, so that Dagster plots them over time."""
+    artifact = materialization.artifact
+    summary = artifact.summary
     metadata: dict[str, Any] = {
-        "reused": held.reused,
-        "rows_computed": held.computed,
-        "rows_reused": held.reused_rows,
-        "seconds": round(held.seconds, 3),
-        "dagster/row_count": outcome.rows,
-        "path": dg.MetadataValue.path(held.artifact.path),
-        **{name: float(value) for name, value in outcome.metrics.items()},
+        "reused": materialization.reused,
+        "rows_computed": materialization.computed,
+        "rows_reused": materialization.reused_rows,
+        "seconds": round(materialization.seconds, 3),
+        "dagster/row_count": summary.rows,
+        "path": dg.MetadataValue.path(artifact.path),
+        **{name: float(value) for name, value in summary.metrics.items()},
     }
-    for name, fact in outcome.metadata.items():
-        metadata[name] = dg.MetadataValue.json(fact) if isinstance(fact, dict | list) else fact
-    for title, rows in outcome.tables.items():
+    for name, value in summary.metadata.items():
+        metadata[name] = dg.MetadataValue.json(value) if isinstance(value, dict | list) else value
+    for title, rows in summary.tables.items():
         metadata[title] = _table(rows)
-    for title in outcome.figures:
-        metadata[title] = _picture(held.artifact, title)
+    for title in summary.figures:
+        metadata[title] = _figure(artifact, title)
     return metadata
 
 
-def check_result(name: str, verdict: CheckResult, held: Materialization) -> dg.AssetCheckResult:
-    metadata: dict[str, Any] = {name: float(value) for name, value in verdict.metrics.items()}
-    if verdict.table:
-        metadata["table"] = _table(verdict.table)
-    if verdict.picture is not None and verdict.picture in held.artifact.summary.figures:
-        metadata[verdict.picture] = _picture(held.artifact, verdict.picture)
-    severity = dg.AssetCheckSeverity.ERROR if verdict.blocking else dg.AssetCheckSeverity.WARN
+def check_result(name: str, result: CheckResult, materialization: Materialization) -> dg.AssetCheckResult:
+    """Return a check's result for Dagster: an error where it blocks what lies below, else a warning."""
+    artifact = materialization.artifact
+    metadata: dict[str, Any] = {metric: float(value) for metric, value in result.metrics.items()}
+    if result.table:
+        metadata["table"] = _table(result.table)
+    if result.picture is not None and result.picture in artifact.summary.figures:
+        metadata[result.picture] = _figure(artifact, result.picture)
+    severity = dg.AssetCheckSeverity.ERROR if result.blocking else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(
-        check_name=name, passed=verdict.passed, severity=severity, description=verdict.description, metadata=metadata
+        check_name=name, passed=result.passed, severity=severity, description=result.description, metadata=metadata
     )
 
 
@@ -66,7 +70,7 @@ def _table(rows: TableRows) -> dg.TableMetadataValue:
     return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows], schema)
 
 
-def _picture(artifact: Artifact, title: str) -> dg.MarkdownMetadataValue:
+def _figure(artifact: Artifact, title: str) -> dg.MarkdownMetadataValue:
     file = artifact.path / artifact.summary.figures[title]
     kind = "jpeg" if file.suffix == ".jpg" else "png"
     return dg.MetadataValue.md(f"![{title}](data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()})")

@@ -1,4 +1,4 @@
-"""What the processor can do, found out without importing torch."""
+"""Processors, their instruction sets and GPUs, detected without importing torch."""
 
 import os
 from importlib.metadata import version
@@ -12,21 +12,21 @@ CPU_BATCH, GPU_BATCH = 32, 256
 
 
 def has_gpu() -> bool:
-    """Whether there is an NVIDIA GPU that is not hidden, and a torch that can use it."""
+    """Return whether there is an NVIDIA GPU that is not hidden, and a torch that can use it."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    present = any(Path("/dev", name).exists() for name in ("nvidiactl", "dxg"))  # dxg: Windows' Linux
+    present = any(Path("/dev", name).exists() for name in ("nvidiactl", "dxg"))  # dxg: WSL
     return present and not hidden and not version("torch").endswith("+cpu")
 
 
 def resolve_precision(declared: Literal["auto", "fp32", "bf16"]) -> Literal["fp32", "bf16"]:
-    """The precision that "auto" means here: bf16 on a CUDA device and on processors that compute in it, else fp32."""
+    """Return the precision that "auto" stands for: bf16 on CUDA and on processors that compute in it, else fp32."""
     if declared != "auto":
         return declared
     return "bf16" if has_gpu() or cpu_flags() & {"avx512_bf16", "amx_bf16"} else "fp32"
 
 
 def cpu_flags() -> set[str]:
-    """The processor's instruction sets, as Linux names them; empty elsewhere."""
+    """Return the processor's instruction sets, as Linux names them; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -35,11 +35,11 @@ def cpu_flags() -> set[str]:
 
 
 def processors() -> int:
-    """Processors this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def batch_size_for(size: int, *, gpu: bool) -> int:
-    """Return the views in one forward pass: a fixed amount of pixels, so that memory does not depend on the image size."""
+    """Return the views in one forward pass: a fixed number of pixels, so that memory does not depend on the size."""
     most = GPU_BATCH if gpu else CPU_BATCH
     return max(1, min(most, round(most * (224 / size) ** 2)))

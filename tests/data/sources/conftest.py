@@ -42,18 +42,18 @@ def labels_of(listed) -> dict:
 
 
 @pytest.fixture
-def kept(tmp_path) -> Path:
+def cache_folder(tmp_path) -> Path:
     return tmp_path / "kept"
 
 
 @pytest.fixture
-def listing(tmp_path, kept):
+def listing(tmp_path, cache_folder):
     """Lists a declared source."""
 
     def list_(kind, path, **fields):
         named = {"name": path} if kind == "torchvision" else {"path": str(path)}
         source = TypeAdapter(Source).validate_python({"kind": kind, **named, **fields})
-        return list_images(source, SourceContext(tmp_path, SourceCache(kept)))
+        return list_images(source, SourceContext(tmp_path, SourceCache(cache_folder)))
 
     return list_
 

@@ -1,4 +1,4 @@
-"""Zip and tar archives: layouts, hostile and damaged members, odd names; nothing is written outside the kept folder."""
+"""Zip and tar archives: layouts, hostile and damaged members, odd names; nothing is written outside the cache."""
 
 import io
 import os
@@ -69,7 +69,7 @@ def test_given_splits(tmp_path, listing, parts, splits, top):
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
 @pytest.mark.parametrize("name", CLIMBING)
-def test_members_that_climb_out(tmp_path, listing, kept, kind, name):
+def test_members_that_climb_out(tmp_path, listing, cache_folder, kind, name):
     folder = tmp_path / "in" / "deep"
     folder.mkdir(parents=True)
     path = pack(folder / f"photos.{kind}", {**TREE, name: png(99)})
@@ -78,8 +78,8 @@ def test_members_that_climb_out(tmp_path, listing, kept, kind, name):
     assert labels_of(listed) == LABELS
     assert listed["problem"].dropna().tolist() == ["the member's name climbs out of the archive"]
     contents(listed)
-    assert all(kept in (new, *new.parents) for new in {*tmp_path.rglob("*")} - before)
-    assert not list(kept.rglob("*.png")) and not Path("/out.png").exists()
+    assert all(cache_folder in (new, *new.parents) for new in {*tmp_path.rglob("*")} - before)
+    assert not list(cache_folder.rglob("*.png")) and not Path("/out.png").exists()
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
@@ -155,14 +155,14 @@ def broken_header(content: bytes) -> bytes:
     [
         ("zip", lambda content: content[:-40], "damaged zip file"),
         ("zip", lambda content: content[: len(content) // 2], "damaged zip file"),
-        ("tar", lambda content: content[:1100], "damaged tar file.*copy it anew"),
+        ("tar", lambda content: content[:1100], "damaged tar file.*copy it again"),
         ("tar", broken_header, "damaged tar file: a broken header at byte"),
         ("tar.gz", lambda content: content[: len(content) // 2], "is damaged"),
         ("tar.gz", lambda content: content[:40] + b"\0\xff\0\xff" + content[44:], "is damaged"),
         ("tar.xz", lambda content: content[: len(content) // 2], "is damaged"),
         ("tar.bz2", lambda content: content[: len(content) // 2], "is damaged"),
-        ("tar", lambda content: b"", "no zip or tar archive"),
-        ("zip", lambda content: b"a text", "no zip or tar archive"),
+        ("tar", lambda content: b"", "not a zip or tar archive"),
+        ("zip", lambda content: b"a text", "not a zip or tar archive"),
     ],
 )
 def test_damaged_archives(tmp_path, listing, kind, damage, words):
@@ -186,7 +186,7 @@ def test_missing_archives(listing, path):
         listing("archive", path)
 
 
-def test_a_changed_compressed_tar_is_unpacked_anew(tmp_path, listing):
+def test_a_changed_compressed_tar_is_unpacked_again(tmp_path, listing):
     pack(tmp_path / "photos.tar.gz", TREE)
     assert labels_of(listing("archive", "photos.tar.gz")) == LABELS
     pack(tmp_path / "photos.tar.gz", {**TREE, "cat/9.png": png(9)})

@@ -61,14 +61,14 @@ def test_null_bytes_and_labels_without_a_name(tmp_path, listing):
 
 
 @pytest.mark.parametrize("path", ["../../out.png", "/out.png", "..", ".", "", "a/\n<script>.png", "x" * 500])
-def test_no_name_in_a_row_leads_anywhere(tmp_path, kept, listing, path):
+def test_no_name_in_a_row_leads_anywhere(tmp_path, cache_folder, listing, path):
     images = [{"bytes": png(1), "path": path}, {"bytes": png(2), "path": None}]
     listed = listing("parquet", write(tmp_path / "photos.parquet", images, [0, 1]))
     assert [files.read(uri) for uri in listed["uri"]] == [png(1), png(2)]
-    assert [file.name for file in kept.rglob("*") if file.is_file()] == ["photos.tar"]
+    assert [file.name for file in cache_folder.rglob("*") if file.is_file()] == ["photos.tar"]
 
 
-def test_a_changed_file_is_copied_anew(tmp_path, listing):
+def test_a_changed_file_is_copied_again(tmp_path, listing):
     write(tmp_path / "photos.parquet", structs(1, 2), [0, 1])
     before = listing("parquet", "photos.parquet")["uri"].tolist()
     write(tmp_path / "photos.parquet", structs(3, 4), [0, 1])
@@ -81,7 +81,7 @@ def test_a_changed_file_is_copied_anew(tmp_path, listing):
     [
         (structs(1, 2), [0, 1], {"image": "imge"}, "source.image: .*did you mean 'image'"),
         (structs(1, 2), [0, 1], {"group": "who"}, "source.group: .* no column 'who'"),
-        (["a", "b"], [0, 1], {}, "holds str, no bytes"),
+        (["a", "b"], [0, 1], {}, "holds str, not bytes"),
         (structs(1, 2), [0, 0], {}, "single class, 'cat'"),
         (structs(1, 2), ["cat", "dog"], {"split": "label"}, "split 'cat': allowed"),
     ],
@@ -101,11 +101,11 @@ def corrupt(path):
 @pytest.mark.parametrize(
     "damage", [corrupt, lambda path: path.write_bytes(b"PAR1"), lambda path: path.write_bytes(b"")]
 )
-def test_damaged_files(tmp_path, kept, listing, damage):
+def test_damaged_files(tmp_path, cache_folder, listing, damage):
     damage(write(tmp_path / "photos.parquet", structs(*range(40)), [0, 1] * 20))
     with pytest.raises(InputError, match=r"photos.parquet is a damaged Parquet file"):
         listing("parquet", "photos.parquet")
-    assert not [file for file in kept.rglob("*") if file.is_file()]
+    assert not [file for file in cache_folder.rglob("*") if file.is_file()]
 
 
 def test_metadata_that_is_no_json(tmp_path, listing):

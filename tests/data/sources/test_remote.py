@@ -18,7 +18,7 @@ from tests.data.sources.test_webdataset import samples
 from tl_dagster import InputError
 from tl_dagster.data import files
 from tl_dagster.data.file_index import FileIndex
-from tl_dagster.data.manifest import identify
+from tl_dagster.data.ingestion import identify
 from tl_dagster.data.remote import UnreachableError
 
 
@@ -62,7 +62,7 @@ def served(server, kind):
 
 
 @pytest.mark.parametrize("kind", ["folder", "manifest", "zip", "tar", "tar.gz", "webdataset", "parquet"])
-def test_over_http_and_unchanged_files_are_not_fetched_again(server, listing, kept, kind, tmp_path):
+def test_over_http_and_unchanged_files_are_not_fetched_again(server, listing, cache_folder, kind, tmp_path):
     url = f"{server.url}/{served(server, kind)}"
     name = "archive" if kind in ("zip", "tar", "tar.gz") else kind
     listed = listing(name, url)
@@ -149,17 +149,17 @@ def test_a_listing_that_is_not_answered_is_no_smaller_one(server, listing, answe
 
 @pytest.mark.parametrize("kind", ["zip", "webdataset", "parquet", "manifest"])
 @pytest.mark.parametrize("answer", [503, 404])
-def test_containers_that_are_not_answered(server, listing, kept, kind, answer):
+def test_containers_that_are_not_answered(server, listing, cache_folder, kind, answer):
     path = served(server, kind)
     server.broken = {path: (answer, 99)}
     with pytest.raises(UnreachableError if answer == 503 else InputError, match=path.partition("?")[0]):
         listing("archive" if kind == "zip" else kind, f"{server.url}/{path}")
-    assert not [file for file in kept.rglob("*") if file.is_file()]
+    assert not [file for file in cache_folder.rglob("*") if file.is_file()]
 
 
 @pytest.mark.parametrize("answer", [503, 0.6])
 def test_what_was_read_before_a_server_stopped_is_kept(server, listing, tmp_path, monkeypatch, answer):
-    monkeypatch.setattr("tl_dagster.data.manifest.PART", 1)  # files that are handed over together
+    monkeypatch.setattr("tl_dagster.data.ingestion.PART", 1)  # files that are handed over together
     listed = listing("folder", f"{server.url}/{served(server, 'folder')}")
     server.broken = {"/dog/2.png": (answer, 99)}
     with pytest.raises(UnreachableError, match="what was read before is kept"):
@@ -188,11 +188,11 @@ def test_the_configuration_of_fsspec_is_used(server, listing, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["..", "..%2F..%2Fout", "%2e%2e"])
-def test_no_name_of_a_container_leads_out_of_the_kept_folder(server, listing, kept, tmp_path, name):
+def test_no_name_of_a_container_leads_out_of_the_kept_folder(server, listing, cache_folder, tmp_path, name):
     before = {*tmp_path.rglob("*")}
     with pytest.raises(InputError):
         listing("archive", f"{server.url}/{name}")
-    assert all(kept in (new, *new.parents) for new in {*tmp_path.rglob("*")} - before)
+    assert all(cache_folder in (new, *new.parents) for new in {*tmp_path.rglob("*")} - before)
 
 
 @pytest.mark.parametrize("place", ["", "photos", "a b/#%41"])

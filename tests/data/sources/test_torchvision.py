@@ -61,11 +61,11 @@ def test_options_choose_one_part(fashion, listing):
     assert len(listed) == 4 and listed["split"].isna().all()
 
 
-def test_a_wrong_checksum(fashion, kept, monkeypatch, listing):
+def test_a_wrong_checksum(fashion, cache_folder, monkeypatch, listing):
     monkeypatch.setattr(fashion, "resources", [(name, "0" * 32) for name, _ in fashion.resources])
     with pytest.raises(InputError, match=r"FashionMNIST cannot be loaded: .*corrupted"):
         listing("torchvision", "FashionMNIST")
-    assert not list(kept.rglob("*.tar"))
+    assert not list(cache_folder.rglob("*.tar"))
 
 
 def test_a_server_that_is_gone(fashion, server, listing):
@@ -91,5 +91,5 @@ def test_bad_names_and_options(fashion, listing, name, options, words):
 
 def test_targets_that_are_no_classes(fashion, listing, monkeypatch):
     monkeypatch.setattr(fashion, "__getitem__", lambda self, number: (Image.new("L", (2, 2)), {"boxes": []}))
-    with pytest.raises(InputError, match="no set of images with one class each"):
+    with pytest.raises(InputError, match="not a set of images with one class each"):
         listing("torchvision", "FashionMNIST")

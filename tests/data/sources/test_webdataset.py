@@ -37,8 +37,8 @@ def test_several_shards(tmp_path, listing, path):
 
 
 def test_a_field_of_json_and_names_of_classes(tmp_path, listing):
-    told = [json.dumps({"class": number}) for number in (0, 1, 1)]
-    pack(tmp_path / "test.tar", samples(0, told, "json"))
+    labels = [json.dumps({"class": number}) for number in (0, 1, 1)]
+    pack(tmp_path / "test.tar", samples(0, labels, "json"))
     listed = listing("webdataset", "test.tar", label="json.class", classes=["cat", "dog"])
     assert labels_of(listed) == {"cat": 1, "dog": 2} and set(listed["split"]) == {"test"}
 
@@ -52,7 +52,7 @@ def test_samples_are_told_apart_by_folder_and_first_dot(tmp_path, listing):
         "a/0.txt": b"",
         "a/._0.png": b"",
     }
-    listed = listing("webdataset", pack(tmp_path / "x.tar", {f"./{name}": each for name, each in tree.items()}))
+    listed = listing("webdataset", pack(tmp_path / "x.tar", {f"./{name}": content for name, content in tree.items()}))
     assert labels_of(listed) == {"cat": 1, "dog": 1} and len(listed) == 2
 
 
@@ -79,10 +79,10 @@ def test_members_that_climb_out_or_are_links(tmp_path, listing):
 @pytest.mark.parametrize(
     ("labels", "fields", "words"),
     [
-        (["{}"], {"label": "json.class"}, r"source.label: .*000000.json is no JSON object with 'class'"),
-        (["[1"], {"label": "json.class"}, "is no JSON object"),
-        (['{"class": "2"}'], {"label": "json.class", "classes": ["a", "b"]}, "holds '2', no number below 2"),
-        (['{"class": "²"}'], {"label": "json.class", "classes": ["a", "b"]}, "no number below 2"),
+        (["{}"], {"label": "json.class"}, r"source.label: .*000000.json is not a JSON object with 'class'"),
+        (["[1"], {"label": "json.class"}, "is not a JSON object"),
+        (['{"class": "2"}'], {"label": "json.class", "classes": ["a", "b"]}, "holds '2', not a number below 2"),
+        (['{"class": "²"}'], {"label": "json.class", "classes": ["a", "b"]}, "not a number below 2"),
         (["{}"], {}, "holds no images, the first of 1 files: has no cls"),
     ],
 )
@@ -98,7 +98,7 @@ def test_bad_labels(tmp_path, listing, labels, fields, words):
         ("nowhere.tar", "no file or folder"),
         ("part-{000..001}.tar", "no file or folder .*part-001.tar"),
         ("*.tgz", "holds no .tar or .tar.gz or .tgz files"),
-        ("text.tar", "no zip or tar archive"),
+        ("text.tar", "not a zip or tar archive"),
     ],
 )
 def test_missing_shards(tmp_path, listing, path, words):

@@ -1,59 +1,60 @@
-"""Sources of labelled images: each lists what it has. Nothing is decoded here."""
+"""Sources of labelled images: each lists what it has. Nothing is decoded here.
 
+A new source is one module of this package: a subclass of :class:`ImageSource` with a literal ``kind``, in its
+``__all__``. It may be declared from then on.
+"""
+
+import pkgutil
+from functools import reduce
+from importlib import import_module
+from operator import or_
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from tl_dagster.data.source_cache import SourceContext
-from tl_dagster.data.sources.archive import ArchiveSource
 from tl_dagster.data.sources.base import ImageSource
-from tl_dagster.data.sources.folder import FolderSource
-from tl_dagster.data.sources.manifest import Bins, ManifestSource
-from tl_dagster.data.sources.parquet import ParquetSource
-from tl_dagster.data.sources.torchvision import TorchvisionSource
-from tl_dagster.data.sources.webdataset import WebDatasetSource
 from tl_dagster.runtime.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-__all__ = [
-    "ArchiveSource",
-    "Bins",
-    "FolderSource",
-    "ImageSource",
-    "ManifestSource",
-    "ParquetSource",
-    "Source",
-    "TorchvisionSource",
-    "WebDatasetSource",
-    "list_images",
-]
-
-Source = Annotated[
-    FolderSource | ManifestSource | ArchiveSource | ParquetSource | WebDatasetSource | TorchvisionSource,
-    Field(discriminator="kind"),
-]
+__all__ = ["MODULES", "SOURCES", "ImageSource", "Source", "list_images"]
 
 
-def list_images(source: ImageSource, place: SourceContext) -> "pd.DataFrame":
-    """A source's images, sorted by uri; see :meth:`ImageSource.listing`.
+def _find_sources(module: ModuleType) -> list[type[ImageSource]]:
+    public = [getattr(module, name) for name in module.__all__]
+    classes = [item for item in public if isinstance(item, type) and issubclass(item, ImageSource)]
+    return [source for source in classes if "kind" in source.model_fields]
+
+
+MODULES = [import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+SOURCES = tuple(source for module in MODULES for source in _find_sources(module))
+
+if TYPE_CHECKING:
+    Source = ImageSource
+else:
+    Source = Annotated[reduce(or_, SOURCES), Field(discriminator="kind")]
+
+
+def list_images(source: ImageSource, context: SourceContext) -> "pd.DataFrame":
+    """Return a source's images, sorted by uri; see :meth:`ImageSource.listing` for the columns.
 
     Raises:
         InputError: the source is missing, empty, or has a single class.
     """
-    frame = source.listing(place)
+    frame = source.listing(context)
     usable = frame[frame["problem"].isna()]
     if usable.empty:
         reason = f", the first of {len(frame):,} files: {frame['problem'].iloc[0]}" if len(frame) else ""
         raise InputError(
-            f"{source.where(place)} holds no images{reason}; give one sub-folder (or label) for each class"
+            f"{source.where(context)} holds no images{reason}; give one sub-folder (or label) for each class"
         )
     classes = sorted(usable["label"].unique())
     if len(classes) < 2:
         raise InputError(
-            f"{source.where(place)} has a single class, '{classes[0]}'; a classifier needs at least two: "
+            f"{source.where(context)} has a single class, '{classes[0]}'; a classifier needs at least two: "
             "one sub-folder (or label) for each class"
         )
     other_files = frame.attrs.get("other_files", 0)

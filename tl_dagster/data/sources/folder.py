@@ -11,7 +11,8 @@ from pydantic import Field
 from tl_dagster.data.files import as_text, local_uri, path_of, stamp_of
 from tl_dagster.data.remote import find, is_remote, remote_stamp, remote_stamps
 from tl_dagster.data.source_cache import SourceContext
-from tl_dagster.data.sources.base import Patterned, SourceRow, is_visible
+from tl_dagster.data.source_files import SourceRow, is_visible
+from tl_dagster.data.sources.base import Patterned
 from tl_dagster.runtime.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -35,19 +36,19 @@ class FolderSource(Patterned):
     )
     follow_links: bool = Field(False, description="Also take files that links out of the folder lead to.")
 
-    def where(self, place: SourceContext) -> str:
-        """The folder."""
-        return printable(place.uri(self.path))
+    def where(self, context: SourceContext) -> str:
+        """Return the folder's path or URL."""
+        return printable(context.uri(self.path))
 
-    def present(self, place: SourceContext) -> bool:
-        """See :meth:`ImageSource.present`."""
-        uri = place.uri(self.path)
+    def present(self, context: SourceContext) -> bool:
+        """Return whether the folder is still there; see :meth:`ImageSource.present`."""
+        uri = context.uri(self.path)
         return is_remote(uri) or Path(path_of(uri)).is_dir()
 
-    def listing(self, place: SourceContext) -> "pd.DataFrame":
-        """See :meth:`ImageSource.listing`."""
-        uri = place.uri(self.path)
-        return self.tabled(list(_remote(uri) if is_remote(uri) else self._local(uri)))
+    def listing(self, context: SourceContext) -> "pd.DataFrame":
+        """Return one row per image; see :meth:`ImageSource.listing`."""
+        uri = context.uri(self.path)
+        return self.list_files(list(_remote(uri) if is_remote(uri) else self._local(uri)))
 
     def _local(self, uri: str) -> Iterator[SourceRow]:
         folder = Path(path_of(uri))
@@ -63,13 +64,13 @@ class FolderSource(Patterned):
             raise InputError(f"source.path: {where} cannot be listed: {error.strerror or error}") from error
 
     def _walk(
-        self, folder: bytes, above_it: int, root: bytes, parents: frozenset[tuple[int, int]]
+        self, folder: bytes, prefix: int, root: bytes, parents: frozenset[tuple[int, int]]
     ) -> Iterator[SourceRow]:
-        """The files under a folder; a link to a folder above it is not followed.
+        """Yield the files under a folder; a link to a folder above it is not followed.
 
         Args:
             folder: to list.
-            above_it: bytes of each path that lead to the source's folder.
+            prefix: length in bytes of the path of the source's folder, to leave out.
             root: the source's folder itself, that links must not leave.
             parents: device and inode of the folders above.
         """
@@ -78,16 +79,16 @@ class FolderSource(Patterned):
         if identity in parents:
             return
         with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-        for entry in found:
-            path, link = as_text(entry.path[above_it:]), entry.is_symlink()
+            ordered = sorted(entries, key=lambda entry: entry.name)
+        for entry in ordered:
+            path, link = as_text(entry.path[prefix:]), entry.is_symlink()
             if not is_visible(path):
                 continue
             if link and not self.follow_links and not _inside(entry.path, root):
-                yield path, local_uri(entry.path), None, OUTSIDE
+                yield SourceRow(path, local_uri(entry.path), None, OUTSIDE)
             # Of a link that leads to itself, the entry's own is_dir() raises an error.
             elif os.path.isdir(entry.path) if link else entry.is_dir():  # noqa: PTH112  (bytes)
-                yield from self._walk(entry.path, above_it, root, parents | {identity})
+                yield from self._walk(entry.path, prefix, root, parents | {identity})
             elif row := _file(path, entry):
                 yield row
 
@@ -98,27 +99,23 @@ def _inside(link: bytes, root: bytes) -> bool:
 
 
 def _file(path: str, entry: os.DirEntry[bytes]) -> SourceRow | None:
-    """The row of a file; none of a pipe, socket or device, whose reading may never end."""
+    """Return the row of a file; None for a pipe, socket or device, whose reading may never end."""
     uri = local_uri(entry.path)
     try:
         status = entry.stat()
     except OSError as error:
-        return (
-            path,
-            uri,
-            None,
-            "a link that leads nowhere" if entry.is_symlink() else f"cannot be read: {error.strerror}",
-        )
-    return (path, uri, stamp_of(status), None) if stat.S_ISREG(status.st_mode) else None
+        problem = "a link that leads nowhere" if entry.is_symlink() else f"cannot be read: {error.strerror}"
+        return SourceRow(path, uri, None, problem)
+    return SourceRow(path, uri, stamp_of(status), None) if stat.S_ISREG(status.st_mode) else None
 
 
 def _remote(url: str) -> Iterator[SourceRow]:
     try:
-        found = [(path, uri, remote_stamp(info)) for path, uri, info in find(url) if is_visible(path)]
+        files = [(path, uri, remote_stamp(info)) for path, uri, info in find(url) if is_visible(path)]
     except OSError as error:
         raise InputError(f"source.path: {printable(url)} cannot be listed: {error}") from error
-    # A listing over HTTP names files and no more: ask for each one's etag, which is less than the file.
-    silent = [uri for _, uri, stamp in found if stamp is None]
-    asked = dict(zip(silent, remote_stamps(silent), strict=True))
-    for path, uri, stamp in found:
-        yield path, uri, *asked.get(uri, (stamp, None))
+    # A listing over HTTP names files and no more: request the etag of each, which is less than the file.
+    unstamped = [uri for _, uri, stamp in files if stamp is None]
+    stamps = dict(zip(unstamped, remote_stamps(unstamped), strict=True))
+    for path, uri, stamp in files:
+        yield SourceRow(path, uri, *stamps.get(uri, (stamp, None)))

@@ -1,15 +1,17 @@
 """WebDataset shards: tar files in which the members of one sample share a name and differ in their suffix."""
 
 import json
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import Field
 
 from tl_dagster.data.files import name_of, read
+from tl_dagster.data.globs import expand
 from tl_dagster.data.source_cache import SourceContext
-from tl_dagster.data.sources.archive import tar_members
-from tl_dagster.data.sources.base import SPLITS, ImageSource, build_listing, is_visible, may_be_image
-from tl_dagster.data.sources.shards import expand
+from tl_dagster.data.source_files import SPLITS, SourceRow, is_visible, may_be_image
+from tl_dagster.data.sources.base import ImageSource
+from tl_dagster.data.tar_files import tar_members
 from tl_dagster.runtime.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -19,6 +21,16 @@ if TYPE_CHECKING:
 __all__ = ["WebDatasetSource"]
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
+
+
+class _Row(NamedTuple):
+    """An image of a shard: columns of the listing."""
+
+    uri: str
+    stamp: str | None
+    label: str
+    split: str | None
+    problem: str | None
 
 
 class WebDatasetSource(ImageSource):
@@ -31,60 +43,55 @@ class WebDatasetSource(ImageSource):
     )
     classes: list[str] | None = Field(None, description="Names of the classes, where the label is their number.")
 
-    def where(self, place: SourceContext) -> str:
-        """The shards."""
-        return printable(place.uri(self.path))
+    def where(self, context: SourceContext) -> str:
+        """Return the declared path or URL."""
+        return printable(context.uri(self.path))
 
-    def signature(self, place: SourceContext) -> object:
-        """The shards' own stamps."""
-        return [(uri, place.kept.stamp(uri)) for uri in expand(place.uri(self.path), SUFFIXES)]
+    def signature(self, context: SourceContext) -> object:
+        """Return the shards' own stamps."""
+        return [(uri, context.cache.stamp(uri)) for uri in self._shards(context)]
 
-    def listing(self, place: SourceContext) -> "pd.DataFrame":
-        """See :meth:`ImageSource.listing`; the split of a shard named like one (train-000.tar) is given."""
-        import pandas as pd
+    def listing(self, context: SourceContext) -> "pd.DataFrame":
+        """Return one row per image; see :meth:`ImageSource.listing`. A shard such as train-000.tar names the split."""
+        from tl_dagster.data.listing import build_listing
 
-        shards = expand(place.uri(self.path), SUFFIXES)
-        return pd.concat([self._shard(uri, place) for uri in shards], ignore_index=True)
+        rows = [row for uri in self._shards(context) for row in self._list_shard(uri, context)]
+        return build_listing({name: [getattr(row, name) for row in rows] for name in _Row._fields})
 
-    def _shard(self, uri: str, place: SourceContext) -> "pd.DataFrame":
-        import pandas as pd
+    def _shards(self, context: SourceContext) -> list[str]:
+        return expand(context.uri(self.path), SUFFIXES)
 
-        path, stamp = place.kept.local(uri)
+    def _list_shard(self, uri: str, context: SourceContext) -> Iterator[_Row]:
+        path, stamp = context.cache.local(uri)
         suffix, _, field = self.label.partition(".")
-        images: list[tuple[str, str, str | None, str | None]] = []
+        images: list[tuple[str, SourceRow]] = []
         labels: dict[str, str] = {}
-        for member, address, member_stamp, problem in tar_members(path, stamp, place.kept):
+        for member in tar_members(path, stamp, context.cache):
             # WebDataset splits at the first dot of the last part: "a/b.seg.png" is sample "a/b", member "seg.png".
-            folder, _, last = member.rpartition("/")
+            folder, _, last = member.path.rpartition("/")
             key, _, ending = last.partition(".")
             sample = f"{folder}/{key}"
-            if ending.lower() == suffix and problem is None:
-                labels[sample] = self._label(address, field, f"{path}: {member}")
-            elif problem or (ending and is_visible(last) and may_be_image(last)):
-                images.append((sample, address, member_stamp, problem))
+            if ending.lower() == suffix and member.problem is None:
+                labels[sample] = self._label(member.uri, field, f"{path}: {member.path}")
+            elif member.problem or (ending and is_visible(last) and may_be_image(last)):
+                images.append((sample, member))
         split = SPLITS.get(name_of(uri).partition("-")[0].partition(".")[0].lower())
-        rows = [
-            (
-                address,
-                told,
-                labels.get(key, ""),
-                split,
-                problem or (None if labels.get(key) else f"has no {self.label}"),
-            )
-            for key, address, told, problem in images
-        ]
-        return build_listing(pd.DataFrame(rows, columns=["uri", "stamp", "label", "split", "problem"]))
+        for sample, image in images:
+            label = labels.get(sample, "")
+            problem = image.problem or (None if label else f"has no {self.label}")
+            yield _Row(image.uri, image.stamp, label, split, problem)
 
-    def _label(self, address: str, field: str, where: str) -> str:
-        text = read(address).decode("utf-8", "replace").strip()
+    def _label(self, uri: str, field: str, where: str) -> str:
+        """Return the class in a member; "" where it holds none."""
+        text = read(uri).decode("utf-8", "replace").strip()
         if field:
             try:
                 value = json.loads(text)[field]
             except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"source.label: {where} is no JSON object with '{field}'") from error
+                raise InputError(f"source.label: {where} is not a JSON object with '{field}'") from error
             text = "" if value is None else str(value)
         if self.classes is None or not text:
             return text
         if not text.isdecimal() or int(text) >= len(self.classes):
-            raise InputError(f"source.classes: {where} holds '{text}', no number below {len(self.classes)}")
+            raise InputError(f"source.classes: {where} holds '{text}', not a number below {len(self.classes)}")
         return self.classes[int(text)]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tl_dagster.data.decoding import DECODER_VERSION
 from tl_dagster.data.file_index import FileIndex
-from tl_dagster.data.manifest import MANIFEST, PAIRS, content_digest, identify, read_manifest, reject_copies, usable
+from tl_dagster.data.ingestion import identify
+from tl_dagster.data.manifest import content_digest, read_manifest, reject_copies, usable, write_manifest
 from tl_dagster.data.near_copies import GroupRegistry, group_near_copies
 from tl_dagster.data.source_cache import SourceCache, SourceContext
 from tl_dagster.data.sources import list_images
@@ -164,14 +165,13 @@ def _require_two_classes(manifest: "pd.DataFrame") -> None:
 def _write(manifest: "pd.DataFrame", pairs: "pd.DataFrame", others: int, decoded: int, folder: Path) -> ArtifactSummary:
     from tl_dagster.reporting.sheets import contact_sheet
 
-    manifest.to_parquet(folder / MANIFEST)
-    pairs.to_parquet(folder / PAIRS)
+    write_manifest(folder, manifest, pairs)
     classes = usable(manifest)["label"].value_counts().sort_index()
     aside = manifest[manifest["problem"].notna()]
     tables = {}
     figures = {}
     if len(aside):
-        tables["set_aside_files"] = checks.table_rows({name: aside[column] for name, column in checks.ASIDE.items()})
+        tables["set_aside_files"] = checks.table_rows({name: aside[column] for name, column in checks.REJECTED.items()})
         # What was not decoded is not opened: it may lie outside the folder, or be a pipe.
         tiles = zip(aside["uri"].where(aside["width"] > 0, ""), aside["problem"], strict=True)
         contact_sheet(folder / "set_aside.jpg", list(tiles))

@@ -1,0 +1,147 @@
+"""The listing of a table of images, for :class:`tl_dagster.data.sources.manifest.ManifestSource`."""
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from tl_dagster.data.files import DAMAGED, local_uri, path_of, stamp_of
+from tl_dagster.data.listing import build_listing, label_paths, parse_splits
+from tl_dagster.data.remote import is_remote, is_web, remote_stamps
+from tl_dagster.runtime.errors import InputError, suggest
+
+if TYPE_CHECKING:
+    from tl_dagster.data.sources.manifest import Bins, ManifestSource
+
+__all__ = ["list_table"]
+
+
+def list_table(source: "ManifestSource", path: Path, base: str) -> pd.DataFrame:
+    """Return one row per row of a table; see :meth:`tl_dagster.data.sources.ImageSource.listing`.
+
+    Args:
+        source: names the columns.
+        path: the local copy of the table.
+        base: folder or URL that image paths are relative to.
+
+    Raises:
+        InputError: the table cannot be read, or lacks a column or a value.
+    """
+    table = _read(path, source.separator, source.columns)
+    _check_columns(table, source, path)
+    frame = build_listing(_label_rows(table, source, path))
+    frame["uri"] = [_absolute(uri, base) for uri in table[source.uri].astype("str")]
+    stamps = pd.DataFrame(_stamps(frame["uri"].tolist()), columns=["stamp", "problem"], index=frame.index)
+    problem = frame["problem"].fillna(stamps["problem"].astype("str"))
+    return frame.assign(stamp=stamps["stamp"].astype("str"), problem=problem)
+
+
+def _read(path: Path, separator: str | None, columns: list[str] | None) -> pd.DataFrame:
+    """Return the rows of a table; of a text table, all as texts."""
+    separator = separator or {".tsv": "\t", ".tab": "\t"}.get(path.suffix.lower(), ",")
+    try:
+        if path.suffix.lower() == ".parquet":
+            # Or one empty cell would turn group 1 into group 1.0, and move its images.
+            table: pd.DataFrame = pq.ParquetFile(path).read().to_pandas(integer_object_nulls=True)
+            return table
+        return pd.read_csv(
+            path,
+            sep=r"\s+" if separator == "whitespace" else separator,
+            names=columns,
+            header=None if columns else "infer",
+            index_col=False,
+            dtype="str",
+            keep_default_na=False,
+            na_values=[""],
+            encoding="utf-8-sig",
+        )
+    except (OSError, *DAMAGED) as error:
+        raise InputError(f"{path} cannot be read as a table: {error}; check `separator` and `columns`") from error
+
+
+def _check_columns(table: pd.DataFrame, source: "ManifestSource", path: Path) -> None:
+    """Refuse a table that lacks a column, or the image or label of a row."""
+    for field in source.read_fields():
+        column = getattr(source, field)
+        if column not in table.columns:
+            raise InputError(f"source.{field}: {path} has no column '{column}': {suggest(column, table.columns)}")
+    needed = [source.uri] if source.pattern is not None else [source.uri, source.label]
+    missing = (table[needed].isna() | (table[needed] == "")).any(axis=1)
+    if missing.any():
+        row = int(missing.to_numpy().argmax())
+        names = " or ".join(f"'{name}'" for name in needed)
+        raise InputError(f"{path}: row {row + 1} has an empty {names}; fill it in or remove the row")
+
+
+def _label_rows(table: pd.DataFrame, source: "ManifestSource", path: Path) -> pd.DataFrame:
+    """Return the columns of a listing that a table itself holds."""
+    if source.pattern is not None:
+        rows = label_paths(table[source.uri].astype("str"), source.pattern)
+    else:
+        rows = table[[]].copy()
+        values, bins = table[source.label], source.bins
+        rows["label"] = _bin_values(values, bins, path) if bins else values.astype(str)
+        if bins and bins.soft_targets:
+            rows["confidence"] = _class_probabilities(values, bins, path)
+    if source.group is not None:
+        rows["group"] = table[source.group].astype("str").where(table[source.group].notna(), None)
+    if source.split is not None:
+        rows["split"] = parse_splits(table[source.split], str(path))
+    return rows.assign(uri="")
+
+
+def _bin_values(values: pd.Series, bins: "Bins", path: Path) -> pd.Series:
+    """Return the class name of each value; one equal to an edge belongs to the class above it."""
+    numbers = pd.to_numeric(values, errors="coerce")
+    if numbers.isna().any():
+        bad = values[numbers.isna()].iloc[0]
+        raise InputError(
+            f"{path}: label '{bad}' is not a number, and `bins` cuts numbers; remove `bins` or correct the row"
+        )
+    classes = np.searchsorted(bins.edges, numbers.to_numpy(float), side="right")
+    return pd.Series(np.array(bins.names, dtype=object)[classes], index=values.index)
+
+
+def _class_probabilities(values: pd.Series, bins: "Bins", path: Path) -> pd.Series:
+    """Return the probability (float64) of each row's own class, from that of the second of two classes."""
+    values = pd.to_numeric(values)  # binning has checked that they are numbers
+    outside = values[~values.between(0, 1)]
+    if len(outside):
+        raise InputError(
+            f"{path}: {outside.iloc[0]} is not a probability, but bins.soft_targets takes the column as one; "
+            "remove soft_targets"
+        )
+    second = values >= bins.edges[0]
+    return values.where(second, 1 - values).astype(float)
+
+
+def _absolute(uri: str, base: str) -> str:
+    """Return the address of a table's entry: a URL, or a path relative to a folder or URL."""
+    if is_remote(uri):
+        return uri
+    if is_remote(base):
+        return f"{base.rstrip('/')}/{quote(uri) if is_web(base) else uri}"
+    path = path_of(uri)
+    return local_uri(os.path.normpath(path if path[:1] == "/" else f"{path_of(base)}/{path}"))
+
+
+def _stamps(uris: list[str]) -> list[tuple[str | None, str | None]]:
+    """Return (stamp, problem) of each file."""
+    remote = list(dict.fromkeys(uri for uri in uris if is_remote(uri)))
+    stamps = dict(zip(remote, remote_stamps(remote), strict=True))
+    return [stamps[uri] if uri in stamps else _local_stamp(uri) for uri in uris]
+
+
+def _local_stamp(uri: str) -> tuple[str | None, str | None]:
+    try:
+        status = os.stat(path_of(uri))  # noqa: PTH116  (a million times: without a Path)
+    except (OSError, ValueError) as error:
+        return None, f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    if not stat.S_ISREG(status.st_mode):
+        return None, "cannot be read: not a file"
+    return stamp_of(status), None

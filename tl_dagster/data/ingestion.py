@@ -1,0 +1,179 @@
+"""Ingestion: a source's listing becomes one row per image, with its identity, its statistics and its problems."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from tl_dagster.data.decoding import image_id, inspect_image
+from tl_dagster.data.file_index import INFO_COLUMNS, NUMBERS, FileIndex, FileRecord
+from tl_dagster.data.files import read
+from tl_dagster.data.remote import REQUESTS, is_remote
+from tl_dagster.runtime.errors import InputError
+
+__all__ = ["identify"]
+
+FLUSH_SECONDS = 5.0
+PROCESSES_FROM = 3000  # files
+# Files read by one call: few where each may take long, many where pickling them takes longer than reading.
+PART, PROCESS_PART = 32, 512
+
+File = tuple[str, str | None]  # uri and stamp
+Failure = tuple[str, Exception]  # uri, and why it cannot be read
+ProgressCallback = Callable[[int, int], None]
+
+
+def identify(
+    listing: pd.DataFrame,
+    index: FileIndex,
+    workers: int = 2,
+    progress: ProgressCallback = lambda done, total: None,
+) -> tuple[pd.DataFrame, int, int]:
+    """Read and hash every file that is new or changed, and decode once each image whose bytes are new.
+
+    Args:
+        listing: see :meth:`tl_dagster.data.sources.ImageSource.listing`.
+        index: what is known of the source's files; brought up to date every few seconds.
+        workers: threads, or processes when there is much to read.
+        progress: called with the number of files read, and how many there are to read.
+
+    Returns:
+        The listing with the columns id (str; "" for a file that cannot be read), bytes (int64), and the fields of
+        :class:`tl_dagster.data.decoding.ImageInfo`; the number of files read; the number of images decoded.
+
+    Raises:
+        InputError: the source vanished, or a server stopped answering; what was read until then stays in the index.
+    """
+    known = index.read()
+    joined = _join_known(listing, known)
+    unread = joined.loc[joined["id"].isna() & joined["problem"].isna(), ["uri", "stamp"]].drop_duplicates("uri")
+    decoded = 0
+    if len(unread):
+        fresh = _read_all(unread, known, index, workers, progress)
+        decoded = len(fresh.decoded)
+        known = pd.concat([known, *fresh.rows], ignore_index=True).drop_duplicates("uri", keep="last")
+        joined = _join_known(listing, known, unread.loc[~unread["uri"].isin(list(fresh.failed)), "uri"])
+        reasons = joined["uri"].map(fresh.failed).astype("str")
+        joined["problem"] = joined["problem"].where(joined["problem"].notna(), reasons)
+        index.compact()
+    return joined.assign(id=joined["id"].fillna("")), len(unread), decoded
+
+
+def _join_known(listing: pd.DataFrame, known: pd.DataFrame, just_read: pd.Series | None = None) -> pd.DataFrame:
+    """Return the listing beside what is known of its files; nothing where the stamp differs, unless just read."""
+    listed = listing.rename(columns={"problem": "listed_problem"})
+    joined = listed.merge(known.rename(columns={"stamp": "known_stamp"}), on="uri", how="left")
+    unchanged = (joined["stamp"] == joined["known_stamp"]) & joined["stamp"].notna()
+    if just_read is not None:
+        unchanged |= joined["uri"].isin(just_read)
+    for column in ("id", "problem", "format", "perceptual"):
+        joined[column] = joined[column].where(unchanged, None)
+    for column in NUMBERS:
+        joined[column] = joined[column].where(unchanged, 0).fillna(0).astype(known[column].dtype)
+    joined["problem"] = joined["listed_problem"].where(joined["listed_problem"].notna(), joined["problem"])
+    for column in ("format", "perceptual"):
+        joined[column] = joined[column].fillna("")
+    return joined[["id", "uri", *listing.columns.drop(["uri", "stamp", "problem"]), "stamp", "bytes", *INFO_COLUMNS]]
+
+
+@dataclass
+class _Reading:
+    """What was read so far, written to the index from time to time.
+
+    Attributes:
+        index: receives the records.
+        known: the index's rows by image id, from before.
+        rows: tables added to the index.
+        failed: by uri, why a file could not be read.
+        decoded: ids of the images decoded.
+        pending: records that the index lacks yet.
+    """
+
+    index: FileIndex
+    known: pd.DataFrame
+    rows: list[pd.DataFrame] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    decoded: set[str] = field(default_factory=set)
+    pending: list[FileRecord] = field(default_factory=list)
+
+    def add(self, results: list[FileRecord | Failure]) -> None:
+        """Take over the results of one call; raise an error that is not a file's own."""
+        for result in results:
+            if isinstance(result, FileRecord):
+                self.pending.append(result)
+                continue
+            uri, error = result
+            if not isinstance(error, OSError):
+                raise error
+            self.failed[uri] = f"cannot be read: {error.strerror or error}"
+
+    def flush(self) -> None:
+        """Write the pending records to the index."""
+        if self.pending:
+            self.rows.append(self.index.append(self.pending, self.known))
+            self.decoded.update(record.id for record in self.pending if record.info is not None)
+            self.pending.clear()
+
+
+def _read_all(
+    unread: pd.DataFrame, known: pd.DataFrame, index: FileIndex, workers: int, progress: ProgressCallback
+) -> _Reading:
+    """Read the files (columns uri, stamp); whatever ends it, what was read is in the index."""
+    stamps = unread["stamp"].astype(object).where(unread["stamp"].notna(), None)
+    files = list(zip(unread["uri"], stamps, strict=True))
+    reading = _Reading(index, known.drop_duplicates("id").set_index("id"))
+    flushed, done = time.monotonic(), 0
+    try:
+        for results in _read_parts(files, np.sort(reading.known.index.to_numpy().astype("S64")), workers):
+            reading.add(results)
+            done += len(results)
+            progress(done, len(files))
+            if time.monotonic() - flushed > FLUSH_SECONDS:
+                reading.flush()
+                flushed = time.monotonic()
+    finally:
+        reading.flush()
+    return reading
+
+
+def _read_parts(files: list[File], known_ids: np.ndarray, workers: int) -> Iterator[list[FileRecord | Failure]]:
+    """Yield the results of files, some at a time, in their order.
+
+    Threads start at once, and many of them wait for servers; processes do not contend for one interpreter, and repay
+    their start when there is much to decode.
+    """
+    import joblib
+
+    remote = any(is_remote(uri) for uri, _ in files)
+    in_processes = len(files) >= PROCESSES_FROM and not remote
+    size = PROCESS_PART if in_processes else PART
+    pool = joblib.Parallel(
+        n_jobs=max(workers, REQUESTS) if remote else workers,
+        backend="loky" if in_processes else "threading",
+        return_as="generator",
+        batch_size=1,
+    )
+    yield from pool(joblib.delayed(_read_part)(files[i : i + size], known_ids) for i in range(0, len(files), size))
+
+
+def _read_part(files: list[File], known_ids: np.ndarray) -> list[FileRecord | Failure]:
+    """Read and hash files, and decode those whose bytes are not among the known ids (sorted, S64).
+
+    A server that does not answer ends the part: what was read before is returned with the error.
+    """
+    results: list[FileRecord | Failure] = []
+    for uri, stamp in files:
+        try:
+            content = read(uri)
+        except OSError as error:
+            results.append((uri, error))
+            continue
+        except InputError as error:
+            return [*results, (uri, error)]
+        identity = image_id(content)
+        position = np.searchsorted(known_ids, identity.encode())
+        known = position < len(known_ids) and known_ids[position] == identity.encode()
+        results.append(FileRecord(uri, stamp, identity, len(content), None if known else inspect_image(content)))
+    return results
