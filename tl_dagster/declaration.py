@@ -52,21 +52,10 @@ class Checks(Settings):
 
 
 class Schedule(Settings):
-    """Scheduled retraining: on each tick the whole pipeline is refreshed, and unchanged stages reuse."""
+    """Scheduled retraining: on each tick the whole pipeline is refreshed, and unchanged stages are reused."""
 
     cron: str = Field(description="Five cron fields, such as '0 3 * * 1' (Mondays at three).")
     timezone: str = Field("UTC", description="IANA name, such as 'Europe/Berlin'.")
-
-    @field_validator("cron")
-    @classmethod
-    def _valid_cron(cls, cron: str) -> str:
-        import dagster as dg  # what will run the schedule decides what it accepts
-
-        try:
-            dg.ScheduleDefinition(name="check", job_name="check", cron_schedule=cron)
-        except dg.DagsterError as error:
-            raise ValueError(f"'{cron}' is not a cron expression of five fields, such as '0 3 * * 1'") from error
-        return cron
 
     @field_validator("timezone")
     @classmethod

@@ -3,11 +3,24 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "printable", "suggest"]
+__all__ = ["InputError", "UnknownField", "printable", "suggest"]
 
 
 class InputError(Exception):
     """Something the user gave (a file, a field, a folder) cannot be used; the message names it and the mend."""
+
+
+class UnknownField(ValueError):
+    """A declared field that does not exist; the message has the nearest match and the allowed fields.
+
+    Args:
+        field: the name that was declared.
+        allowed: the fields of the section.
+    """
+
+    def __init__(self, field: str, allowed: Iterable[str]) -> None:
+        super().__init__(f"unknown field '{field}': {suggest(field, allowed)}")
+        self.path = (field,)
 
 
 def suggest(word: str, allowed: Iterable[str]) -> str:
