@@ -135,4 +135,5 @@ def _allow_templates(schema: Any) -> Any:
 def _or_template(schema: dict[str, Any]) -> dict[str, Any]:
     # Not `anyOf`: its errors do not tell what is wrong.
     annotations = {key: schema[key] for key in ANNOTATIONS if key in schema}
-    return {**annotations, "if": {"type": "string", "pattern": TEMPLATE}, "else": schema}
+    rest = {key: part for key, part in schema.items() if key not in ANNOTATIONS}
+    return {**annotations, "if": {"type": "string", "pattern": TEMPLATE}, "else": rest}
