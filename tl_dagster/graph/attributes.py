@@ -83,7 +83,8 @@ def _text(context: dg.ResolutionContext, template: str) -> str:
     """Return a template's value as it was before Dagster read it as a number; fields that are numbers read it again."""
     from jinja2 import Template
 
-    return Template(template).render(**context.scope)
+    text: str = Template(template).render(**context.scope)
+    return text
 
 
 def _describe(context: dg.ResolutionContext, problem: Any) -> str:

@@ -3,14 +3,14 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "UnknownField", "printable", "suggest"]
+__all__ = ["InputError", "UnknownFieldError", "printable", "suggest"]
 
 
 class InputError(Exception):
     """Something the user gave (a file, a field, a folder) cannot be used; the message names it and the mend."""
 
 
-class UnknownField(ValueError):
+class UnknownFieldError(ValueError):
     """A declared field that does not exist; the message has the nearest match and the allowed fields.
 
     Args:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from tl_dagster.runtime.errors import UnknownField
+from tl_dagster.runtime.errors import UnknownFieldError
 
 __all__ = ["Settings"]
 
@@ -20,5 +20,5 @@ class Settings(BaseModel):
         if isinstance(values, dict):
             for field in values:
                 if field not in cls.model_fields:
-                    raise UnknownField(str(field), cls.model_fields)
+                    raise UnknownFieldError(str(field), cls.model_fields)
         return values
