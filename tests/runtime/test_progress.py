@@ -29,7 +29,8 @@ def counted(context):
         time.sleep(0.02)
     counter.start("steps")
     counter.update(1, 4)
-    raise dg.Failure("ends") if {fails} else None
+    if {fails}:
+        raise dg.Failure("ends")
 
 job = dg.define_asset_job("job", selection=[counted])
 with dg.instance_for_test() as instance:
