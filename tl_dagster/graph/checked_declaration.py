@@ -7,7 +7,6 @@ from pydantic import Field, field_validator
 
 from tl_dagster.backbones.description import BackboneInfo, describe_backbone
 from tl_dagster.backbones.settings import Backbone
-from tl_dagster.data.augmentation import check_transforms
 from tl_dagster.declaration import Declaration, Schedule
 from tl_dagster.runtime.errors import InputError
 
@@ -48,6 +47,8 @@ class CheckedDeclaration(Declaration):
 
     def model_post_init(self, context: Any, /) -> None:
         """Refuse a depth that leaves nothing to tune, and transforms that cannot be drawn."""
+        from tl_dagster.data.augmentation import check_transforms
+
         try:
             info = describe_backbone(self.backbone)
             self._check_strategy(info)

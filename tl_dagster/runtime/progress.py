@@ -1,4 +1,4 @@
-"""Progress of long work: how far it is, its rate, and the time left; a line every half minute, or a bar in a terminal."""
+"""Progress of long work: its rate and the time left; a line every half minute, and a bar in a terminal."""
 
 import time
 from collections.abc import Callable

@@ -2,21 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tl_dagster.backbones.description import describe_backbone
-from tl_dagster.data.augmentation import Augmenter
-from tl_dagster.data.manifest import read_manifest, read_pairs, usable
-from tl_dagster.data.near_copies import find_leaks
-from tl_dagster.data.splits import assign_splits, list_views, read_views, write_views
-from tl_dagster.graph import checks
 from tl_dagster.graph.stage import CheckResult, Stage, StageContext
 from tl_dagster.store.artifacts import ArtifactSummary, Materialization
 from tl_dagster.store.digests import digest_columns
-
-if TYPE_CHECKING:
-    pass
-
 
 __all__ = ["AugmentedSplits"]
 
@@ -59,6 +50,10 @@ class AugmentedSplits(Stage):
         return self.find_or_build(work, self.fingerprint(work), lambda folder: self._write(work, folder))
 
     def _write(self, work: StageContext, folder: Path) -> ArtifactSummary:
+        from tl_dagster.data.augmentation import Augmenter
+        from tl_dagster.data.manifest import read_manifest, usable
+        from tl_dagster.data.splits import assign_splits, list_views, write_views
+        from tl_dagster.graph import checks
         from tl_dagster.reporting.figures import class_balance
 
         manifest = read_manifest(work.inputs["dataset"].path)
@@ -84,6 +79,11 @@ class AugmentedSplits(Stage):
 
     def run_checks(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
         """Whether near copies lie in two splits; copies that are set aside change no split, but this."""
+        from tl_dagster.data.manifest import read_manifest, read_pairs
+        from tl_dagster.data.near_copies import find_leaks
+        from tl_dagster.data.splits import read_views
+        from tl_dagster.graph import checks
+
         dataset = work.inputs["dataset"].path
         views = read_views(held.artifact.path)
         assigned = views[views["view"] == 0].set_index("id")["split"]

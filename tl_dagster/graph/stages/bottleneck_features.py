@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tl_dagster.graph import checks
 from tl_dagster.graph.engine import build_engine
 from tl_dagster.graph.stage import CheckResult, Stage, StageContext
 from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
@@ -86,6 +85,7 @@ class BottleneckFeatures(Stage):
         """Check whether images of two splits have nearly the same features."""
         from tl_dagster.data.manifest import read_manifest, shown_uris
         from tl_dagster.evaluation.near_pairs import SHEET, read_near_pairs
+        from tl_dagster.graph import checks
 
         pairs = read_near_pairs(materialization.artifact.path)
         if pairs.empty:

@@ -5,13 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tl_dagster.data.decoding import DECODER_VERSION
-from tl_dagster.data.file_index import FileIndex
-from tl_dagster.data.manifest import MANIFEST, PAIRS, content_digest, identify, read_manifest, reject_copies, usable
-from tl_dagster.data.near_copies import GroupRegistry, group_near_copies
 from tl_dagster.data.source_cache import SourceCache, SourceContext
 from tl_dagster.data.sources import list_images
-from tl_dagster.graph import checks
 from tl_dagster.graph.stage import CheckResult, Stage, StageContext
 from tl_dagster.runtime.errors import InputError, printable
 from tl_dagster.runtime.hardware import processors
@@ -21,6 +16,8 @@ from tl_dagster.store.files import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tl_dagster.data.near_copies import GroupRegistry
 
 
 __all__ = ["Dataset", "place_of"]
@@ -76,6 +73,10 @@ class Dataset(Stage):
 
     def run(self, work: StageContext) -> Materialization:
         """Look at every name and time; read only files that are new or changed, decode only unknown bytes."""
+        from tl_dagster.data.file_index import FileIndex
+        from tl_dagster.data.manifest import identify, reject_copies
+        from tl_dagster.data.near_copies import GroupRegistry
+
         source, place = self.declaration.source, place_of(work.store, self.root)
         listing = list_images(source, place)
         others = int(listing.attrs.get("other_files", 0))
@@ -117,6 +118,9 @@ class Dataset(Stage):
 
     def run_checks(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
         """See :mod:`tl_dagster.graph.checks`."""
+        from tl_dagster.data.manifest import read_manifest, usable
+        from tl_dagster.graph import checks
+
         settings = self.declaration.checks
         manifest = read_manifest(held.artifact.path)
         before = work.store.get_previous(self.declaration.name, self.name, held.artifact.data_version)
@@ -131,7 +135,11 @@ class Dataset(Stage):
         }
 
 
-def _with_groups(manifest: "pd.DataFrame", memory: GroupRegistry, distance: int) -> "tuple[pd.DataFrame, pd.DataFrame]":
+def _with_groups(
+    manifest: "pd.DataFrame", memory: "GroupRegistry", distance: int
+) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    from tl_dagster.data.near_copies import group_near_copies
+
     grouped, pairs = group_near_copies(manifest[manifest["problem"].isna()], memory, distance)
     for column in ("group", "problem"):
         manifest.loc[grouped.index, column] = grouped[column]
@@ -146,11 +154,15 @@ def place_of(store: ArtifactStore, root: Path) -> SourceContext:
 def _index_name(where: str) -> str:
     from importlib.metadata import version
 
+    from tl_dagster.data.decoding import DECODER_VERSION
+
     # Another version of the decoder may read what this one cannot, and see other pixels.
     return digest([where, DECODER_VERSION, version("pillow"), version("imagehash")])[:32]
 
 
 def _require_two_classes(manifest: "pd.DataFrame") -> None:
+    from tl_dagster.data.manifest import usable
+
     classes = sorted(usable(manifest)["label"].unique())
     if len(classes) < 2:
         broken = manifest[manifest["problem"].notna()].iloc[0]
@@ -162,6 +174,8 @@ def _require_two_classes(manifest: "pd.DataFrame") -> None:
 
 
 def _write(manifest: "pd.DataFrame", pairs: "pd.DataFrame", others: int, decoded: int, folder: Path) -> ArtifactSummary:
+    from tl_dagster.data.manifest import MANIFEST, PAIRS, content_digest, usable
+    from tl_dagster.graph import checks
     from tl_dagster.reporting.sheets import contact_sheet
 
     manifest.to_parquet(folder / MANIFEST)

@@ -9,7 +9,6 @@ from tl_dagster.graph.stage import Stage, StageContext, require_same
 from tl_dagster.graph.stages.fine_tuned_model import FineTunedModel
 from tl_dagster.graph.stages.top_model import TopModel
 from tl_dagster.graph.stages.transfer_strategy import TransferStrategy
-from tl_dagster.models.predictions import read_predictions
 from tl_dagster.store.artifacts import Artifact, ArtifactSummary, Materialization
 from tl_dagster.strategy.decision import CELLS, read_decision
 from tl_dagster.strategy.settings import TransferStrategy as Declared
@@ -110,6 +109,7 @@ def _scores(model: Path, split: str) -> dict[str, float]:
     import numpy as np
 
     from tl_dagster.models.calibration import validate
+    from tl_dagster.models.predictions import read_predictions
 
     _, truth, probabilities, _ = read_predictions(model, split)
     loss, accuracy = validate(probabilities, truth, np.arange(len(truth)))
