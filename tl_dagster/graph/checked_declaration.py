@@ -47,12 +47,13 @@ class CheckedDeclaration(Declaration):
 
     def model_post_init(self, context: Any, /) -> None:
         """Refuse a depth that leaves nothing to tune, and transforms that cannot be drawn."""
-        from tl_dagster.data.augmentation import check_transforms
-
         try:
             info = describe_backbone(self.backbone)
             self._check_strategy(info)
-            check_transforms(self.augmentation, info.input_size(self.backbone))
+            if self.augmentation.transforms is not None:
+                from tl_dagster.data.augmentation import check_transforms
+
+                check_transforms(self.augmentation, info.input_size(self.backbone))
         except InputError as error:
             raise ValueError(str(error)) from error
 

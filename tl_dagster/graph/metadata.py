@@ -28,8 +28,8 @@ def static_metadata(stage: Stage) -> dict[str, Any]:
 @cache
 def _code_reference(stage: type[Stage]) -> dg.LocalFileCodeReference:
     """Return the place of a stage's class; finding it takes milliseconds."""
-    line = inspect.findsource(stage)[1] + 1
-    return dg.LocalFileCodeReference(inspect.getsourcefile(stage) or "", line, label=stage.__name__)
+    source, line = inspect.getsourcefile(stage) or "", inspect.findsource(stage)[1] + 1
+    return dg.LocalFileCodeReference(file_path=source, line_number=line, label=stage.__name__)
 
 
 def materialization_metadata(held: Materialization) -> dict[str, Any]:
