@@ -1,7 +1,7 @@
-"""What a pipeline may declare: pydantic models with documentation, bounds and defaults.
+"""The declaration of a pipeline: pydantic models with documentation, bounds and defaults.
 
 Every setting that changes a result is part of the fingerprint of the stage that uses it; those under
-:class:`Compute`, which only say how the work is done, are part of none.
+:class:`Compute`, which only determine how the work is done, are part of none.
 """
 
 from typing import Literal
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class Checks(Settings):
-    """When the asset checks warn and when they stop a run. They change no result, only what is said of it."""
+    """The thresholds at which asset checks warn or stop a run. They change no result, only its checks."""
 
     set_aside: float = Field(
         0.05, ge=0, le=1, description="Share of the files that may be set aside; above it the run stops."
