@@ -15,7 +15,7 @@ __all__ = ["on_change", "schedule", "sensor", "source_asset"]
 
 
 def schedule(declaration: Declaration, job: Any) -> list[dg.ScheduleDefinition]:
-    """Return the declared schedule of a pipeline's job: each tick runs everything, and what did not change is reused."""
+    """Return the declared schedule of a pipeline's job; what did not change since the last tick is reused."""
     if declaration.schedule is None:
         return []
     return [

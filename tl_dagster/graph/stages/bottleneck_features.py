@@ -70,7 +70,7 @@ class BottleneckFeatures(Stage):
         return replace(found, reused=found.reused and not done.views, computed=done.views, reused_rows=reused)
 
     def _side_outputs(self, engine: "LocalEngine", views: "pd.DataFrame") -> "list[ColumnRows]":
-        """Return what a forward pass goes through anyway: channel maxima, and the layer that fine-tuning starts from."""
+        """Return what a forward pass computes anyway: channel maxima, and the layer that fine-tuning starts from."""
         from tl_dagster.features.side_outputs import channel_maxima_of_training, expected_activations
 
         strategy, tuning = self.declaration.transfer_strategy.strategy, self.declaration.fine_tuning
