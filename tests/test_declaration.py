@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from tl_dagster.graph.component import CheckedDeclaration
+from tl_dagster.graph.checked_declaration import CheckedDeclaration
 
 SMALLEST = {"name": "cells", "source": {"kind": "folder", "path": "photos"}}
 

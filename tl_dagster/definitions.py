@@ -12,7 +12,7 @@ __all__ = ["defs"]
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """The declared pipelines of the project in the working folder, with the artifact store they share."""
+    """Return the declared pipelines of the project in the working folder, with the artifact store they share."""
     declared = dg.load_from_defs_folder(path_within_project=Path.cwd())
     shared = dg.Definitions(resources={"artifacts": ArtifactIOManager()}, loggers={"progress": run_logger})
     return dg.Definitions.merge(declared, shared)

@@ -1,1 +1,1 @@
-"""The command line: one file a command."""
+"""The command line: one file a command, found by its name; ``tables`` is what they share."""

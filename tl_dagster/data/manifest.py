@@ -18,6 +18,7 @@ from tl_dagster.runtime.errors import printable
 from tl_dagster.store.digests import digest, digest_columns
 
 __all__ = [
+    "REJECTED_SHEET",
     "CONFLICT",
     "COPY",
     "content_digest",
@@ -34,6 +35,7 @@ __all__ = [
 
 MANIFEST, PAIRS = "images.parquet", "near_copies.parquet"
 COPY, CONFLICT = "a copy of ", "the same image is labelled "  # how the reasons begin
+REJECTED_SHEET = "Set aside"  # title of the picture of rejected files
 CONTENT = ["id", "label", "group", "split", "confidence"]
 
 

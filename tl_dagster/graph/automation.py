@@ -1,4 +1,4 @@
-"""When pipelines run by themselves: on a schedule, or when data, settings or code changed."""
+"""Automation of pipelines: a schedule, and a refresh when data, settings or code changed."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from tl_dagster.declaration import Declaration
-from tl_dagster.graph.stages.dataset import place_of
+from tl_dagster.graph.stages.dataset import source_context
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import ArtifactStore
 from tl_dagster.store.digests import digest
@@ -15,7 +15,7 @@ __all__ = ["on_change", "schedule", "sensor", "source_asset"]
 
 
 def schedule(declaration: Declaration, job: Any) -> list[dg.ScheduleDefinition]:
-    """The declared schedule of a pipeline's job: on each tick everything runs, and what did not change is reused."""
+    """Return the declared schedule of a pipeline's job; what did not change since the last tick is reused."""
     if declaration.schedule is None:
         return []
     return [
@@ -30,7 +30,9 @@ def schedule(declaration: Declaration, job: Any) -> list[dg.ScheduleDefinition]:
 
 
 def on_change() -> dg.AutomationCondition[Any]:
-    """Materialize what is missing, and what a change of code, settings or inputs reached; once for each change.
+    """Return the condition that materializes what is missing, and what a change reached; once for each change.
+
+    A change is one of code, settings or inputs.
 
     `will_be_requested` carries a change through the whole chain in one tick; staleness alone would refresh one
     layer at a time.
@@ -41,13 +43,13 @@ def on_change() -> dg.AutomationCondition[Any]:
     changed: dg.AutomationCondition[Any] = (
         dg.AutomationCondition.newly_missing() | dg.AutomationCondition.code_version_changed() | changed_upstream
     )
-    # `since_last_handled` starts counting at the first look, which for a new pipeline is when everything is missing.
+    # `since_last_handled` starts counting at the first evaluation, when all of a new pipeline is missing.
     new: dg.AutomationCondition[Any] = dg.AutomationCondition.initial_evaluation() & dg.AutomationCondition.missing()
     return changed.since_last_handled() | new
 
 
 def source_asset(declaration: Declaration, root: Path) -> dg.SourceAsset:
-    """What the source looks like from outside: names, sizes and times, looked at every minute."""
+    """Return the asset that observes the source every minute: names, sizes and times of its files."""
 
     @dg.observable_source_asset(
         key=[declaration.name, "source"],
@@ -59,7 +61,7 @@ def source_asset(declaration: Declaration, root: Path) -> dg.SourceAsset:
     def source(context: dg.OpExecutionContext) -> dg.DataVersion:
         store: ArtifactStore = context.resources.original_resource_dict["artifacts"].store
         try:
-            return dg.DataVersion(digest(declaration.source.signature(place_of(store, root))))
+            return dg.DataVersion(digest(declaration.source.signature(source_context(store, root))))
         except InputError:
             return dg.DataVersion("missing")
 
@@ -67,7 +69,7 @@ def source_asset(declaration: Declaration, root: Path) -> dg.SourceAsset:
 
 
 def sensor(declaration: Declaration) -> dg.AutomationConditionSensorDefinition:
-    """The sensor that evaluates the pipeline's conditions; it runs unless switched off."""
+    """Return the sensor that evaluates the pipeline's conditions; it runs unless switched off."""
     return dg.AutomationConditionSensorDefinition(
         name=f"{declaration.name}_on_change",
         target=dg.AssetSelection.groups(declaration.name, include_sources=True),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from tl_dagster.data.manifest import CONFLICT, COPY, diff_manifests, usable
 from tl_dagster.declaration import Checks
 from tl_dagster.graph.stage import CheckResult
-from tl_dagster.runtime.errors import printable
+from tl_dagster.reporting.tables import MOST_ROWS, REJECTED, table_rows
 from tl_dagster.store.artifacts import ArtifactSummary, TableRows
 
 if TYPE_CHECKING:
@@ -22,11 +22,8 @@ __all__ = [
     "near_identical",
     "per_class",
     "readable",
-    "table_rows",
 ]
 
-MOST_ROWS = 100  # of a table in the UI
-REJECTED = {"file": "uri", "label": "label", "reason": "problem"}
 STATISTICS = ("brightness", "contrast", "width", "height", "bytes")
 FEWEST = 30  # images; with fewer, distributions are not compared
 
@@ -211,12 +208,3 @@ def _gap(before: "pd.Series", now: "pd.Series") -> float:
     from scipy.stats import ks_2samp
 
     return float(ks_2samp(before, now, method="asymp").statistic)
-
-
-def table_rows(columns: "Mapping[str, pd.Series]") -> TableRows:
-    """Return the first rows of columns as a table for the UI, each text on one line."""
-    values = [column.head(MOST_ROWS).tolist() for column in columns.values()]
-    return [
-        {name: printable(value) if isinstance(value, str) else value for name, value in zip(columns, row, strict=True)}
-        for row in zip(*values, strict=True)
-    ]

@@ -17,13 +17,13 @@ __all__ = ["CheckResult", "Stage", "StageContext", "require_same"]
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage has in hand when it runs.
+    """Everything a stage needs while it runs.
 
     Attributes:
         store: where artifacts are.
         inputs: the artifacts of the assets it reads.
-        progress: tells how far it is.
-        previous: what the asset holds from before, if anything.
+        progress: informed of each step.
+        previous: the asset's last materialization, if there was one.
     """
 
     store: ArtifactStore
@@ -34,7 +34,7 @@ class StageContext:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What an asset check found.
+    """The result of an asset check.
 
     Attributes:
         passed: whether all is well.
@@ -84,51 +84,53 @@ class Stage(ABC):
 
     @classmethod
     def is_enabled(cls, declaration: Declaration) -> bool:
-        """Whether a pipeline has this asset; most have all."""
+        """Return whether a pipeline has this asset; most have all."""
         return True
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """The declared settings that determine the stage's output (JSON-serialisable)."""
+        """Return the declared settings that determine the stage's output (JSON-serialisable)."""
 
     @abstractmethod
-    def run(self, work: StageContext) -> Materialization:
+    def run(self, context: StageContext) -> Materialization:
         """Find the artifact, or compute and commit it.
 
         Raises:
-            InputError: something the user gave cannot be used.
+            InputError: something that the user declared cannot be used.
         """
 
-    def run_checks(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
-        """What each of the stage's checks finds in what the asset now holds; thresholds are no part of fingerprints."""
+    def run_checks(self, context: StageContext, materialization: Materialization) -> dict[str, CheckResult]:
+        """Return check → its result on the current artifact; thresholds are no part of fingerprints."""
         return {}
 
     def code_version(self) -> str:
-        """Recipe and settings: Dagster sees a change of either as a change of code."""
+        """Return version and settings: Dagster sees a change of either as a change of code."""
         return f"{self.version}-{digest(self.settings())[:12]}"
 
-    def fingerprint(self, work: StageContext, settings: Mapping[str, Any] | None = None) -> str:
-        """The address of the artifact: a digest of everything that determines it.
+    def fingerprint(self, context: StageContext, settings: Mapping[str, Any] | None = None) -> str:
+        """Return the address of the artifact: a digest of everything that determines it.
 
         Args:
-            work: the data versions of its inputs count, as they were actually loaded.
+            context: the data versions of its inputs count, as they were actually loaded.
             settings: what determines the output, when that is not the declared settings themselves.
         """
         used = self.settings() if settings is None else dict(settings)
-        return digest({"stage": self.name, "recipe": self.version, "settings": used, "inputs": self.versions(work)})
+        return digest({"stage": self.name, "recipe": self.version, "settings": used, "inputs": self.versions(context)})
 
-    def versions(self, work: StageContext) -> dict[str, str]:
-        """Data version of each input that was actually loaded."""
-        return {name: artifact.data_version for name, artifact in work.inputs.items()}
+    def versions(self, context: StageContext) -> dict[str, str]:
+        """Return the data version of each input that was actually loaded."""
+        return {name: artifact.data_version for name, artifact in context.inputs.items()}
 
     def find_or_build(
-        self, work: StageContext, fingerprint: str, compute: Callable[[Path], ArtifactSummary]
+        self, context: StageContext, fingerprint: str, compute: Callable[[Path], ArtifactSummary]
     ) -> Materialization:
-        """The artifact under a fingerprint; ``compute`` writes its files when it is not there yet."""
-        found = work.store.find(self.name, fingerprint)
+        """Return the artifact under a fingerprint; ``compute`` writes its files when it is not there yet."""
+        found = context.store.find(self.name, fingerprint)
         if found:
             return Materialization(found, reused=True, computed=0, reused_rows=found.summary.rows)
-        built = work.store.build(self.name, fingerprint, compute, inputs=self.versions(work), settings=self.settings())
+        built = context.store.build(
+            self.name, fingerprint, compute, inputs=self.versions(context), settings=self.settings()
+        )
         computed = built.summary.computed
         return Materialization(built, reused=False, computed=computed, reused_rows=built.summary.rows - computed)
 
@@ -137,7 +139,7 @@ def require_same(artifact: Artifact, read: str, current: Artifact) -> None:
     """Refuse to combine an artifact with another version of what it was computed from.
 
     Raises:
-        InputError: an upstream asset was materialized anew, and this one was not.
+        InputError: an upstream asset was materialized again, and this one was not.
     """
     if artifact.inputs[read] != current.data_version:
         raise InputError(

@@ -1,21 +1,34 @@
-"""The one error a user is meant to read: what is wrong, where, and how to mend it."""
+"""Errors that users read: what is wrong, where, and how to fix it."""
 
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "printable", "suggest"]
+__all__ = ["InputError", "UnknownFieldError", "printable", "suggest"]
 
 
 class InputError(Exception):
-    """Something the user gave (a file, a field, a folder) cannot be used; the message names it and the mend."""
+    """A file, field or folder of the user cannot be used; the message names it and the fix."""
+
+
+class UnknownFieldError(ValueError):
+    """A declared field that does not exist; the message has the nearest match and the allowed fields.
+
+    Args:
+        field: the name that was declared.
+        allowed: the fields of the section.
+    """
+
+    def __init__(self, field: str, allowed: Iterable[str]) -> None:
+        super().__init__(f"unknown field '{field}': {suggest(field, allowed)}")
+        self.path = (field,)
 
 
 def suggest(word: str, allowed: Iterable[str]) -> str:
-    """A "did you mean" sentence for ``word``, and the allowed values (at most 12 of them).
+    """Return a "did you mean" sentence for a word, and the allowed values (at most 12 of them).
 
     Args:
-        word: what was given.
-        allowed: what would have been accepted.
+        word: the word that was not accepted.
+        allowed: the words that are.
     """
     names = [str(name) for name in allowed]
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
@@ -25,5 +38,5 @@ def suggest(word: str, allowed: Iterable[str]) -> str:
 
 
 def printable(uri: str) -> str:
-    """An address on one line of a message or log: control characters escaped."""
+    """Return an address for one line of a message or log: control characters are escaped."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in uri)

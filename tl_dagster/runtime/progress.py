@@ -1,25 +1,40 @@
-"""Progress of long work: what is done, how fast, and when it will end; a line every few seconds."""
+"""Progress of long work: its rate and the time left; a line every half minute, and a bar in a terminal."""
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar, Protocol
 
-__all__ = ["Progress", "clock"]
+__all__ = ["Progress", "ProgressBar", "clock"]
 
-INTERVAL = 3.0
+INTERVAL = 30.0  # seconds between two lines
 
 
-def clock(seconds: float) -> str:
-    """Seconds as m:ss."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+class ProgressBar(Protocol):
+    """A live display of one count at a time, in the terminal of this process."""
+
+    def show(self, line: str, done: int, total: int) -> None:
+        """Draw the count; ``line`` says it in words."""
+
+    def clear(self) -> None:
+        """Remove what is drawn."""
+
+    def hide_lines(self) -> AbstractContextManager[None]:
+        """Keep the lines that are logged meanwhile out of the terminal: the bar shows the same."""
 
 
 class Progress:
-    """Counts units of work and reports their rate and the time left.
+    """A counter of units of work that reports their rate and the time left.
 
     Args:
-        log: receives each line.
-        unit: what is counted, such as "views".
+        log: receives each line: at most one in 30 seconds while units are counted, and one at the end.
+        unit: the name of what is counted, such as "views".
+
+    Attributes:
+        bar: a live display of the process, when its log goes to a terminal.
     """
+
+    bar: ClassVar[ProgressBar | None] = None
 
     def __init__(self, log: Callable[[str], None], unit: str = "images") -> None:
         self.log = log
@@ -29,15 +44,31 @@ class Progress:
         """Begin counting; ``done`` units are there already and do not count for the rate."""
         self._unit = unit
         self._done = done
-        self._begun = self._told = time.monotonic()
+        self._begun = self._logged = time.monotonic()
+        if self.bar:
+            self.bar.clear()
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """Tell how far the work is; a line is said every few seconds, and at the end."""
-        now = time.monotonic()
-        if now - self._told < INTERVAL and done < total:
+        """Report how far the work is: in the bar at once, in the log now and then and at the end."""
+        now, finished = time.monotonic(), done >= total
+        due = finished or now - self._logged >= INTERVAL
+        if not due and self.bar is None:
             return
-        self._told = now
-        rate = max((done - self._done) / max(now - self._begun, 1e-9), 1e-9)
+        line = self._describe(done, total, now - self._begun, note)
+        if self.bar:
+            self.bar.clear() if finished else self.bar.show(line, done, total)
+        if due:
+            self._logged = now
+            with nullcontext() if finished or self.bar is None else self.bar.hide_lines():
+                self.log(line)
+
+    def _describe(self, done: int, total: int, seconds: float, note: str) -> str:
+        rate = max((done - self._done) / max(seconds, 1e-9), 1e-9)
         left = "done" if done >= total else f"ETA {clock((total - done) / rate)}"
         shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
-        self.log(f"{done:,}/{total:,} {self._unit} · {shown} {self._unit}/s · {left}{' · ' + note if note else ''}")
+        return f"{done:,}/{total:,} {self._unit} · {shown} {self._unit}/s · {left}{' · ' + note if note else ''}"
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as m:ss."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -4,13 +4,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from tl_dagster.runtime.errors import suggest
+from tl_dagster.runtime.errors import UnknownFieldError
 
 __all__ = ["Settings"]
 
 
 class Settings(BaseModel):
-    """Immutable, and unknown fields are refused with the nearest match."""
+    """The base of declared sections: immutable; unknown fields are refused with the nearest match."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -20,5 +20,5 @@ class Settings(BaseModel):
         if isinstance(values, dict):
             for field in values:
                 if field not in cls.model_fields:
-                    raise ValueError(f"unknown field '{field}': {suggest(str(field), cls.model_fields)}")
+                    raise UnknownFieldError(str(field), cls.model_fields)
         return values

@@ -2,21 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tl_dagster.backbones.description import describe_backbone
-from tl_dagster.data.augmentation import Augmenter
-from tl_dagster.data.manifest import read_manifest, read_pairs, usable
-from tl_dagster.data.near_copies import find_leaks
-from tl_dagster.data.splits import assign_splits, list_views, read_views, write_views
-from tl_dagster.graph import checks
 from tl_dagster.graph.stage import CheckResult, Stage, StageContext
 from tl_dagster.store.artifacts import ArtifactSummary, Materialization
 from tl_dagster.store.digests import digest_columns
-
-if TYPE_CHECKING:
-    pass
-
 
 __all__ = ["AugmentedSplits"]
 
@@ -47,32 +38,36 @@ class AugmentedSplits(Stage):
     blocking_checks = frozenset({"leakage"})
 
     def settings(self) -> dict[str, Any]:
-        """Fractions, views and transforms, with presets written out."""
+        """Return fractions, views and transforms, with presets written out."""
         augmentation = self.declaration.augmentation
         return {
             "splits": self.declaration.splits.model_dump(mode="json"),
             "augmentation": {**augmentation.model_dump(mode="json"), "transforms": augmentation.steps},
         }
 
-    def run(self, work: StageContext) -> Materialization:
+    def run(self, context: StageContext) -> Materialization:
         """Its data version is its content: a change that moves no view stops here."""
-        return self.find_or_build(work, self.fingerprint(work), lambda folder: self._write(work, folder))
+        return self.find_or_build(context, self.fingerprint(context), lambda folder: self._write(context, folder))
 
-    def _write(self, work: StageContext, folder: Path) -> ArtifactSummary:
+    def _write(self, context: StageContext, folder: Path) -> ArtifactSummary:
+        from tl_dagster.data.augmentation import Augmenter
+        from tl_dagster.data.manifest import read_manifest, usable
+        from tl_dagster.data.splits import assign_splits, list_views, write_views
         from tl_dagster.reporting.figures import class_balance
+        from tl_dagster.reporting.tables import table_rows
 
-        manifest = read_manifest(work.inputs["dataset"].path)
+        manifest = read_manifest(context.inputs["dataset"].path)
         images = usable(manifest).sort_values("id", ignore_index=True)
         assigned = assign_splits(images, self.declaration.splits)
         table = list_views(images, assigned, self.declaration.augmentation)
-        drawn = Augmenter(self.declaration.augmentation)
-        drawn.check(describe_backbone(self.declaration.backbone).input_size(self.declaration.backbone))
-        table["key"] = drawn.identities(table["id"], table["view"])
+        augmenter = Augmenter(self.declaration.augmentation)
+        augmenter.check(describe_backbone(self.declaration.backbone).input_size(self.declaration.backbone))
+        table["key"] = augmenter.identities(table["id"], table["view"])
         write_views(folder, table)
         counts = images.groupby(["label", assigned]).size().unstack(fill_value=0)[list(SPLIT_NAMES)]
         class_balance(folder / "class_balance.png", counts)
         balance = {"class": counts.index.to_series(), **{name: counts[name] for name in SPLIT_NAMES}}
-        rows = checks.table_rows({**balance, "all": counts.sum(axis=1)})
+        rows = table_rows({**balance, "all": counts.sum(axis=1)})
         return ArtifactSummary(
             rows=len(table),
             computed=len(table),
@@ -82,10 +77,15 @@ class AugmentedSplits(Stage):
             data_version=digest_columns(table[["key", "split", "label", "confidence"]]),
         )
 
-    def run_checks(self, work: StageContext, held: Materialization) -> dict[str, CheckResult]:
-        """Whether near copies lie in two splits; copies that are set aside change no split, but this."""
-        dataset = work.inputs["dataset"].path
-        views = read_views(held.artifact.path)
+    def run_checks(self, context: StageContext, materialization: Materialization) -> dict[str, CheckResult]:
+        """Check whether near copies lie in two splits; rejected copies change no split, but this."""
+        from tl_dagster.data.manifest import read_manifest, read_pairs
+        from tl_dagster.data.near_copies import find_leaks
+        from tl_dagster.data.splits import read_views
+        from tl_dagster.graph import checks
+
+        dataset = context.inputs["dataset"].path
+        views = read_views(materialization.artifact.path)
         assigned = views[views["view"] == 0].set_index("id")["split"]
         leaks = find_leaks(read_manifest(dataset), read_pairs(dataset), assigned)
         return {"leakage": checks.leakage(leaks, self.declaration.checks)}

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tl_dagster.graph import checks
 from tl_dagster.graph.engine import build_engine
 from tl_dagster.graph.stage import CheckResult, Stage, StageContext
 from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
@@ -71,7 +70,7 @@ class BottleneckFeatures(Stage):
         return replace(found, reused=found.reused and not done.views, computed=done.views, reused_rows=reused)
 
     def _side_outputs(self, engine: "LocalEngine", views: "pd.DataFrame") -> "list[ColumnRows]":
-        """Return what a forward pass goes through anyway: channel maxima, and the layer that fine-tuning starts from."""
+        """Return what a forward pass computes anyway: channel maxima, and the layer that fine-tuning starts from."""
         from tl_dagster.features.side_outputs import channel_maxima_of_training, expected_activations
 
         strategy, tuning = self.declaration.transfer_strategy.strategy, self.declaration.fine_tuning
@@ -86,12 +85,14 @@ class BottleneckFeatures(Stage):
         """Check whether images of two splits have nearly the same features."""
         from tl_dagster.data.manifest import read_manifest, shown_uris
         from tl_dagster.evaluation.near_pairs import SHEET, read_near_pairs
+        from tl_dagster.graph import checks
+        from tl_dagster.reporting.tables import table_rows
 
         pairs = read_near_pairs(materialization.artifact.path)
         if pairs.empty:
             return {"near_identical": checks.near_identical([], 0, SHEET)}
         manifest = read_manifest(context.inputs["dataset"].path)
-        table = checks.table_rows(
+        table = table_rows(
             {
                 "image": shown_uris(manifest, pairs["id"]),
                 "split": pairs["split"],

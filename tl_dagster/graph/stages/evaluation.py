@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tl_dagster.declaration import Declaration
 from tl_dagster.evaluation.results import LABEL_SUSPECTS
-from tl_dagster.graph import checks
 from tl_dagster.graph.engine import open_features
 from tl_dagster.graph.stage import CheckResult, Stage, StageContext, require_same
 from tl_dagster.graph.stages.top_model import require_taps
@@ -102,6 +101,8 @@ class Evaluation(Stage):
         import pandas as pd
 
         from tl_dagster.data.manifest import read_manifest, shown_uris
+        from tl_dagster.graph import checks
+        from tl_dagster.reporting.tables import table_rows
 
         suspects = pd.read_parquet(held.artifact.path / LABEL_SUSPECTS)
         columns = {
@@ -113,4 +114,4 @@ class Evaluation(Stage):
             "split": suspects["split"],
         }
         labels = int(held.artifact.summary.metrics["labels"])
-        return {"label_suspects": checks.label_suspects(checks.table_rows(columns), len(suspects), labels, SUSPECTS)}
+        return {"label_suspects": checks.label_suspects(table_rows(columns), len(suspects), labels, SUSPECTS)}

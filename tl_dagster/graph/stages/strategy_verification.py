@@ -1,4 +1,4 @@
-"""Whether the transfer strategy chose well: the other cells of its table are trained too."""
+"""The test of the transfer strategy: the other cells of its table are trained too."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,6 @@ from tl_dagster.graph.stage import Stage, StageContext, require_same
 from tl_dagster.graph.stages.fine_tuned_model import FineTunedModel
 from tl_dagster.graph.stages.top_model import TopModel
 from tl_dagster.graph.stages.transfer_strategy import TransferStrategy
-from tl_dagster.models.predictions import read_predictions
 from tl_dagster.store.artifacts import Artifact, ArtifactSummary, Materialization
 from tl_dagster.strategy.decision import CELLS, read_decision
 from tl_dagster.strategy.settings import TransferStrategy as Declared
@@ -35,37 +34,37 @@ class StrategyVerification(Stage):
 
     @classmethod
     def is_enabled(cls, declaration: Declaration) -> bool:
-        """Only where it is asked for."""
+        """Only where it is declared."""
         return declaration.transfer_strategy.verify
 
     def settings(self) -> dict[str, Any]:
-        """What the cells' models are trained with."""
+        """Return what the cells' models are trained with."""
         top_model, fine_tuning = (
             getattr(self.declaration, name).model_dump(mode="json") for name in ("top_model", "fine_tuning")
         )
         recipes = {kind.name: kind.version for kind in CHAIN}
         return {"top_model": top_model, "fine_tuning": {**fine_tuning, "depth": "auto"}, "recipes": recipes}
 
-    def versions(self, work: StageContext) -> dict[str, str]:
+    def versions(self, context: StageContext) -> dict[str, str]:
         """Where the images lie does not count."""
-        return {name: work.inputs[name].data_version for name in ("bottleneck_features", "transfer_strategy")}
+        return {name: context.inputs[name].data_version for name in ("bottleneck_features", "transfer_strategy")}
 
-    def run(self, work: StageContext) -> Materialization:
-        """Verified once for the same strategy and settings."""
-        require_same(work.inputs["transfer_strategy"], "bottleneck_features", work.inputs["bottleneck_features"])
-        return self.find_or_build(work, self.fingerprint(work), lambda folder: self._verify(work, folder))
+    def run(self, context: StageContext) -> Materialization:
+        """Verify once for the same strategy and settings."""
+        require_same(context.inputs["transfer_strategy"], "bottleneck_features", context.inputs["bottleneck_features"])
+        return self.find_or_build(context, self.fingerprint(context), lambda folder: self._verify(context, folder))
 
-    def _verify(self, work: StageContext, folder: Path) -> ArtifactSummary:
+    def _verify(self, context: StageContext, folder: Path) -> ArtifactSummary:
         from tl_dagster.reporting.quadrants import accuracies
 
-        chosen = read_decision(work.inputs["transfer_strategy"].path).cell
+        chosen = read_decision(context.inputs["transfer_strategy"].path).cell
         cells = [cell for cell in CELLS if cell != "features-low" or len(self.declaration.backbone.taps) > 1]
-        rows = [{"cell": cell, **self._trained(cell, work)} for cell in cells]
+        rows = [{"cell": cell, **self._trained(cell, context)} for cell in cells]
         best = max(rows, key=lambda row: row["test_accuracy"])  # of equals the first: the one with less to train
         own = next(row for row in rows if row["cell"] == chosen)
         regret = 100 * (best["test_accuracy"] - own["test_accuracy"])
-        found = {"chosen": chosen, "best": best["cell"], "regret_points": regret, "cells": rows}
-        (folder / RESULTS).write_text(json.dumps(found, indent=1))
+        results = {"chosen": chosen, "best": best["cell"], "regret_points": regret, "cells": rows}
+        (folder / RESULTS).write_text(json.dumps(results, indent=1))
         accuracies(folder / PICTURE, rows, chosen)
         return ArtifactSummary(
             rows=len(rows),
@@ -79,19 +78,19 @@ class StrategyVerification(Stage):
             tables={"Cells": rows},
         )
 
-    def _trained(self, cell: str, work: StageContext) -> dict[str, Any]:
-        """One cell's accuracies, log-losses and seconds of training."""
-        work.progress.log(f"verifying {cell}")
-        held: dict[str, Artifact] = dict(work.inputs)
+    def _trained(self, cell: str, context: StageContext) -> dict[str, Any]:
+        """Return one cell's accuracies, log-losses and seconds of training."""
+        context.progress.log(f"verifying {cell}")
+        artifacts: dict[str, Artifact] = dict(context.inputs)
         for kind in CHAIN:
             stage = kind(self._declared(cell), self.root)
-            inputs = {name: held[name] for name in stage.inputs}
-            held[stage.name] = stage.run(StageContext(work.store, inputs, work.progress, None)).artifact
-        decision = read_decision(held["transfer_strategy"].path)
+            inputs = {name: artifacts[name] for name in stage.inputs}
+            artifacts[stage.name] = stage.run(StageContext(context.store, inputs, context.progress, None)).artifact
+        decision = read_decision(artifacts["transfer_strategy"].path)
         seconds = sum(
-            held[kind.name].summary.metrics.get("training_seconds", 0.0) for kind in (TopModel, FineTunedModel)
+            artifacts[kind.name].summary.metrics.get("training_seconds", 0.0) for kind in (TopModel, FineTunedModel)
         )
-        model = held[FineTunedModel.name].path
+        model = artifacts[FineTunedModel.name].path
         return {
             "taps": ", ".join(decision.taps),
             **_scores(model, "validation"),
@@ -110,6 +109,7 @@ def _scores(model: Path, split: str) -> dict[str, float]:
     import numpy as np
 
     from tl_dagster.models.calibration import validate
+    from tl_dagster.models.predictions import read_predictions
 
     _, truth, probabilities, _ = read_predictions(model, split)
     loss, accuracy = validate(probabilities, truth, np.arange(len(truth)))
