@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.training.test_bootstrap import predictions
+from tests.evaluation.test_bootstrap import predictions
 from tl_dagster.evaluation.comparison import assess, best_model
 
 

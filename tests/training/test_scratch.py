@@ -10,7 +10,7 @@ from tl_dagster import InputError
 from tl_dagster.models.calibration import validate
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.feature_batches import Targets
-from tl_dagster.training.scratch import Examples, build_from_pixels, convnet, predict, train
+from tl_dagster.training.scratch import Examples, FromPixels, convnet, predict, train
 from tl_dagster.training.settings import ScratchBaseline
 
 SIZE, BATCH = 48, 8
@@ -50,7 +50,7 @@ def network() -> torch.nn.Module:
     torch.manual_seed(0)
     body = convnet(SIZE, 2)
     body.insert(1, torch.nn.BatchNorm2d(32))
-    return build_from_pixels(body, [0.5] * 3, [0.5] * 3)
+    return FromPixels(body, [0.5] * 3, [0.5] * 3)
 
 
 def test_the_convnet_is_the_blog_posts():
@@ -108,13 +108,13 @@ def test_stops_early(cells, tmp_path):
     assert len(result.history) == result.epoch + 1 < 50
 
 
-def test_random_weights_are_never_handed_on(cells, tmp_path):
+def test_random_weights_are_never_selected(cells, tmp_path):
     settings = ScratchBaseline(epochs=1, batch_size=BATCH, learning_rate=0.1)  # one epoch that makes it worse
     result = train(network(), cells, cells.examples(40), settings, "fp32", tmp_path / "kept", Progress(print))
     assert result.epoch == 1 and result.history[0]["validation_log_loss"] > np.log(2)
 
 
-def test_a_loss_that_is_no_number(cells, tmp_path):
+def test_a_nan_loss(cells, tmp_path):
     model = network()
     torch.nn.init.constant_(model.model[0].weight, torch.inf)
     with pytest.raises(InputError, match=r"lower scratch_baseline\.learning_rate \(now 0\.003\)"):

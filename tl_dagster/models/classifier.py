@@ -14,7 +14,7 @@ from tl_dagster.declaration import Declaration
 from tl_dagster.features.backbone_features import BackboneFeatures
 from tl_dagster.store.artifacts import Artifact, ArtifactStore
 from tl_dagster.training.checkpoints import select_group
-from tl_dagster.training.fine_tuning import build_tuned_network
+from tl_dagster.models.fine_tuned_network import build_tuned_network
 
 __all__ = ["images_of", "network_of"]
 

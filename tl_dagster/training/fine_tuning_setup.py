@@ -15,10 +15,11 @@ from tl_dagster.features.backbone_features import BackboneFeatures
 from tl_dagster.features.cache import ConcatFeatures, FeatureColumn
 from tl_dagster.features.loading import Loader
 from tl_dagster.graph.stage import StageContext
+from tl_dagster.models.fine_tuned_network import FineTunedNetwork, build_tuned_network
 from tl_dagster.training.batches import CachedActivations, DrawnImages, RecomputedActivations, draw_views
 from tl_dagster.training.checkpoints import Checkpoint
-from tl_dagster.training.fine_tuning import BatchSource, build_tuned_network
-from tl_dagster.training.settings import FineTuning
+from tl_dagster.training.fine_tuning import BatchSource
+from tl_dagster.training.settings import ResolvedFineTuning
 
 __all__ = ["FineTuningSetup"]
 
@@ -32,7 +33,7 @@ class FineTuningSetup:
         frozen: the backbone.
         work: its bottleneck features and dataset.
         taps: those that the top model reads.
-        settings: with depth, epochs and learning rate given.
+        settings: the declared settings, resolved.
         boundary: the tap up to which is frozen; None: nothing is.
 
     Attributes:
@@ -41,7 +42,12 @@ class FineTuningSetup:
     """
 
     def __init__(
-        self, frozen: BackboneFeatures, work: StageContext, taps: list[str], settings: FineTuning, boundary: str | None
+        self,
+        frozen: BackboneFeatures,
+        work: StageContext,
+        taps: list[str],
+        settings: ResolvedFineTuning,
+        boundary: str | None,
     ) -> None:
         self.frozen, self.taps, self.settings, self.boundary = frozen, taps, settings, boundary
         self.column: FeatureColumn | None = None
@@ -57,8 +63,8 @@ class FineTuningSetup:
     def __exit__(self, *_: object) -> None:
         self._closing.close()
 
-    def network(self, head: Mapping[str, torch.Tensor]) -> torch.nn.Module:
-        """The part that is trained, with the top model on it; see :func:`tl_dagster.training.fine_tuning.build_tuned_network`."""
+    def network(self, head: Mapping[str, torch.Tensor]) -> FineTunedNetwork:
+        """The part that is trained, with the top model on it."""
 
         model = build_tuned_network(self._cut.upper, head, frozen_feature_mask(self.frozen, self._cut))
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's types lack it
@@ -130,7 +136,7 @@ class FineTuningSetup:
     def _views_drawn(self) -> int:
         plain = self._table["view"] == 0
         train = int(((self._table["split"] == "train") & plain).sum()) * self.settings.views_per_epoch
-        return (self.settings.epochs or 1) * (train + int((self._table["split"] == "validation").sum()))
+        return self.settings.epochs * (train + int((self._table["split"] == "validation").sum()))
 
     def _below(self) -> ConcatFeatures | None:
         columns = [self.frozen.column(path, pooling) for path, pooling in self._cut.frozen_taps]

@@ -18,6 +18,7 @@ from tl_dagster.store.artifacts import ArtifactSummary, Materialization
 from tl_dagster.strategy.decide import read_decision
 from tl_dagster.training.feature_batches import build_targets
 from tl_dagster.training.fine_tuning_setup import FineTuningSetup
+from tl_dagster.training.settings import ResolvedFineTuning, resolve_fine_tuning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from tl_dagster.training.checkpoints import Checkpoint
     from tl_dagster.training.fine_tuning import FineTuningData
     from tl_dagster.training.loop import TrainingResult
-    from tl_dagster.training.settings import FineTuning
 
 
 __all__ = ["FineTunedModel", "activations_used"]
@@ -60,7 +60,9 @@ class FineTunedModel(Stage):
             require_same(work.inputs[name], "bottleneck_features", work.inputs["bottleneck_features"])
         require_taps(work.inputs["top_model"], work.inputs["transfer_strategy"])
         decision = read_decision(work.inputs["transfer_strategy"].path)
-        settings = _settled(self.declaration.fine_tuning, decision)
+        settings = resolve_fine_tuning(
+            self.declaration.fine_tuning, decision.depth, decision.epochs, decision.learning_rate
+        )
         frozen = BackboneFeatures(self.declaration, work.store)
         boundary, note = _boundary(frozen, decision.taps, settings.depth)
         if note:
@@ -80,7 +82,7 @@ class FineTunedModel(Stage):
         return held
 
     def _used(
-        self, frozen: BackboneFeatures, settings: "FineTuning", boundary: str | None, taps: list[str]
+        self, frozen: BackboneFeatures, settings: ResolvedFineTuning, boundary: str | None, taps: list[str]
     ) -> dict[str, Any]:
         """What determines the model: another name of the same depth trains the same."""
         if settings.depth == "none":
@@ -155,15 +157,6 @@ class FineTunedModel(Stage):
         nothing = dict.fromkeys(("frozen_through", "frozen_sha256", "activations"))
         described = {"backbone": self.declaration.backbone.model_dump(mode="json"), **nothing, **told}
         (folder / MODEL).write_text(json.dumps(described, indent=1))
-
-
-def _settled(settings: "FineTuning", decision: Decision) -> "FineTuning":
-    """The declared fine-tuning, with what it leaves open from the transfer strategy."""
-    left = {"depth": decision.depth} if settings.depth == "auto" else {}
-    schedule = {"epochs": decision.epochs, "learning_rate": decision.learning_rate}
-    return settings.model_copy(
-        update=left | {name: value for name, value in schedule.items() if getattr(settings, name) is None}
-    )
 
 
 def _boundary(frozen: BackboneFeatures, taps: list[str], depth: str) -> tuple[str | None, str | None]:

@@ -190,7 +190,7 @@ class ScratchBaseline(Stage):
         from safetensors.torch import save_file
 
         from tl_dagster.backbones.inference import select_device
-        from tl_dagster.training.scratch import build_from_pixels, predict, train
+        from tl_dagster.training.scratch import FromPixels, predict, train
 
         table = read_views(work.inputs["augmented_splits"].path)
         table = table[(table["split"] != "train") | (table["view"] == 0)].reset_index(drop=True)
@@ -198,7 +198,7 @@ class ScratchBaseline(Stage):
         settings, classes = self._baseline, class_names(table)
         precision, kept = resolve_precision(self.declaration.backbone.precision), work.store.checkpoint(address)
         torch.manual_seed(settings.seed)
-        model = build_from_pixels(network.build(len(classes)), network.mean, network.std).to(select_device())
+        model = FromPixels(network.build(len(classes)), network.mean, network.std).to(select_device())
         parameters = sum(parameter.numel() for parameter in model.parameters())
         work.progress.log(f"{network.name}: {parameters:,} parameters, {network.resize.size} pixels, {precision}")
         with self._loader(network.resize, len(views) * settings.epochs) as loader:
@@ -250,26 +250,9 @@ def _architecture(backbone: Backbone) -> ScratchNetwork:
 
 def _untrained(info: BackboneInfo, size: int, classes: int) -> "torch.nn.Module":
     """A backbone with random weights and a classifier: images (N, 3, size, size) → logits (N, classes)."""
-    import torch
+    from tl_dagster.training.scratch import UntrainedBackbone
 
-    from tl_dagster.backbones.building import create_network, drop_classifiers
-    from tl_dagster.backbones.taps import pool
-
-    class Untrained(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body = create_network(info.name, info.preprocess["size"])
-            drop_classifiers(self.body, info.classifiers)
-            self.head = torch.nn.Linear(info.width(info.classifier, "avg", size), classes)
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            outputs = self.body(images)
-            # Inception networks tell of auxiliary classifiers too while they train.
-            features = outputs if isinstance(outputs, torch.Tensor) else outputs[0]
-            logits: torch.Tensor = self.head(pool(features, "avg"))
-            return logits
-
-    return Untrained()
+    return UntrainedBackbone(info, size, classes)
 
 
 def _examples(table: "pd.DataFrame", classes: list[str]) -> "Examples":

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tl_dagster.store.artifacts import Artifact
-    from tl_dagster.training.top_model import FittedTopModel, LabelledFeatures
+    from tl_dagster.training.feature_batches import LabelledFeatures
+    from tl_dagster.training.top_model import FittedTopModel
 
 
 __all__ = ["TopModel", "require_taps"]
@@ -30,7 +31,7 @@ class TopModel(Stage):
     """Train the top model first; fine-tuning starts from it."""
 
     name = "top_model"
-    version = 3
+    version = 4
     description = (
         "Logistic regression, or a small network, on the bottleneck features of all training views, at the taps that "
         "the transfer strategy chose; validation chooses its L2 or epoch, and its temperature."
@@ -57,7 +58,8 @@ class TopModel(Stage):
         import numpy as np
         from safetensors.torch import save_file
 
-        from tl_dagster.training.top_model import build_head, compute_logits, fit_top_model
+        from tl_dagster.models.heads import build_head, compute_logits
+        from tl_dagster.training.top_model import fit_top_model
 
         features, settings = work.inputs["bottleneck_features"], self.declaration.top_model
         table = read_views(features.path)
@@ -76,7 +78,7 @@ class TopModel(Stage):
         held_out = np.flatnonzero(table["split"] != "train")
         rows = open_features(features, work.store, held_out, taps)
         logits = compute_logits(build_head(fitted.state), rows, len(classes))
-        chosen: dict[str, float] = {name: fitted.told[name] for name in ("l2", "epoch") if name in fitted.told}
+        chosen: dict[str, float] = {name: fitted.metadata[name] for name in ("l2", "epoch") if name in fitted.metadata}
         return ArtifactSummary(
             rows=len(train.labels),
             computed=len(train.labels),
@@ -97,7 +99,7 @@ def _views(
     """Labelled views of a bottleneck_features artifact: rows of its table."""
     import numpy as np
 
-    from tl_dagster.training.top_model import LabelledFeatures
+    from tl_dagster.training.feature_batches import LabelledFeatures
 
     part = table.iloc[rows]
     images = np.unique(part["id"].to_numpy(), return_inverse=True)[1]
@@ -108,7 +110,7 @@ def _views(
 def _described(fitted: "FittedTopModel") -> dict[str, Any]:
     before, after = fitted.log_losses
     calibration = {"validation_log_loss_uncalibrated": before, "validation_log_loss": after}
-    return {**fitted.told, "temperature": fitted.temperature, **calibration}
+    return {**fitted.metadata, "temperature": fitted.temperature, **calibration}
 
 
 def require_taps(top_model: "Artifact", strategy: "Artifact") -> None:

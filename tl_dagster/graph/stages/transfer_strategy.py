@@ -29,7 +29,7 @@ class TransferStrategy(Stage):
     """Looks at plain training images only: neither validation nor test has a say."""
 
     name = "transfer_strategy"
-    version = 2
+    version = 3
     description = (
         "How large the set is and how similar to what the backbone was trained on, measured on cached features: which "
         "taps the top model reads, and how deep fine-tuning goes."
@@ -146,7 +146,6 @@ def _rows(probes: list[dict[str, Any]]) -> "TableRows":
             "accuracy": round(each["accuracy"], 4),
             "gain": round(each["gain"], 4),
             "standard_error": round(each["standard_error"], 4),
-            "logme": round(each["logme"], 4),
             "l2": each["l2"],
         }
         for each in probes
