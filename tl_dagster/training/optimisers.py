@@ -42,7 +42,9 @@ def build_optimiser(kind: str, groups: Sequence[ParameterGroup]) -> torch.optim.
             "lr": group.rate,
             "initial_lr": group.rate,  # the peak, for a schedule that starts anywhere
             "decay": group.decay,
-            "anchors": [each.detach().clone() for each in group.parameters] if group.decay and group.anchored else None,
+            "anchors": [parameter.detach().clone() for parameter in group.parameters]
+            if group.decay and group.anchored
+            else None,
         }
         for group in groups
         if group.parameters
@@ -60,7 +62,7 @@ def decay_weights(optimiser: torch.optim.Optimizer) -> None:
             if not group["decay"]:
                 continue
             share = group["lr"] * group["decay"]
-            anchors = group["anchors"] or [torch.zeros(()).to(each) for each in group["params"]]
+            anchors = group["anchors"] or [torch.zeros(()).to(parameter) for parameter in group["params"]]
             for parameter, anchor in zip(group["params"], anchors, strict=True):
                 if parameter.ndim > 1:
                     parameter.lerp_(anchor.expand_as(parameter), share)
