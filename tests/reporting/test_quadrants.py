@@ -7,7 +7,7 @@ from tl_dagster.reporting.quadrants import accuracies, quadrants
 from tl_dagster.strategy.decide import CELLS, Size, decide
 from tl_dagster.strategy.probes import Probe
 
-PROBES = [Probe(("high",), 0.1, 0.2, 0.9, 0.0, 0.0, 0.1), Probe(("low",), 0.1, 0.1, 0.9, 0.5, 0.4, 0.1)]
+PROBES = [Probe(("high",), 0.1, 0.2, 0.9, 0.0, 0.0), Probe(("low",), 0.1, 0.1, 0.9, 0.5, 0.4)]
 
 
 @pytest.mark.parametrize("probes", [PROBES, PROBES[:1], []])

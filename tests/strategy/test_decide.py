@@ -1,7 +1,7 @@
-"""The strategy's table: each of its cells is reached, and what cannot be measured is said."""
+"""The strategy's table: each of its cells is reached, and what cannot be measured is reported."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_the_same_every_time():
     assert decided(*features("low")) == decided(*features("low"))
 
 
-def test_a_named_cell_is_taken_and_what_was_measured_is_told():
+def test_a_named_cell_is_taken_and_what_was_measured_is_recorded():
     decision = decided(*features("high"), SMALL, "fine-tune-all")
     assert (decision.cell, decision.depth, decision.learning_rate) == ("fine-tune-all", "all", 5e-5)
     assert decision.evidence["measured_cell"] == "features-high"
@@ -84,10 +84,12 @@ def test_constant_features_are_no_reason_to_go_lower():
     assert decided(made, np.arange(40) % 2).cell == "features-high"
 
 
-def test_of_equal_probes_logme_decides():
+def test_the_lowest_log_loss_decides_and_of_equals_the_first():
     probes = [
-        Probe(("high",), 0.1, 1.0, 0.5, 0.0, 0.0, 0.0),
-        Probe(("low",), 0.1, 0.50, 0.8, 0.50, 0.05, 0.1),
-        Probe(("low", "high"), 0.1, 0.52, 0.8, 0.48, 0.05, 0.3),
+        Probe(("high",), 0.1, 1.0, 0.5, 0.0, 0.0),
+        Probe(("low",), 0.1, 0.52, 0.8, 0.48, 0.05),
+        Probe(("low", "high"), 0.1, 0.50, 0.8, 0.50, 0.05),
     ]
     assert decide("auto", ["low", "high"], "high", SMALL, probes, {}).taps == ["low", "high"]
+    equal = [*probes[:2], replace(probes[1], taps=("low", "high"))]
+    assert decide("auto", ["low", "high"], "high", SMALL, equal, {}).taps == ["low"]

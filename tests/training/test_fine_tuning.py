@@ -54,7 +54,7 @@ def test_a_frozen_part_that_ran_uncompiled_goes_on_so(pipeline, monkeypatch):
             raise RuntimeError("no power")
 
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="no power"):
-        patched.setattr("tl_dagster.training.loop._stale", no_power)
+        patched.setattr("tl_dagster.training.loop._should_stop", no_power)
         pipeline.run(upto="fine_tuned_model", **recomputed)
     assert list(pipeline.store.layout.checkpoints.iterdir())
     monkeypatch.setattr(

@@ -1,6 +1,8 @@
-"""The loop keeps the best epoch, goes on after a kill to the last bit, and stops with a clear word."""
+"""The loop keeps the best epoch, goes on after a kill to the last bit, and stops with a clear message."""
 
+import contextlib
 import copy
+import math
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.checkpoints import Checkpoint
 from tl_dagster.training.loop import LoopConfig, train
-from tl_dagster.training.optimisers import ParameterGroup, build_optimiser
+from tl_dagster.training.optimisers import ParameterGroup, build_optimiser, decay_weights
 
 X = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
 Y = (X.sum(1) > 0).long()
@@ -29,7 +31,7 @@ def score(model: torch.nn.Module) -> tuple[float, float]:
     return float(torch.nn.functional.cross_entropy(logits, Y)), float((logits.argmax(1) == Y).float().mean())
 
 
-def training(model, kind="adamw", checkpoint=None, stop_in=None, scored=score, spoilt=None, log=None, **plan):
+def training(model, kind="adamw", checkpoint=None, stop_in=None, scored=score, spoilt=None, log=None, **config):
     optimiser = build_optimiser(kind, [ParameterGroup(list(model.parameters()), 0.05, 0.1, anchored=True)])
 
     def losses(epoch):
@@ -40,20 +42,20 @@ def training(model, kind="adamw", checkpoint=None, stop_in=None, scored=score, s
             loss = torch.nn.functional.cross_entropy(model(X[part]), Y[part])
             yield loss * float("nan") if epoch == spoilt else loss
 
-    plan = LoopConfig(**{"epochs": 6, "steps": 4, "mend": "lower the_rate", "clip": 1.0, "averaging": 0.9, **plan})
-    return train(model, optimiser, losses, scored, plan, Progress(log) if log else SILENT, checkpoint)
+    config = LoopConfig(**{"epochs": 6, "steps": 4, "hint": "lower the_rate", "clip": 1.0, "averaging": 0.9, **config})
+    return train(model, optimiser, losses, scored, config, Progress(log) if log else SILENT, checkpoint)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
 def test_goes_on_to_the_last_bit(tmp_path, kind):
     undisturbed, killed, resumed = network(), network(), network()
     whole = training(undisturbed, kind)
-    checkpoint = Checkpoint(tmp_path / "held.safetensors", print)
+    checkpoint = Checkpoint(tmp_path / "checkpoint.safetensors", print)
     with pytest.raises(KeyboardInterrupt):
         training(killed, kind, checkpoint, stop_in=4)
-    said: list[str] = []
-    again = training(resumed, kind, checkpoint, log=said.append)
-    assert said[0] == "goes on after epoch 3 of 6, from a checkpoint"
+    lines: list[str] = []
+    again = training(resumed, kind, checkpoint, log=lines.append)
+    assert lines[0] == "goes on after epoch 3 of 6, from a checkpoint"
     assert (again.epoch, again.history) == (whole.epoch, whole.history)
     for name, value in undisturbed.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
@@ -65,17 +67,17 @@ def test_keeps_the_best_epoch_and_stops_early():
     assert (found.epoch, len(found.history)) == (1, 4)
 
 
-def test_a_loss_that_is_no_number(tmp_path):
-    checkpoint = Checkpoint(tmp_path / "held.safetensors", print)
+def test_a_nan_loss(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "checkpoint.safetensors", print)
     with pytest.raises(InputError, match=r"loss of epoch 3 is nan: lower the_rate; the checkpoint of epoch 2 stays"):
         training(network(), checkpoint=checkpoint, spoilt=3)
-    held = checkpoint.load()
-    assert held and len(held[1]["history"]) == 3
+    saved = checkpoint.load()
+    assert saved and len(saved[1]["history"]) == 3
 
 
 def test_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
-    said: list[str] = []
-    checkpoint = Checkpoint(tmp_path / "held.safetensors", said.append)
+    lines: list[str] = []
+    checkpoint = Checkpoint(tmp_path / "checkpoint.safetensors", lines.append)
     checkpoint.save({"a": torch.ones(3)}, {"epoch": 1})
 
     def full(path):
@@ -85,16 +87,16 @@ def test_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     checkpoint.save({"a": torch.zeros(3)}, {"epoch": 2})
     tensors, metadata = checkpoint.load()
     assert metadata == {"epoch": 1} and tensors["a"].sum() == 3
-    assert "No space left" in said[0] and "stays" in said[0]
-    assert [path.name for path in tmp_path.iterdir()] == ["held.safetensors"]
+    assert "No space left" in lines[0] and "stays" in lines[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
 
 
-def test_unreadable_checkpoint_starts_anew(tmp_path):
-    said: list[str] = []
-    path = tmp_path / "held.safetensors"
+def test_unreadable_checkpoint_starts_from_the_beginning(tmp_path):
+    lines: list[str] = []
+    path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(b"nonsense")
-    assert Checkpoint(path, said.append).load() is None
-    assert str(path) in said[0]
+    assert Checkpoint(path, lines.append).load() is None
+    assert str(path) in lines[0]
 
 
 def test_decay_towards_the_first_weights():
@@ -105,7 +107,30 @@ def test_decay_towards_the_first_weights():
         optimiser = build_optimiser("sgd", [ParameterGroup([model[0].weight], 0.1, 0.5, anchored)])
         if anchored:
             optimiser.param_groups[0]["anchors"] = [before]
-        from tl_dagster.training.optimisers import decay_weights
-
         decay_weights(optimiser)
         torch.testing.assert_close(model[0].weight.detach(), before + 1 + 0.05 * (middle - before - 1))
+
+
+def rates(checkpoint=None, stop_in=None) -> list[float]:
+    """The learning rate of each step of a training, until it is killed."""
+    model, seen = network(), []
+    optimiser = build_optimiser("adamw", [ParameterGroup(list(model.parameters()), 0.05)])
+
+    def losses(epoch):
+        if epoch == stop_in:
+            raise KeyboardInterrupt
+        for _ in range(4):
+            seen.append(optimiser.param_groups[0]["lr"])
+            yield torch.nn.functional.cross_entropy(model(X), Y)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        train(model, optimiser, losses, score, LoopConfig(6, 4, "", warmup=0.25), SILENT, checkpoint)
+    return seen
+
+
+def test_rates_rise_and_follow_a_cosine_also_after_a_kill(tmp_path):
+    cosine = [0.05 * (1 + math.cos(math.pi * step / 24)) / 2 for step in range(24)]
+    expected = [rate * min(1, (step + 1) / 6) for step, rate in enumerate(cosine)]
+    checkpoint = Checkpoint(tmp_path / "checkpoint.safetensors", print)
+    assert rates() == pytest.approx(expected)
+    assert rates(checkpoint, stop_in=4) + rates(checkpoint) == rates()

@@ -3,7 +3,7 @@
 import torch
 
 from tests.training.test_top_model import SETTINGS, digits, fitted
-from tl_dagster.training.top_model import LabelledFeatures
+from tl_dagster.training.feature_batches import LabelledFeatures
 
 
 def test_two_runs_are_the_same_whatever_was_drawn_before():
@@ -23,6 +23,6 @@ def test_the_epoch_with_the_lowest_log_loss_is_kept():
     few = LabelledFeatures(whole.features[:100], whole.labels[:100], whole.images[:100])
     eager = SETTINGS["mlp"].model_copy(update={"epochs": 30, "dropout": 0, "learning_rate": 0.1})
     found = fitted(eager, few)
-    losses = {each["epoch"]: each["validation_log_loss"] for each in found.told["history"]}
-    assert losses[found.told["epoch"]] == min(losses.values()) == found.log_losses[1]  # calibrated
-    assert 0 < found.told["epoch"] < max(losses)  # or this shows nothing
+    losses = {row["epoch"]: row["validation_log_loss"] for row in found.metadata["history"]}
+    assert losses[found.metadata["epoch"]] == min(losses.values()) == found.log_losses[1]  # calibrated
+    assert 0 < found.metadata["epoch"] < max(losses)  # or this shows nothing

@@ -114,13 +114,13 @@ def test_stops_early(cells, tmp_path):
     assert len(result.history) == result.epoch + 1 < 50
 
 
-def test_random_weights_are_never_handed_on(cells, tmp_path):
+def test_random_weights_are_never_selected(cells, tmp_path):
     settings = ScratchBaseline(epochs=1, batch_size=BATCH, learning_rate=0.1)  # one epoch that makes it worse
     result = train(network(), cells, cells.examples(40), settings, "fp32", kept(tmp_path), Progress(print))
     assert result.epoch == 1 and result.history[0]["validation_log_loss"] > np.log(2)
 
 
-def test_a_loss_that_is_no_number(cells, tmp_path):
+def test_a_nan_loss(cells, tmp_path):
     model = network()
     torch.nn.init.constant_(model.model[0].weight, torch.inf)
     with pytest.raises(InputError, match=r"lower scratch_baseline\.learning_rate \(now 0\.003\)"):

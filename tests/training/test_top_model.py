@@ -7,16 +7,12 @@ from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
 from tl_dagster.features import blocks as module
+from tl_dagster.models.heads import build_head, compute_logits
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.progress import Progress
+from tl_dagster.training.feature_batches import LabelledFeatures
 from tl_dagster.training.settings import LinearTopModel, MlpTopModel
-from tl_dagster.training.top_model import (
-    LabelledFeatures,
-    balanced_class_weights,
-    build_head,
-    compute_logits,
-    fit_top_model,
-)
+from tl_dagster.training.top_model import balanced_class_weights, fit_top_model
 
 SETTINGS = {
     "linear": LinearTopModel(l2=[0.1, 0.01]),
@@ -70,7 +66,7 @@ def test_classifier_round_trip(settings, tmp_path):
     found = fitted(settings)
     save_file(found.state, tmp_path / "model.safetensors")
     module = build_head(load_file(tmp_path / "model.safetensors"))
-    assert not module.training and all(each.requires_grad for each in module.parameters())
+    assert not module.training and all(parameter.requires_grad for parameter in module.parameters())
     assert set(module.state_dict()) == set(found.state)
     assert all(torch.equal(value, found.state[name]) for name, value in module.state_dict().items())
 
@@ -105,7 +101,7 @@ def test_class_weights():
     assert weights.tolist() == pytest.approx([4 / 6, 1, 2, 1])
 
 
-def test_a_loss_that_is_no_number_names_the_learning_rate():
+def test_a_nan_loss_names_the_learning_rate():
     train = digits()[0]
     wrong = LabelledFeatures(train.features.astype(np.float32) * np.float32(np.nan), train.labels, train.images)
     with pytest.raises(InputError, match=r"top_model\.learning_rate"):

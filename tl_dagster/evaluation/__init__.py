@@ -1,1 +1,1 @@
-"""What models and data are worth: metrics, intervals, comparisons, suspects."""
+"""Metrics of models with intervals and comparisons, and evidence about the data."""

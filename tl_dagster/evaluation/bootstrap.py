@@ -1,4 +1,4 @@
-"""How sure the measures of a test split are: bootstrap intervals, and paired comparisons of two models.
+"""The uncertainty of a test split's metrics: bootstrap intervals, and paired comparisons of two models.
 
 Whole groups of images are drawn, because images of one group (of one module, of one patient) are not independent: the
 cluster bootstrap (Davison & Hinkley, "Bootstrap methods and their application", 1997, section 3.8). Every model is
@@ -18,12 +18,12 @@ __all__ = ["RESAMPLES", "compare", "intervals", "resampled"]
 
 RESAMPLES = 1_000
 PERCENT = (2.5, 97.5)
-BLOCK = 4_000_000  # drawn counts held at once
-MOST_SCORES = 100_000  # whose ranks are worked out anew in each draw
+BLOCK = 4_000_000  # drawn counts in memory at once
+MOST_SCORES = 100_000  # that are ranked again in each draw
 
 
 def resampled(truth: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> dict[str, np.ndarray]:
-    """The headline measures on 1,000 draws of the groups with replacement.
+    """Compute the headline measures on 1,000 draws of the groups with replacement.
 
     The expected calibration error is not among them: a draw's noise raises it, so its percentiles would mislead.
 
@@ -34,9 +34,8 @@ def resampled(truth: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) 
 
     Returns:
         Measure → (1000,) float64: accuracy, balanced_accuracy, macro_f1, log_loss; top5_error with six classes or
-        more; auc where every class occurs and the set is small enough. Not a number where a draw lacks a class.
+        more; auc where every class occurs and the set is small enough: NaN where a draw lacks a class.
     """
-
     names, numbers = np.unique(groups, return_inverse=True)
     rows = np.arange(len(truth))
     member = csr_array((np.ones(len(truth)), (numbers, rows)), shape=(len(names), len(truth)))
@@ -55,36 +54,35 @@ def resampled(truth: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) 
 
 
 def intervals(accuracy: float, draws: Mapping[str, np.ndarray], groups: int) -> dict[str, tuple[float, float]]:
-    """The 95 % percentile interval of each measure.
+    """Compute the 95 % percentile interval of each measure.
 
-    Where all draws have one accuracy (every image right, or one group), Wilson's interval for so many groups is
-    given instead (Wilson, "Probable inference", 1927, J. Am. Stat. Assoc. 22): nothing is ever certain.
+    Where all draws have one accuracy (every image right, or one group), Wilson's interval for that number of
+    groups is returned instead (Wilson, "Probable inference", 1927, J. Am. Stat. Assoc. 22): nothing is ever certain.
 
     Args:
         accuracy: the measured one.
         draws: see :func:`resampled`.
-        groups: that were drawn from.
+        groups: their number.
     """
-
-    found = {}
+    bounds = {}
     for name, values in draws.items():
         known = values[~np.isnan(values)]
         if groups > 1 and len(known):
             low, high = np.percentile(known, PERCENT)
-            found[name] = (float(low), float(high))
+            bounds[name] = (float(low), float(high))
     if np.ptp(draws["accuracy"]) == 0:
         wilson = binomtest(round(accuracy * groups), groups).proportion_ci(method="wilson")
-        found["accuracy"] = (float(wilson.low), float(wilson.high))
-    return found
+        bounds["accuracy"] = (float(wilson.low), float(wilson.high))
+    return bounds
 
 
 def compare(
     right: tuple[np.ndarray, np.ndarray], draws: tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]
 ) -> dict[str, Any]:
-    """Two models on the same test images.
+    """Compare two models on the same test images.
 
     Args:
-        right: of each model, which images it predicts rightly: bool (n,).
+        right: of each model, bool (n,): True for the images that it predicts rightly.
         draws: of each model, see :func:`resampled`.
 
     Returns:
@@ -93,7 +91,6 @@ def compare(
         (McNemar, "Note on the sampling error of the difference between correlated proportions", 1947, Psychometrika
         12), which takes images for independent.
     """
-
     first, second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
     low, high = np.percentile(draws[0]["accuracy"] - draws[1]["accuracy"], PERCENT)
     return {
@@ -107,24 +104,19 @@ def compare(
 
 
 def _sums(truth: np.ndarray, probabilities: np.ndarray) -> csr_array:
-    """What each image adds to the sums that all measures but the AUC follow from: (n, 4 + 3 · classes)."""
-
+    """Return each image's share of the sums that all measures but the AUC follow from: (n, 4 + 3 · classes)."""
     count, classes = probabilities.shape
     predicted = probabilities.argmax(1)
     right = predicted == truth
-
-    def one_hot(numbers: np.ndarray, values: np.ndarray) -> csr_array:
-        return csr_array((values, (np.arange(count), numbers)), shape=(count, classes))
-
     ones = np.ones(count)
     scalars = [ones, right, -np.log(likelihoods(truth, probabilities)), ranks(truth, probabilities) >= TOP]
-    parts = [np.stack(scalars, 1).astype(float), one_hot(truth, right * 1.0), one_hot(truth, ones)]
-    return hstack([csr_array(parts[0]), *parts[1:], one_hot(predicted, ones)]).tocsr()
+    indicators = [(truth, right * 1.0), (truth, ones), (predicted, ones)]
+    one_hot = [csr_array((values, (np.arange(count), column)), shape=(count, classes)) for column, values in indicators]
+    return hstack([csr_array(np.stack(scalars, 1).astype(float)), *one_hot]).tocsr()
 
 
 def _drawn(random: np.random.Generator, times: int, count: int) -> np.ndarray:
-    """How often each of ``count`` groups is drawn, so many times: (times, count) float64."""
-
+    """Draw from ``count`` groups, and return how often each is drawn: (times, count) float64."""
     places = random.integers(count, size=(times, count)) + np.arange(times)[:, None] * count
     drawn: np.ndarray = np.bincount(places.ravel(), minlength=times * count).reshape(times, count).astype(float)
     return drawn
@@ -137,18 +129,17 @@ def _headlines(sums: np.ndarray, classes: int) -> dict[str, np.ndarray]:
     occur = np.maximum((support > 0).sum(1), 1)
     recall = hits / np.maximum(support, 1)
     f1 = 2 * hits / np.maximum(support + predicted, 1) * (support > 0)
-    found = {
+    measures = {
         "accuracy": right / images,
         "balanced_accuracy": recall.sum(1) / occur,
         "macro_f1": f1.sum(1) / occur,
         "log_loss": loss / images,
     }
-    return {**found, "top5_error": missed / images} if classes > TOP else found
+    return {**measures, "top5_error": missed / images} if classes > TOP else measures
 
 
 def _ranked_columns(truth: np.ndarray, probabilities: np.ndarray) -> list[int]:
-    """The classes whose areas are worked out in each draw: none where one does not occur, or that takes too long."""
-
+    """Return the classes whose AUC is computed in each draw: none where one does not occur, or that takes too long."""
     classes = probabilities.shape[1]
     columns = [1] if classes == 2 else list(range(classes))
     if len(np.unique(truth)) < classes or len(truth) * len(columns) > MOST_SCORES:
@@ -157,8 +148,7 @@ def _ranked_columns(truth: np.ndarray, probabilities: np.ndarray) -> list[int]:
 
 
 def _areas(truth: np.ndarray, probabilities: np.ndarray, columns: list[int], counts: np.ndarray) -> np.ndarray:
-    """The mean area under the ROC curves, images counted as drawn: (draws,); not a number where a class is lacking."""
-
+    """Compute the mean area under the ROC curves, images counted as drawn: (draws,); NaN where a class is lacking."""
     areas = []
     for column in columns:
         order = np.argsort(probabilities[:, column], kind="stable")

@@ -1,4 +1,4 @@
-"""All models on one test split: what each is worth, how sure that is, and which pairs differ."""
+"""All models on one test split: their metrics with intervals, and the differences of each pair."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -19,21 +19,20 @@ def assess(
 
     Args:
         truth: (n,) int64 class numbers of the test images.
-        models: name → (n, classes) probabilities, from the simplest model to the one handed on.
+        models: name → (n, classes) probabilities, from the simplest model to the selected one.
         groups: (n,) group of each image, of any type.
 
     Returns:
         Of each model :func:`.measure`'s metrics with their intervals (name → (low, high)); and of each pair, the later
-        one first, :func:`.compare`'s findings with the names as first and second.
+        one first, :func:`.compare`'s result with the names as first and second.
     """
-
     count = len(np.unique(groups))
     draws = {name: resampled(truth, probabilities, groups) for name, probabilities in models.items()}
     right = {name: probabilities.argmax(1) == truth for name, probabilities in models.items()}
     measured = {}
     for name, probabilities in models.items():
-        found = measure(truth, probabilities)
-        measured[name] = {**found, "intervals": intervals(found["accuracy"], draws[name], count)}
+        metrics = measure(truth, probabilities)
+        measured[name] = {**metrics, "intervals": intervals(metrics["accuracy"], draws[name], count)}
     compared = [
         {"first": first, "second": second, **compare((right[first], right[second]), (draws[first], draws[second]))}
         for first, second in combinations([*models][::-1], 2)
@@ -42,10 +41,10 @@ def assess(
 
 
 def best_model(losses: Mapping[str, float | None]) -> str:
-    """The model of least validation log-loss, of equal ones the first; the last where nothing was held out.
+    """Return the model of least validation log-loss, of equal ones the first; the last without a validation split.
 
     Args:
-        losses: name → log-loss, from the simplest model to the one handed on; None: not known.
+        losses: name → log-loss, from the simplest model to the selected one; None: not known.
     """
     known = {name: loss for name, loss in losses.items() if loss is not None}
     return min(known, key=known.__getitem__) if known else list(losses)[-1]

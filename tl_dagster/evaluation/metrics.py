@@ -1,9 +1,16 @@
-"""What is measured of a model's test predictions."""
+"""Metrics of a model's test predictions; by scikit-learn, where it defines them as they are used here."""
 
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    precision_recall_fscore_support,
+    recall_score,
+    roc_auc_score,
+)
 
 __all__ = ["BINS", "TOP", "calibration", "confusion", "likelihoods", "measure", "ranks"]
 
@@ -12,7 +19,7 @@ TOP = 5
 
 
 def measure(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """Metrics of predicted class probabilities.
+    """Measure predicted class probabilities.
 
     Args:
         truth: (n,) int64 class numbers, n at least 1.
@@ -24,20 +31,18 @@ def measure(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
         against the rest and then the mean (None where a class does not occur); per_class: precision, recall, f1 and
         support of each class.
     """
-
     predicted = probabilities.argmax(1)
-    every = np.arange(probabilities.shape[1])
+    every, present = np.arange(probabilities.shape[1]), np.unique(truth)
     scores = precision_recall_fscore_support(truth, predicted, labels=every, zero_division=0)
-    present = scores[3] > 0
     counts, confidence, accuracy = calibration(truth, probabilities)
     return {
-        "accuracy": float((predicted == truth).mean()),
+        "accuracy": float(accuracy_score(truth, predicted)),
         "top5_error": float((ranks(truth, probabilities) >= TOP).mean()) if len(every) > TOP else None,
-        "balanced_accuracy": float(scores[1][present].mean()),
-        "macro_f1": float(scores[2][present].mean()),
+        "balanced_accuracy": float(recall_score(truth, predicted, labels=present, average="macro")),
+        "macro_f1": float(f1_score(truth, predicted, labels=present, average="macro", zero_division=0)),
         "log_loss": float(-np.log(likelihoods(truth, probabilities)).mean()),
         "ece": float((counts * np.abs(confidence - accuracy)).sum() / len(truth)),
-        "auc": _auc(truth, probabilities) if present.all() else None,
+        "auc": _auc(truth, probabilities) if len(present) == len(every) else None,
         "per_class": [
             dict(zip(("precision", "recall", "f1", "support"), row, strict=True))
             for row in zip(*(column.tolist() for column in scores), strict=True)
@@ -46,7 +51,7 @@ def measure(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
 
 
 def calibration(truth: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images, mean confidence and accuracy in each of 15 equally wide bins of confidence: three arrays (15,).
+    """Return images, mean confidence and accuracy in each of 15 equally wide bins of confidence: three arrays (15,).
 
     Their weighted mean absolute difference is the expected calibration error (Guo, Pleiss, Sun & Weinberger, "On
     calibration of modern neural networks", ICML 2017). Confidence is the probability of the predicted class.
@@ -55,7 +60,6 @@ def calibration(truth: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarra
         truth: (n,) class numbers.
         probabilities: (n, classes).
     """
-
     confidence = probabilities.max(1)
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     counts = np.bincount(bins, minlength=BINS)
@@ -69,24 +73,22 @@ def calibration(truth: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarra
 
 
 def confusion(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Images of each true class (rows) by predicted class (columns): (classes, classes) int64."""
-
-    classes = probabilities.shape[1]
-    cells = np.bincount(truth * classes + probabilities.argmax(1), minlength=classes * classes)
-    matrix: np.ndarray = cells.reshape(classes, classes)
+    """Count the images of each true class (rows) by predicted class (columns): (classes, classes) int64."""
+    matrix: np.ndarray = confusion_matrix(truth, probabilities.argmax(1), labels=np.arange(probabilities.shape[1]))
     return matrix
 
 
 def likelihoods(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """The probability of each image's true class, kept above 1e-12: (n,)."""
+    """Return the probability of each image's true class, at least 1e-12: (n,).
 
+    Here and in the bootstrap: scikit-learn's log_loss has another bound, so an interval could miss its own value.
+    """
     own: np.ndarray = np.clip(probabilities[np.arange(len(truth)), truth], 1e-12, 1)
     return own
 
 
 def ranks(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """How many classes are predicted before the true one, of equal ones those with lower numbers: (n,)."""
-
+    """Count the classes predicted before the true one, of equal ones those with lower numbers, as argmax does: (n,)."""
     own = probabilities[np.arange(len(truth)), truth][:, None]
     earlier = np.arange(probabilities.shape[1]) < truth[:, None]
     before: np.ndarray = ((probabilities > own) | (earlier & (probabilities == own))).sum(1)

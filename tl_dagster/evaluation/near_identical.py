@@ -20,9 +20,9 @@ MOST_OTHERS, MOST_HELD_OUT = 100_000, 20_000
 def find_near_identical(
     others: np.ndarray | ConcatFeatures, held_out: np.ndarray | ConcatFeatures
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Held-out images that lie much nearer to an image of another split than held-out images usually do.
+    """Find held-out images that lie much nearer to an image of another split than held-out images usually do.
 
-    Distances are between standardised features scaled to length one, in units of the median distance of a held-out
+    Distances are between standardized features scaled to length one, in units of the median distance of a held-out
     image to the tenth nearest of the others.
 
     Args:
@@ -32,7 +32,6 @@ def find_near_identical(
     Returns:
         Row numbers of the held-out images, of the one nearest to each, and the distances, nearest first.
     """
-
     others, held_out = (rows.astype(np.float32) for rows in (others[:MOST_OTHERS], held_out[:MOST_HELD_OUT]))
     mean, std = others.mean(0), others.std(0) + 1e-3
     for rows in (others, held_out):

@@ -14,7 +14,7 @@ TINY = 1e-12
 
 
 def averaged_probabilities(probabilities: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Mean class probabilities over the views of each image.
+    """Average class probabilities over the views of each image.
 
     Args:
         probabilities: (M, classes), one row per view.
@@ -30,7 +30,7 @@ def averaged_probabilities(probabilities: np.ndarray, images: np.ndarray) -> np.
 
 
 def averaged_softmax(logits: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """The same of logits (M, classes), in blocks: float64 (n, classes)."""
+    """Average the softmax of logits (M, classes) over the views of each image, in blocks: float64 (n, classes)."""
     total = np.zeros((int(images.max()) + 1, logits.shape[1]))
     for part in _blocks(logits):
         np.add.at(total, images[part], softmax(logits[part].astype(np.float64), axis=1))
@@ -39,7 +39,7 @@ def averaged_softmax(logits: np.ndarray, images: np.ndarray) -> np.ndarray:
 
 
 def validate(probabilities: np.ndarray, labels: np.ndarray, images: np.ndarray) -> tuple[float, float]:
-    """Log-loss and accuracy of the averaged views.
+    """Return log-loss and accuracy of the averaged views.
 
     Args:
         probabilities: (M, classes), one row per view.
@@ -54,12 +54,12 @@ def validate(probabilities: np.ndarray, labels: np.ndarray, images: np.ndarray) 
 
 
 def temperature(logits: np.ndarray, labels: np.ndarray, images: np.ndarray) -> float:
-    """What to divide logits by, so that averaged probabilities are as sure as they are right.
+    """Return the divisor of logits that makes averaged probabilities calibrated.
 
     Temperature scaling (Guo, Pleiss, Sun & Weinberger 2017, "On calibration of modern neural networks") by the log-loss
     of each image's own class. Its target is not 1 but (n + 1) / (n + 2) of n images, as if one more had been wrong and
-    one right (Platt 1999, "Probabilistic outputs for support vector machines"): images that are all told apart would
-    drive the temperature to 0.
+    one right (Platt 1999, "Probabilistic outputs for support vector machines"): images that are all predicted rightly
+    would drive the temperature to 0.
 
     Args:
         logits: (M, classes), one row per view.
@@ -70,16 +70,16 @@ def temperature(logits: np.ndarray, labels: np.ndarray, images: np.ndarray) -> f
         Between 0.05 and 20; 1 when nothing is better. Of few images the log-loss itself may rise a little.
     """
     views = np.bincount(images)
-    sure = (len(views) + 1) / (len(views) + 2)
+    target = (len(views) + 1) / (len(views) + 2)
 
     def loss(log_temperature: float) -> float:
         own = _own_probabilities(logits, labels, math.exp(log_temperature))
         right = np.clip(np.bincount(images, own) / views, TINY, 1 - TINY)
-        return float(-(sure * np.log(right) + (1 - sure) * np.log1p(-right)).mean())
+        return float(-(target * np.log(right) + (1 - target) * np.log1p(-right)).mean())
 
     bounds = (math.log(LOWEST), math.log(HIGHEST))
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
-    return math.exp(found.x) if found.fun < loss(0.0) else 1.0
+    result = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
+    return math.exp(result.x) if result.fun < loss(0.0) else 1.0
 
 
 def _own_probabilities(logits: np.ndarray, labels: np.ndarray, divisor: float) -> np.ndarray:

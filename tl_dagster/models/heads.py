@@ -1,32 +1,40 @@
-"""The classifier on the backbone's features: its layers, its state and what it says of many views."""
+"""The classifier on the backbone's features: its layers, its state and its logits of many views."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
-from tl_dagster.features.blocks import Features, blocks
-from tl_dagster.training.feature_batches import StandardizedFeatures
+from tl_dagster.features.blocks import blocks
 
-__all__ = [
-    "build_head",
-    "build_layers",
-    "compute_logits",
-]
+__all__ = ["SliceableRows", "TopModelHead", "build_head", "build_layers", "compute_logits"]
+
+BATCH = 256  # rows of a forward pass
+
+
+class SliceableRows(Protocol):
+    """Features that are read by slices of rows: an array, a tensor, or columns of the feature cache."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray | torch.Tensor:
+        """Return a slice of the rows: (n, D), float16 or float32."""
 
 
 def build_layers(
     width: int, classes: int, hidden: int | None = None, dropout: float = 0.0
-) -> OrderedDict[str, torch.nn.Module]:
-    """The layers from standardised features (n, D) to logits (n, classes), by name.
+) -> OrderedDict[str, nn.Module]:
+    """Build the layers from standardized features (n, D) to logits (n, classes), by name.
 
     Args:
         width: D.
-        classes: how many.
+        classes: number of classes.
         hidden: units of a dense layer with ReLU before the last one; None: there is none.
-        dropout: share of them that is dropped in training.
+        dropout: share of the hidden units that is dropped in training.
     """
     if hidden is None:
         return OrderedDict(output=nn.Linear(width, classes))
@@ -38,51 +46,69 @@ def build_layers(
     )
 
 
-def build_head(state: Mapping[str, torch.Tensor], dropout: float = 0.0) -> torch.nn.Module:
-    """A top model from its state.
+class TopModelHead(nn.Sequential):
+    """The top model on features as the backbone gives them: they are standardized first.
+
+    Args:
+        width: features of a view (D).
+        classes: number of classes.
+        hidden: units of a dense layer before the last one; None: there is none.
+        dropout: share of the hidden units that is dropped in training.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, width: int, classes: int, hidden: int | None = None, dropout: float = 0.0) -> None:
+        super().__init__(build_layers(width, classes, hidden, dropout))
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return logits (n, classes) of float32 features (n, D)."""
+        logits = (features - self.mean) / self.std
+        for layer in self:
+            logits = layer(logits)
+        return logits
+
+
+def build_head(state: Mapping[str, torch.Tensor], dropout: float = 0.0) -> TopModelHead:
+    """Build a top model from its state.
 
     Args:
         state: mean and std (D,); output.weight (classes, D or units) and output.bias (classes,); of an mlp
             hidden.weight (units, D) and hidden.bias (units,).
-        dropout: share of the hidden units that is dropped when it is trained on.
+        dropout: share of the hidden units that is dropped when it is trained further.
 
     Returns:
-        A module in evaluation mode: float32 (n, D) features as the backbone gives them → logits (n, classes). Its
-        state has the same names and values, copied.
+        A module in evaluation mode; its state has the same names and values, copied.
     """
-
-    class Classifier(torch.nn.Sequential):
-        mean: torch.Tensor
-        std: torch.Tensor
-
-        def __init__(self) -> None:
-            hidden = len(state["hidden.bias"]) if "hidden.bias" in state else None
-            super().__init__(build_layers(len(state["mean"]), len(state["output.bias"]), hidden, dropout))
-            self.register_buffer("mean", torch.empty_like(state["mean"]))
-            self.register_buffer("std", torch.empty_like(state["std"]))
-
-        def forward(self, features: torch.Tensor) -> torch.Tensor:
-            logits = (features - self.mean) / self.std
-            for layer in self:
-                logits = layer(logits)
-            return logits
-
-    module = Classifier()
-    module.load_state_dict(dict(state))
-    return module.eval()
+    hidden = len(state["hidden.bias"]) if "hidden.bias" in state else None
+    head = TopModelHead(len(state["mean"]), len(state["output.bias"]), hidden, dropout)
+    head.load_state_dict(dict(state))
+    return head.eval()
 
 
-def compute_logits(module: torch.nn.Module, features: Features | StandardizedFeatures, classes: int) -> np.ndarray:
-    """What a module in evaluation mode says of many views, block by block: float32 (n, classes).
+def compute_logits(module: nn.Module, features: SliceableRows, classes: int) -> np.ndarray:
+    """Compute a module's logits of many views, block by block: float32 (n, classes).
 
     Args:
-        module: (n, D) → (n, classes).
+        module: (n, D) → (n, classes), in evaluation mode.
         features: (n, D), as the module takes them.
-        classes: how many.
+        classes: number of classes.
     """
-    found = np.empty((len(features), classes), np.float32)
+    logits = np.empty((len(features), classes), np.float32)
     width = max(features[:1].shape[1], classes)
     with torch.inference_mode():
-        for part in blocks(len(features), width):
-            found[part] = module(torch.as_tensor(features[part]).float()).numpy()
-    return found
+        for block in blocks(len(features), width):
+            rows = torch.as_tensor(features[block]).float()
+            parts = [_full_batch(module, part) for part in rows.split(BATCH)]
+            logits[block] = torch.cat(parts).numpy()
+    return logits
+
+
+def _full_batch(module: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    """Return the outputs of at most a batch of rows; it is filled up, so that a row's bits do not depend on others."""
+    missing = BATCH - len(rows)
+    outputs: torch.Tensor = module(torch.cat([rows, rows[:1].expand(missing, -1)]) if missing else rows)
+    return outputs[: len(rows)]

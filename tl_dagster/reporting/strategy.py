@@ -54,7 +54,6 @@ def _rows(probes: list[dict[str, Any]]) -> TableRows:
             "accuracy": round(each["accuracy"], 4),
             "gain": round(each["gain"], 4),
             "standard_error": round(each["standard_error"], 4),
-            "logme": round(each["logme"], 4),
             "l2": each["l2"],
         }
         for each in probes

@@ -1,1 +1,1 @@
-"""When and how to fine-tune: probes of the features, and the decision."""
+"""The choice when and how to fine-tune: probes of the features, and the decision."""

@@ -1,4 +1,4 @@
-"""When and how to fine-tune: the lecture's table of four quadrants, with both of its sides measured.
+"""The decision when and how to fine-tune: the lecture's table of four quadrants, with both of its sides measured.
 
 *Size*: images per class over the parameters per class that would be tuned, that is images over parameters.
 *Similarity* to what the backbone was trained on: whether a classifier on features of lower layers loses less than one
@@ -24,12 +24,12 @@ GAIN, ERRORS = 0.1, 2.0
 
 @dataclass(frozen=True)
 class Size:
-    """How large the set is.
+    """The size of a training set.
 
     Attributes:
         images: training images.
         classes: their classes.
-        parameters: what fine-tuning the last stage would tune.
+        parameters: number that fine-tuning the last stage would tune.
     """
 
     images: int
@@ -38,26 +38,26 @@ class Size:
 
     @property
     def measure(self) -> float:
-        """Images for each 10,000 parameters: the same as images per class for 10,000 parameters per class."""
+        """Return images for each 10,000 parameters: the same as images per class for 10,000 parameters per class."""
         return self.images / max(self.parameters, 1) * 10_000
 
 
 def decide(
-    strategy: str, taps: Sequence[str], highest: str, size: Size, probes: Sequence[Probe], also: Mapping[str, Any]
+    strategy: str, taps: Sequence[str], highest: str, size: Size, probes: Sequence[Probe], evidence: Mapping[str, Any]
 ) -> Decision:
     """Place the set in the table.
 
     The probes decide: the task is different when the best candidate with lower taps saves at least a tenth of the
-    highest tap's log-loss, and that is at least two standard errors. Of candidates within one standard error of the
-    best, the one with the highest LogME is taken.
+    highest tap's log-loss, and that is at least two standard errors. The best candidate is the one with the lowest
+    log-loss.
 
     Args:
-        strategy: as declared; "auto", or the cell to take whatever was measured.
+        strategy: as declared; "auto", or the cell to take regardless of what is measured.
         taps: as declared.
         highest: the one of them that finishes last.
         size: of the training images.
         probes: of the candidates, the highest tap first; without any, the features of the highest tap are taken.
-        also: further evidence to be told (JSON-serialisable).
+        evidence: further evidence to record (JSON-serialisable).
 
     Raises:
         InputError: features-low with one tap only.
@@ -77,12 +77,12 @@ def decide(
         (True, True): "fine-tune-all",
     }[large and bool(probes), different]
     cell = measured if strategy == "auto" else strategy
-    read = {"features-high": (highest,), "features-low": lower.taps if lower else tuple(taps)}
+    features = {"features-high": (highest,), "features-low": lower.taps if lower else tuple(taps)}
     best = _best(probes)
-    chosen = read.get(cell, best.taps if best else (highest,))
-    evidence = {"measured_cell": measured, **_evidence(size, probes, lower), **also}
-    table = CELLS[cell]
-    return Decision(cell, table.quadrant, [*chosen], table.depth, table.epochs, table.learning_rate, evidence)
+    chosen = features.get(cell, best.taps if best else (highest,))
+    recorded = {"measured_cell": measured, **_evidence(size, probes, lower), **evidence}
+    row = CELLS[cell]
+    return Decision(cell, row.quadrant, [*chosen], row.depth, row.epochs, row.learning_rate, recorded)
 
 
 def _evidence(size: Size, probes: Sequence[Probe], lower: Probe | None) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _evidence(size: Size, probes: Sequence[Probe], lower: Probe | None) -> dict[
             "standard_error": lower.standard_error if lower else None,
             "different_from": _different_from(lower) if lower else GAIN,
         },
-        "probes": [{**asdict(each), "taps": list(each.taps)} for each in probes],
+        "probes": [{**asdict(probe), "taps": list(probe.taps)} for probe in probes],
     }
 
 
@@ -102,9 +102,5 @@ def _different_from(lower: Probe) -> float:
 
 
 def _best(probes: Sequence[Probe]) -> Probe | None:
-    """The probe with the lowest log-loss; of those within one standard error of it, the one with the highest LogME."""
-    if not probes:
-        return None
-    least = min(probes, key=lambda each: each.log_loss)
-    near = [each for each in probes if least.gain - each.gain <= max(each.standard_error, least.standard_error)]
-    return max(near, key=lambda each: each.logme)
+    """Return the probe with the lowest log-loss, of equal ones the first; None without any."""
+    return min(probes, key=lambda probe: probe.log_loss, default=None)

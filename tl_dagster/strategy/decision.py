@@ -16,7 +16,7 @@ class Cell:
     """A cell of the lecture's table.
 
     Attributes:
-        quadrant: what the lecture says of it.
+        quadrant: the lecture's sentence.
         depth: what is unfrozen: "none", "top" or "all".
         epochs: passes over the training images.
         learning_rate: peak, of the highest unfrozen stage.
@@ -42,7 +42,7 @@ CELLS: Mapping[str, Cell] = {
 
 @dataclass(frozen=True)
 class Decision:
-    """How far to fine-tune, and on which features the top model is trained.
+    """The depth and schedule of fine-tuning, and the taps that the top model is trained on.
 
     Attributes:
         cell: "features-high", "features-low", "fine-tune-top" or "fine-tune-all".

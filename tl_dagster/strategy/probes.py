@@ -1,8 +1,12 @@
-"""How well features of some layers suit a task: cross-validated probes, and a score that trains nothing.
+"""Cross-validated probes: logistic regressions that measure how well features of some layers suit a task.
 
 The higher a layer, the more it belongs to the task that the backbone was trained on (Yosinski, Clune, Bengio & Lipson,
-"How transferable are features in deep neural networks?", NIPS 2014). So lower layers that tell the classes apart better
-than the highest say that the task is another.
+"How transferable are features in deep neural networks?", NIPS 2014). So lower layers that separate the classes better
+than the highest show that the task is a different one.
+
+A probe is the top model's own logistic regression. It tries two strengths of L2, a factor of ten apart in the middle of
+the top model's default ones: probes compare features under equal terms and need not find the best strength of each, and
+each further one costs five fits for each candidate.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,14 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from tl_dagster.data.sampling import sample
-from tl_dagster.strategy.transferability import logme
 from tl_dagster.training.logistic_regression import held_out_probabilities
 
 __all__ = ["Probe", "candidates", "fit_probes", "stratified"]
 
 FOLDS, ITERATIONS, STRENGTHS = 5, 50, (0.1, 0.01)
 MOST_IMAGES, MOST_CLASSES = 3000, 50
-MOST_PRODUCTS = 100_000_000  # images × features × classes in one pass: what a probe's time goes with
+MOST_PRODUCTS = 100_000_000  # images × features × classes in one pass: a probe's time is proportional to it
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,6 @@ class Probe:
         accuracy: of the same predictions.
         gain: share of the highest tap's log-loss that this one saves; 0 for the highest itself.
         standard_error: of the gain, from the differences of the images.
-        logme: see :func:`logme`.
     """
 
     taps: tuple[str, ...]
@@ -41,11 +43,10 @@ class Probe:
     accuracy: float
     gain: float
     standard_error: float
-    logme: float
 
 
 def candidates(taps: Sequence[str], highest: str) -> list[tuple[str, ...]]:
-    """What the top model may read: the highest tap, first; each lower one; all side by side.
+    """Return the tap sets that the top model may read: the highest tap, first; each lower one; all concatenated.
 
     Args:
         taps: as declared.
@@ -56,13 +57,12 @@ def candidates(taps: Sequence[str], highest: str) -> list[tuple[str, ...]]:
 
 
 def stratified(labels: np.ndarray, width: int) -> np.ndarray:
-    """Sorted row numbers of the images that are probed: the same share of each class, of at most 50 classes.
+    """Select the images to probe: sorted row numbers, the same share of each class, of at most 50 classes.
 
     Args:
         labels: (n,) class numbers.
         width: features of an image, all taps together: of wide ones fewer images are probed, to bound the time.
     """
-
     classes = np.unique(labels)
     if len(classes) > MOST_CLASSES:
         classes = np.random.default_rng(0).permutation(classes)[:MOST_CLASSES]
@@ -82,12 +82,11 @@ def fit_probes(features: Mapping[str, np.ndarray], labels: np.ndarray, groups: n
         highest: the tap that the others are compared with.
 
     Returns:
-        One for each of :func:`candidates`, in their order; none where no image can be predicted from other folds.
+        A probe for each of :func:`candidates`, in their order; none where no image can be predicted from other folds.
     """
-
     numbers = np.unique(labels, return_inverse=True)[1]
     folds = _folds(numbers, groups)
-    found: list[Probe] = []
+    probes: list[Probe] = []
     losses: np.ndarray | None = None
     for taps in candidates(list(features), highest):
         rows = np.concatenate([features[tap] for tap in taps], axis=1).astype(np.float32)
@@ -97,15 +96,12 @@ def fit_probes(features: Mapping[str, np.ndarray], labels: np.ndarray, groups: n
         losses = own if losses is None else losses
         saved, scale = losses - own, max(float(losses.mean()), 1e-12)
         error = float(saved.std() / np.sqrt(len(saved)) / scale)
-        found.append(
-            Probe(taps, l2, float(own.mean()), accuracy, float(saved.mean()) / scale, error, logme(rows, numbers))
-        )
-    return found
+        probes.append(Probe(taps, l2, float(own.mean()), accuracy, float(saved.mean()) / scale, error))
+    return probes
 
 
 def _folds(numbers: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """A fold for each image: its group's; each class is spread evenly, and small ones begin at different folds."""
-
+    """Return the fold of each image's group: classes are spread evenly, and small ones start at different folds."""
     first, own = np.unique(groups, return_index=True, return_inverse=True)[1:]
     numbers = numbers[first]
     shuffled = np.random.default_rng(0).permutation(len(numbers))
@@ -117,8 +113,7 @@ def _folds(numbers: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def _cross_validated(rows: np.ndarray, numbers: np.ndarray, folds: np.ndarray) -> tuple[float, np.ndarray, float]:
-    """The best strength, the log-loss of each image that can be predicted, and the accuracy."""
-
+    """Return the best strength, the log-loss of each image that can be predicted, and the accuracy."""
     targets = np.eye(int(numbers.max()) + 1, dtype=np.float32)[numbers]
     best: tuple[float, np.ndarray, float] | None = None
     for l2 in STRENGTHS:

@@ -10,7 +10,7 @@ __all__ = ["TransferStrategy"]
 
 
 class TransferStrategy(Settings):
-    """When and how to fine-tune: measured on the training images' cached features, or named.
+    """The choice when and how to fine-tune: measured on the training images' cached features, or named.
 
     features-high and features-low stop at a classifier on the features of the highest tap, or of lower ones too;
     fine-tune-top and fine-tune-all train on, the last stage or the whole network.

@@ -1,4 +1,4 @@
-"""Checkpoints: what a training that was killed goes on from; one safetensors file, replaced whole after each epoch."""
+"""Checkpoints, from which a killed training is resumed: one safetensors file, replaced whole after each epoch."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,8 +13,8 @@ from tl_dagster.store.files import replace_atomically
 
 __all__ = ["Checkpoint", "optimiser_tensors", "restore_optimiser", "select_group"]
 
-FACTS = "facts"
-Found = TypeVar("Found")
+METADATA = "facts"  # the key in the file
+Content = TypeVar("Content")
 
 
 class Checkpoint:
@@ -22,11 +22,11 @@ class Checkpoint:
 
     Args:
         path: the file.
-        log: told what was found, and when a checkpoint could not be written.
+        log: receives a line when a checkpoint cannot be read or written.
 
     Attributes:
-        circumstances: gives facts (JSON-serialisable) to be kept with a state: what a training that goes on has to
-            find as it was, to end with the same bits.
+        circumstances: gives further metadata (JSON-serialisable) of each state: circumstances that a resumed training
+            must restore to end with the same bits.
     """
 
     def __init__(self, path: Path, log: Callable[[str], None]) -> None:
@@ -35,72 +35,69 @@ class Checkpoint:
         self._log = log
 
     def metadata(self) -> dict[str, Any]:
-        """The facts of the last state; none when there is nothing to go on from."""
-        return self._read(_facts) or {}
+        """Return the metadata of the last state; empty when there is nothing to resume."""
+        return self._read(_metadata) or {}
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """Tensors on the CPU by name, and the facts saved with them; None when there is nothing to go on from."""
-        return self._read(lambda file: ({name: file.get_tensor(name) for name in file.keys()}, _facts(file)))  # noqa: SIM118  (no mapping)
+        """Return tensors on the CPU by name, and their metadata; None when there is nothing to resume."""
+        return self._read(lambda file: ({name: file.get_tensor(name) for name in file.keys()}, _metadata(file)))  # noqa: SIM118  (not a mapping)
 
-    def _read(self, found: Callable[[Any], Found]) -> Found | None:
+    def _read(self, read: Callable[[Any], Content]) -> Content | None:
 
         if not self.path.exists():
             return None
         try:
             with safe_open(self.path, "pt") as file:
-                return found(file)
+                return read(file)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             self._log(f"the checkpoint {self.path} cannot be read ({error}); training starts from the beginning")
             return None
 
-    def save(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
-        """Take the place of the checkpoint before, or leave that whole where the disk has no room.
+    def save(self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
+        """Replace the previous checkpoint, or leave it whole where the disk has no room.
 
         Args:
             tensors: of any device.
-            facts: JSON-serialisable.
+            metadata: JSON-serialisable.
         """
-
-        held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         try:
             with replace_atomically(self.path) as temporary:
-                save_file(held, temporary, metadata={FACTS: json.dumps({**self.circumstances(), **facts})})
+                save_file(on_cpu, temporary, metadata={METADATA: json.dumps({**self.circumstances(), **metadata})})
         except (OSError, SafetensorError) as error:
             self._log(f"no checkpoint of this epoch, the one before stays: cannot write {self.path}: {error}")
 
 
-def _facts(file: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file.metadata()[FACTS])
-    return found
+def _metadata(file: Any) -> dict[str, Any]:
+    metadata: dict[str, Any] = json.loads(file.metadata()[METADATA])
+    return metadata
 
 
 def select_group(tensors: Mapping[str, torch.Tensor], group: str, separator: str = "/") -> dict[str, torch.Tensor]:
-    """Those whose names begin with a group and a separator, by the rest of their names."""
+    """Return the tensors whose names begin with a group and a separator, by the rest of their names."""
     begin = group + separator
-    return {name.removeprefix(begin): each for name, each in tensors.items() if name.startswith(begin)}
+    return {name.removeprefix(begin): value for name, value in tensors.items() if name.startswith(begin)}
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The state of an optimiser's parameters, by "number of the parameter/name"; learning rates are not in it."""
-
+    """Return the state of an optimiser's parameters, by "number of the parameter/name", without learning rates."""
     state = optimiser.state_dict()["state"]
     return {
         f"{number}/{name}": value
-        for number, each in state.items()
-        for name, value in each.items()
+        for number, values in state.items()
+        for name, value in values.items()
         if isinstance(value, torch.Tensor)
     }
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Give an optimiser of the same parameters the state that :func:`optimiser_tensors` read."""
-
+    """Restore the state that :func:`optimiser_tensors` read, in an optimiser of the same parameters."""
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, value in tensors.items():
         number, _, key = name.partition("/")
         # In its parameter's order of axes: sums over another order would end in another last bit.
         like = parameters[int(number)]
-        held = torch.empty_like(like, requires_grad=False).copy_(value) if value.shape == like.shape else value
-        state.setdefault(int(number), {})[key] = held
+        ordered = torch.empty_like(like, requires_grad=False).copy_(value) if value.shape == like.shape else value
+        state.setdefault(int(number), {})[key] = ordered
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

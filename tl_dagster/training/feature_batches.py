@@ -1,4 +1,4 @@
-"""Features of many views, standardised: read block by block from the feature cache, or kept where memory allows."""
+"""Features of many views, standardized: read block by block from the feature cache, or kept where memory allows."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,17 @@ import torch
 from tl_dagster.data.labels import class_indices, label_confidence
 from tl_dagster.features.blocks import Features, blocks
 
-__all__ = ["MEMORY_BYTES", "LabelledFeatures", "StandardizedFeatures", "Targets", "build_targets", "moments", "one_hot"]
+__all__ = [
+    "MEMORY_BYTES",
+    "FeatureSubset",
+    "LabelledFeatures",
+    "StandardizedFeatures",
+    "Targets",
+    "build_targets",
+    "moments",
+    "one_hot",
+    "standardize",
+]
 
 MEMORY_BYTES = 2 * 2**30
 LEAST_STD = 1e-3
@@ -23,7 +33,7 @@ class LabelledFeatures:
         features: (n, D).
         labels: int64 (n,), class numbers.
         images: int64 (n,), number of each view's image, 0 …, each occurring at least once.
-        confidence: float32 (n,), how sure each label is; None: quite.
+        confidence: float32 (n,), probability that the label is right; None: 1.
     """
 
     features: Features
@@ -32,15 +42,33 @@ class LabelledFeatures:
     confidence: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class FeatureSubset:
+    """Some rows of features, read when they are indexed.
+
+    Attributes:
+        features: (n, D).
+        rows: int64 (m,), positions in them.
+    """
+
+    features: Features
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
+        return self.features[self.rows[rows]]
+
+
 def one_hot(labels: np.ndarray, confidence: np.ndarray | None, classes: int) -> np.ndarray:
-    """What views are trained towards: float32 (n, classes).
+    """Return training targets: float32 (n, classes).
 
     Args:
         labels: int64 (n,).
         confidence: float32 (n,), the share of the target on the label; the rest is spread over the other classes.
-        classes: how many.
+        classes: number of classes.
     """
-
     spread = 0 if confidence is None else (1 - confidence) / max(classes - 1, 1)
     targets = np.empty((len(labels), classes), np.float32)
     targets.T[:] = spread
@@ -55,7 +83,7 @@ class Targets:
     Attributes:
         labels: see :func:`one_hot`.
         confidence: see there.
-        classes: how many.
+        classes: number of classes.
     """
 
     labels: np.ndarray
@@ -66,17 +94,16 @@ class Targets:
         return len(self.labels)
 
     def __getitem__(self, rows: np.ndarray | slice) -> torch.Tensor:
-        """Rows by position: float32 (n, classes)."""
-
-        sure = None if self.confidence is None else self.confidence[rows]
-        return torch.from_numpy(one_hot(self.labels[rows], sure, self.classes))
+        """Return rows by position: float32 (n, classes)."""
+        confidence = None if self.confidence is None else self.confidence[rows]
+        return torch.from_numpy(one_hot(self.labels[rows], confidence, self.classes))
 
 
 def moments(features: Features) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each feature, in one pass over blocks, which are combined in double precision.
+    """Return mean and standard deviation of each feature, in one pass over blocks, combined in double precision.
 
     The combination is that of Chan, Golub & LeVeque 1983 ("Algorithms for computing the sample variance", The American
-    Statistician 37). A feature that hardly varies gets 1, so that noise in it is not blown up.
+    Statistician 37). A feature that hardly varies (by less than 0.001) gets 1, so that noise in it is not blown up.
 
     Args:
         features: (n, D), n at least 1.
@@ -84,7 +111,6 @@ def moments(features: Features) -> tuple[torch.Tensor, torch.Tensor]:
     Returns:
         float32 (D,) each.
     """
-
     width = features[:1].shape[1]
     count, mean, squares = 0, torch.zeros(width).double(), torch.zeros(width).double()
     for part in blocks(len(features), 2 * width):
@@ -105,39 +131,43 @@ class StandardizedFeatures:
         features: (n, D).
         mean: (D,).
         std: (D,).
-        memory: bytes; all rows are kept when they take no more, else read anew each time. The values are the same.
+        memory: bytes; all rows are kept when they take no more, else read again each time. The values are the same.
     """
 
     def __init__(self, features: Features, mean: torch.Tensor, std: torch.Tensor, memory: int = MEMORY_BYTES) -> None:
 
-        self._features, self._mean, self._std = features, mean, std
-        self._kept: torch.Tensor | None = None
+        self.mean, self.std = mean, std
+        self._features = features
+        self._cached: torch.Tensor | None = None
         if 4 * len(features) * self.width <= memory:
-            kept = torch.empty(len(features), self.width)
-            for part in blocks(*kept.shape):
-                kept[part] = self[part]
-            self._kept = kept
+            cached = torch.empty(len(features), self.width)
+            for part in blocks(*cached.shape):
+                cached[part] = self[part]
+            self._cached = cached
 
     @property
     def width(self) -> int:
         """Features of a view (D)."""
-        return len(self._mean)
+        return len(self.mean)
 
     def __len__(self) -> int:
         return len(self._features)
 
     def __getitem__(self, rows: np.ndarray | slice) -> torch.Tensor:
-        """Rows by position: int64 indices of shape (n,) or a slice → float32 (n, D)."""
+        """Return rows by position: int64 indices of shape (n,) or a slice → float32 (n, D)."""
+        if self._cached is not None:
+            return self._cached[rows]
+        return torch.from_numpy(self._features[rows]).float().sub(self.mean).div_(self.std)
 
-        if self._kept is not None:
-            return self._kept[rows]
-        return torch.from_numpy(self._features[rows]).float().sub(self._mean).div_(self._std)
+
+def standardize(features: Features, memory: int = MEMORY_BYTES) -> StandardizedFeatures:
+    """Standardize features (n, D) by their own :func:`moments`; see :class:`StandardizedFeatures`."""
+    return StandardizedFeatures(features, *moments(features), memory)
 
 
 def build_targets(table: pd.DataFrame, classes: list[str]) -> Targets:
-    """What each view is trained towards: (views, classes), made when it is indexed.
+    """Build the training targets of each view: (views, classes), made when they are indexed.
 
-    One-hot, or where the source says how sure a label is, that on the label and the rest spread over the others.
+    One-hot; or where the source gives a label's probability, that on the label and the rest spread over the others.
     """
-
     return Targets(class_indices(table["label"], classes), label_confidence(table), len(classes))

@@ -21,7 +21,7 @@ from tl_dagster.training.feature_batches import build_targets
 from tl_dagster.training.fine_tuning import BatchSource, FineTuningData, fine_tune, frozen_digest, predict
 from tl_dagster.training.fine_tuning_setup import FineTuningSetup
 from tl_dagster.training.loop import TrainingResult
-from tl_dagster.training.settings import FineTuning
+from tl_dagster.training.settings import ResolvedFineTuning
 from tl_dagster.training.top_model import balanced_class_weights
 
 __all__ = ["FineTuningJob", "tune_model"]
@@ -35,7 +35,7 @@ class FineTuningJob:
         engine: of the backbone's features.
         table: views and features.
         taps: declared names of those that the top model reads.
-        settings: without gaps; depth "none": the top model is selected.
+        settings: resolved; depth "none": the top model is selected.
         boundary: the tap up to which is frozen; None: nothing is.
         top_model: folder of the top model.
         balanced: whether classes are weighted equally.
@@ -47,7 +47,7 @@ class FineTuningJob:
     engine: LocalEngine
     table: FeatureTable
     taps: Sequence[str]
-    settings: FineTuning
+    settings: ResolvedFineTuning
     boundary: str | None
     top_model: Path
     balanced: bool

@@ -1,42 +1,43 @@
 """Fine-tuning: the backbone's upper blocks and the classifier, trained on from the top model.
 
-Batch-norm layers stay in evaluation mode, so their statistics are frozen. The frozen part of the network is no part of
-the model here where its output (the "boundary") can be had from elsewhere: from the feature cache, or computed anew.
+Batch-norm layers stay in evaluation mode, so their statistics are frozen. The model here does not contain the frozen
+part of the network where its output (the "boundary") comes from elsewhere: from the feature cache, or recomputed.
 """
 
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from tl_dagster.models.calibration import validate
-from tl_dagster.models.networks import PREDICTION_BATCH, predict_batches
+from tl_dagster.models.networks import PREDICTION_BATCH, TunedNetwork, predict_batches
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.checkpoints import Checkpoint
 from tl_dagster.training.feature_batches import Targets
 from tl_dagster.training.loop import LoopConfig, TrainingResult, train
 from tl_dagster.training.optimisers import ParameterGroup, build_optimiser
-from tl_dagster.training.settings import FineTuning
+from tl_dagster.training.settings import ResolvedFineTuning
 
 __all__ = ["BatchSource", "FineTuningData", "fine_tune", "frozen_digest", "predict"]
 
 
 class BatchSource(Protocol):
-    """Where training takes its data: by row of the table of views."""
+    """The source of training data, by row of the table of views."""
 
     def __call__(self, rows: np.ndarray, size: int, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """What the network reads of some rows, batch by batch.
+        """Yield the network's inputs of some rows, batch by batch.
 
         Args:
             rows: (n,) int64.
             size: rows of a batch; the last may be smaller.
-            epoch: that the rows are trained in, where each epoch has views of its own; 0: the table's views.
+            epoch: number of the epoch, where each has views of its own; 0: the table's views.
 
-        Returns:
+        Yields:
             Of each batch the boundary's activations or the images (size, C, H, W), and the features of the taps below
             the boundary (size, D_below), both float32.
         """
@@ -44,15 +45,15 @@ class BatchSource(Protocol):
 
 @dataclass(frozen=True)
 class FineTuningData:
-    """What is trained and validated on.
+    """The data of training and validation.
 
     Attributes:
-        inputs: gives the data of table rows.
+        inputs: yields the network's inputs by table row.
         train: (images, views) int64: table rows of each training image's views.
         validation: (M,) int64: table rows of the validation views.
         images: (M,) image number of each validation view, 0 … n-1; an image's views are averaged.
         labels: (rows,) class number of each table row, for validation.
-        targets: (rows, classes) that training views are trained towards.
+        targets: (rows, classes), training targets of each table row.
         class_weights: (classes,) float32 weight of each class in training, or None.
     """
 
@@ -66,9 +67,9 @@ class FineTuningData:
 
 
 def fine_tune(
-    model: torch.nn.Module,
+    model: TunedNetwork,
     data: FineTuningData,
-    settings: FineTuning,
+    settings: ResolvedFineTuning,
     stage_depths: Mapping[str, int],
     precision: str,
     progress: Progress,
@@ -77,44 +78,25 @@ def fine_tune(
     """Train in place, and leave the best epoch's weights in the model; the top model is epoch 0, and among them.
 
     Args:
-        model: see :func:`build_tuned_network`; parameters that require gradients are trained.
-        data: what is trained and validated on.
-        settings: with epochs and learning_rate given.
-        stage_depths: of each trained parameter of ``model.upper``, how many stages it lies below the highest.
+        model: parameters that require gradients are trained.
+        data: the data of training and validation.
+        settings: the declared settings, resolved.
+        stage_depths: of each trained parameter of ``model.upper``, the number of stages between its own and the
+            highest.
         precision: "bf16" (autocast) or "fp32".
-        progress: told of each step.
-        checkpoint: what to go on from after a kill.
+        progress: counts the steps.
+        checkpoint: resumed from after a kill, and written after each epoch.
 
     Raises:
-        InputError: the loss is no number, or a GPU's memory does not hold a step.
+        InputError: the loss is not a number, or a GPU's memory does not hold a step.
         RuntimeError: something frozen changed.
     """
-
-    if settings.epochs is None or settings.learning_rate is None:
-        raise ValueError("epochs and learning_rate must be given")
-    seen = min(settings.views_per_epoch, data.train.shape[1]) * len(data.train)
-    plan = LoopConfig(
-        epochs=settings.epochs,
-        steps=-(-seen // settings.batch_size),
-        hint=f"lower fine_tuning.learning_rate (now {settings.learning_rate:g}) or fine_tuning.head_learning_rate "
-        f"(now {settings.head_learning_rate:g}), or set backbone.precision: fp32",
-        patience=settings.patience,
-        warmup=settings.warmup,
-        clip=settings.clip,
-        averaging=settings.averaging,
-    )
     before = frozen_digest(model)
-
-    def losses(epoch: int) -> Iterator[torch.Tensor]:
-        return _losses(model, data, settings, epoch, precision)
-
-    def score(model: torch.nn.Module) -> tuple[float, float]:
-        probabilities = predict(model, data.inputs, data.validation, precision).softmax(1).numpy()
-        return validate(probabilities, data.labels[data.validation], data.images)
-
-    optimiser = build_optimiser(settings.optimiser, _groups(model, settings, settings.learning_rate, stage_depths))
+    losses = partial(_losses, model, data, settings, precision)
+    score = partial(_score, data, precision)
+    optimiser = build_optimiser(settings.optimiser, _groups(model, settings, stage_depths))
     try:
-        found = train(model, optimiser, losses, score, plan, progress, checkpoint)
+        result = train(model, optimiser, losses, score, _loop_config(data, settings), progress, checkpoint)
     except torch.OutOfMemoryError as error:
         raise InputError(
             "the GPU's memory does not hold a step of fine-tuning; lower fine_tuning.batch_size (now "
@@ -122,11 +104,26 @@ def fine_tune(
         ) from error
     if frozen_digest(model) != before:
         raise RuntimeError("a frozen parameter or statistic changed in training")
-    return found
+    return result
+
+
+def _loop_config(data: FineTuningData, settings: ResolvedFineTuning) -> LoopConfig:
+
+    rows = min(settings.views_per_epoch, data.train.shape[1]) * len(data.train)
+    return LoopConfig(
+        epochs=settings.epochs,
+        steps=-(-rows // settings.batch_size),
+        hint=f"lower fine_tuning.learning_rate (now {settings.learning_rate:g}) or fine_tuning.head_learning_rate "
+        f"(now {settings.head_learning_rate:g}), or set backbone.precision: fp32",
+        patience=settings.patience,
+        warmup=settings.warmup,
+        clip=settings.clip,
+        averaging=settings.averaging,
+    )
 
 
 def frozen_digest(model: torch.nn.Module) -> str:
-    """SHA-256 of all that training must not change: frozen parameters, and buffers such as batch-norm statistics."""
+    """Return the SHA-256 of frozen parameters and of buffers, such as batch-norm statistics: training keeps them."""
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
@@ -137,16 +134,21 @@ def frozen_digest(model: torch.nn.Module) -> str:
 
 
 def predict(model: torch.nn.Module, inputs: BatchSource, rows: np.ndarray, precision: str) -> torch.Tensor:
-    """Return the logits of table rows: (n,) int64 → float32 (n, classes)."""
+    """Predict table rows, (n,) int64: float32 logits (n, classes), on the CPU."""
     batches = inputs(rows, PREDICTION_BATCH, 0)
     return torch.cat([predict_batches(model, values, below, precision) for values, below in batches])
 
 
-def _losses(
-    model: torch.nn.Module, data: FineTuningData, settings: FineTuning, epoch: int, precision: str
-) -> Iterator[torch.Tensor]:
-    """The loss of each step of an epoch."""
+def _score(data: FineTuningData, precision: str, model: torch.nn.Module) -> tuple[float, float]:
 
+    probabilities = predict(model, data.inputs, data.validation, precision).softmax(1).numpy()
+    return validate(probabilities, data.labels[data.validation], data.images)
+
+
+def _losses(
+    model: torch.nn.Module, data: FineTuningData, settings: ResolvedFineTuning, precision: str, epoch: int
+) -> Iterator[torch.Tensor]:
+    """Yield the loss of each step of an epoch."""
     # Each epoch takes the next views of every image, in an order of the image's own.
     order = np.random.default_rng(settings.seed).permuted(data.train, axis=1)
     seen = min(settings.views_per_epoch, order.shape[1])
@@ -158,7 +160,7 @@ def _losses(
         range(0, len(rows), settings.batch_size), data.inputs(rows, settings.batch_size, epoch), strict=True
     ):
         batch = (values, below, data.targets[rows[start : start + settings.batch_size]])
-        values, below, truth = (each.to(device) for each in _mixed(batch, settings.mixup, random))
+        values, below, truth = (tensor.to(device) for tensor in _mix(batch, settings.mixup, random))
         with _autocast(device, precision):
             logits = model(values, below)
         yield torch.nn.functional.cross_entropy(
@@ -166,12 +168,12 @@ def _losses(
         )
 
 
-def _mixed(batch: tuple[torch.Tensor, ...], alpha: float, random: np.random.Generator) -> tuple[torch.Tensor, ...]:
-    """Each row mixed with another: mixup (Zhang et al. 2018); of activations, manifold mixup (Verma et al. 2019)."""
+def _mix(batch: tuple[torch.Tensor, ...], alpha: float, random: np.random.Generator) -> tuple[torch.Tensor, ...]:
+    """Mix each row with another: mixup (Zhang et al. 2018); of activations, manifold mixup (Verma et al. 2019)."""
     if not alpha:
         return batch
     share, partner = random.beta(alpha, alpha), random.permutation(len(batch[0]))
-    return tuple(share * each + (1 - share) * each[partner] for each in batch)
+    return tuple(share * tensor + (1 - share) * tensor[partner] for tensor in batch)
 
 
 def _autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -179,15 +181,17 @@ def _autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def _groups(model: Any, settings: FineTuning, rate: float, stage_depths: Mapping[str, int]) -> list[ParameterGroup]:
-    """Learning rates that fall towards lower layers (Howard & Ruder 2018, discriminative fine-tuning)."""
+def _groups(model: TunedNetwork, settings: ResolvedFineTuning, stage_depths: Mapping[str, int]) -> list[ParameterGroup]:
+    """Group parameters by learning rates that fall towards lower layers (discriminative: Howard & Ruder 2018)."""
     trained: dict[int, list[torch.nn.Parameter]] = {}
     for name, parameter in model.upper.named_parameters():
         if parameter.requires_grad:
             trained.setdefault(stage_depths[name], []).append(parameter)
     anchored = settings.decay_towards == "pretrained"
     body = [
-        ParameterGroup(parameters, rate * settings.layer_decay**level, settings.weight_decay, anchored)
-        for level, parameters in sorted(trained.items())
+        ParameterGroup(
+            parameters, settings.learning_rate * settings.layer_decay**depth, settings.weight_decay, anchored
+        )
+        for depth, parameters in sorted(trained.items())
     ]
     return [*body, ParameterGroup(list(model.head.parameters()), settings.head_learning_rate)]

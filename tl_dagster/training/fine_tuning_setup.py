@@ -18,7 +18,7 @@ from tl_dagster.models.networks import TunedNetwork, build_tuned_network
 from tl_dagster.training.batches import CachedActivations, DrawnImages, RecomputedActivations, draw_views
 from tl_dagster.training.checkpoints import Checkpoint
 from tl_dagster.training.fine_tuning import BatchSource
-from tl_dagster.training.settings import FineTuning
+from tl_dagster.training.settings import ResolvedFineTuning
 
 __all__ = ["FineTuningSetup"]
 
@@ -32,7 +32,7 @@ class FineTuningSetup:
         engine: of the backbone's features.
         table: rows of augmented_splits.
         taps: declared names of those that the top model reads.
-        settings: with depth, epochs and learning rate.
+        settings: the declared settings, resolved.
         boundary: the tap up to which is frozen; None: nothing is.
 
     Attributes:
@@ -42,7 +42,12 @@ class FineTuningSetup:
     """
 
     def __init__(
-        self, engine: LocalEngine, table: pd.DataFrame, taps: Sequence[str], settings: FineTuning, boundary: str | None
+        self,
+        engine: LocalEngine,
+        table: pd.DataFrame,
+        taps: Sequence[str],
+        settings: ResolvedFineTuning,
+        boundary: str | None,
     ) -> None:
         self.engine, self.taps, self.settings, self.boundary = engine, list(taps), settings, boundary
         self.column: FeatureColumn | None = None
@@ -141,7 +146,7 @@ class FineTuningSetup:
     def _views_drawn(self) -> int:
         plain = self._table["view"] == 0
         train = int(((self._table["split"] == "train") & plain).sum()) * self.settings.views_per_epoch
-        return (self.settings.epochs or 1) * (train + int((self._table["split"] == "validation").sum()))
+        return self.settings.epochs * (train + int((self._table["split"] == "validation").sum()))
 
     def _frozen_features(self) -> ConcatFeatures | None:
         columns = [self.engine.features.column(path, pooling) for path, pooling in self.split.frozen_taps]

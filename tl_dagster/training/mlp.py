@@ -1,10 +1,11 @@
-"""A dense layer with ReLU and dropout, and the classifier on it, on standardised features.
+"""A dense layer with ReLU and dropout, and the classifier on it, on standardized features.
 
 It is the classifier of Chollet's "Building powerful image classification models using very little data" (2016).
 """
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,35 +38,30 @@ def fit_mlp(
         features: (N, D).
         targets: (N, classes).
         class_weights: (classes,) weight of each class, or None.
-        score: a network on standardised features → log-loss and accuracy on validation.
+        score: a network on standardized features → log-loss and accuracy on validation.
         settings: the declared settings.
-        progress: told of each step and epoch.
+        progress: counts the steps.
 
     Returns:
-        The network, and what is to be told of it: epoch, and history, as of :class:`~tl_dagster.training.loop.TrainingResult`.
+        The network, and metadata of the fit: epoch and history, see :class:`~tl_dagster.training.loop.TrainingResult`.
 
     Raises:
-        InputError: the loss is no number.
+        InputError: the loss is not a number.
     """
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(settings.seed, 0))
         network = torch.nn.Sequential(build_layers(features.width, targets.classes, settings.hidden, settings.dropout))
         group = ParameterGroup(list(network.parameters()), settings.learning_rate, settings.weight_decay)
-
-        def losses(epoch: int) -> Iterator[torch.Tensor]:
-            network.train()
-            return _losses(network, features, targets, class_weights, settings, epoch)
-
-        plan = LoopConfig(
+        losses = partial(_losses, network, features, targets, class_weights, settings)
+        config = LoopConfig(
             settings.epochs,
             math.ceil(len(features) / settings.batch_size),
             f"lower top_model.learning_rate, now {settings.learning_rate:g}",
             warmup=WARMUP,
             untrained=True,
         )
-        trained = train(network, build_optimiser("adamw", [group]), losses, score, plan, progress)
-    return network.eval(), {"epoch": trained.epoch, "history": trained.history}
+        result = train(network, build_optimiser("adamw", [group]), losses, score, config, progress)
+    return network.eval(), {"epoch": result.epoch, "history": result.history}
 
 
 def _losses(
@@ -76,23 +72,22 @@ def _losses(
     settings: MlpTopModel,
     epoch: int,
 ) -> Iterator[torch.Tensor]:
-    """The loss of each step of an epoch: a random permutation of all rows.
+    """Yield the loss of each step of an epoch: a random permutation of all rows.
 
     Many batches are read at once, in the order of the disk.
     """
-
+    network.train()
     torch.manual_seed(_seed(settings.seed, epoch))  # dropout's
     size = settings.batch_size
     order = np.random.default_rng([settings.seed, epoch]).permutation(len(features))
     at_once = max(1, BLOCK_BYTES // (4 * features.width * size)) * size
     for first in range(0, len(order), at_once):
         rows, places = np.unique(order[first : first + at_once], return_inverse=True)
-        held = features[rows]
+        read = features[rows]
         for start in range(0, len(rows), size):
             batch = places[start : start + size]
-            wanted = targets[rows[batch]]
-            logits = network(held[torch.from_numpy(batch)])
-            yield torch.nn.functional.cross_entropy(logits, wanted, weight=class_weights)
+            logits = network(read[torch.from_numpy(batch)])
+            yield torch.nn.functional.cross_entropy(logits, targets[rows[batch]], weight=class_weights)
 
 
 def _seed(seed: int, epoch: int) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["ParameterGroup", "build_optimiser", "decay_weights", "set_rates"]
+__all__ = ["ParameterGroup", "build_optimiser", "decay_weights"]
 
 MOMENTUM = 0.9
 
@@ -18,9 +18,9 @@ class ParameterGroup:
         parameters: those of the network.
         rate: their peak learning rate.
         decay: decoupled weight decay (Loshchilov & Hutter 2019), of parameters with more than one axis: biases and
-            normalisation are let be.
-        anchored: they decay towards what they are now instead of zero (L2-SP: Li, Grandvalet & Davoine 2018, "Explicit
-            inductive bias for transfer learning with convolutional networks").
+            normalisation are left unchanged.
+        anchored: they decay towards their present values instead of zero (L2-SP: Li, Grandvalet & Davoine 2018,
+            "Explicit inductive bias for transfer learning with convolutional networks").
     """
 
     parameters: Sequence[torch.nn.Parameter]
@@ -30,20 +30,21 @@ class ParameterGroup:
 
 
 def build_optimiser(kind: str, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019), or SGD with Nesterov's momentum.
+    """Build AdamW (Loshchilov & Hutter 2019), or SGD with Nesterov's momentum.
 
     Args:
         kind: "adamw" or "sgd".
         groups: those without parameters are left out.
     """
-
     described = [
         {
             "params": list(group.parameters),
             "lr": group.rate,
-            "peak": group.rate,
+            "initial_lr": group.rate,  # the peak, for a schedule that starts anywhere
             "decay": group.decay,
-            "anchors": [each.detach().clone() for each in group.parameters] if group.decay and group.anchored else None,
+            "anchors": [parameter.detach().clone() for parameter in group.parameters]
+            if group.decay and group.anchored
+            else None,
         }
         for group in groups
         if group.parameters
@@ -54,21 +55,14 @@ def build_optimiser(kind: str, groups: Sequence[ParameterGroup]) -> torch.optim.
     return torch.optim.AdamW(described, weight_decay=0.0)
 
 
-def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
-    """Every group's learning rate, as a share of its peak."""
-    for group in optimiser.param_groups:
-        group["lr"] = group["peak"] * factor
-
-
 def decay_weights(optimiser: torch.optim.Optimizer) -> None:
-    """One step of weight decay, before the optimiser's own."""
-
+    """Apply one step of weight decay, before the optimiser's own step: towards zero, or towards the anchors (L2-SP)."""
     with torch.no_grad():
         for group in optimiser.param_groups:
             if not group["decay"]:
                 continue
             share = group["lr"] * group["decay"]
-            anchors = group["anchors"] or [torch.zeros(()).to(each) for each in group["params"]]
+            anchors = group["anchors"] or [torch.zeros(()).to(parameter) for parameter in group["params"]]
             for parameter, anchor in zip(group["params"], anchors, strict=True):
                 if parameter.ndim > 1:
                     parameter.lerp_(anchor.expand_as(parameter), share)

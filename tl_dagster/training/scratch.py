@@ -1,11 +1,12 @@
-"""Training without transfer: networks with random weights, as what transfer learning is compared with.
+"""Training without transfer: networks with random weights, with which transfer learning is compared.
 
 Each epoch sees every training image once, in a view of its own. All that is random follows from the seed and the
-number of the epoch, so a training that was killed goes on as if nothing had happened.
+number of the epoch, so a training that is resumed after a kill ends with the same bits.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -28,10 +29,10 @@ WARMUP, WEIGHT_DECAY = 0.1, 0.01
 
 
 class PixelSource(Protocol):
-    """Where training takes its images: by row of the table of views."""
+    """The source of training images, by row of the table of views."""
 
     def __call__(self, rows: np.ndarray, epoch: int = 0) -> Iterator[np.ndarray]:
-        """Pixels of table rows in order, a batch at a time: uint8 (n, size, size, 3), valid until the next is taken.
+        """Yield the pixels of table rows in order: uint8 (n, size, size, 3) batches, each valid until the next.
 
         Args:
             rows: (N,) int64.
@@ -41,11 +42,11 @@ class PixelSource(Protocol):
 
 @dataclass(frozen=True)
 class Examples:
-    """What is trained on, and what validates it.
+    """The training and validation images.
 
     Attributes:
         train: (images,) int64: a table row of each training image.
-        targets: (images, classes) that they are trained towards.
+        targets: (images, classes), their training targets.
         validation: (M,) int64: table rows of the validation views.
         labels: (M,) int64 class numbers of them.
         images: (M,) int64 image numbers of them, 0 … n-1.
@@ -71,23 +72,22 @@ def train(
 
     Args:
         model: see :class:`.scratch_networks.NormalizedNetwork`; on its device.
-        draw: gives the pixels, ``settings.batch_size`` at a time.
-        examples: of training and validation.
+        draw: yields the pixels, ``settings.batch_size`` at a time.
+        examples: the training and validation images.
         settings: the declared settings.
         precision: "bf16" (autocast) or "fp32".
-        checkpoint: that training resumes from after a kill.
-        progress: told of each step.
+        checkpoint: resumed from after a kill, and written after each epoch.
+        progress: counts the steps.
 
     Returns:
-        What training arrived at, epoch by epoch from the first: random weights are no candidate.
+        The kept epoch, and the history from the first epoch on: random weights are not a candidate.
 
     Raises:
-        InputError: the loss is no number, or a GPU's memory does not hold a step.
+        InputError: the loss is not a number, or a GPU's memory does not hold a step.
     """
-
     alone = len(examples.train) % settings.batch_size == 1 < min(settings.batch_size, len(examples.train))
-    count = len(examples.train) - alone  # batch normalisation knows no variance of a single image
-    plan = LoopConfig(
+    count = len(examples.train) - alone  # batch normalization has no variance of a single image
+    config = LoopConfig(
         epochs=settings.epochs,
         steps=-(-count // settings.batch_size),
         hint=f"lower scratch_baseline.learning_rate (now {settings.learning_rate:g}), or set backbone.precision: fp32",
@@ -95,19 +95,13 @@ def train(
         warmup=WARMUP,
         untrained=True,
     )
-
-    def losses(epoch: int) -> Iterator[torch.Tensor]:
-        return _losses(model, draw, examples, settings.seed, epoch, count, precision)
-
-    def score(model: torch.nn.Module) -> tuple[float, float]:
-        probabilities = predict(model, draw, examples.validation, precision, settings.batch_size).softmax(1).numpy()
-        return validate(probabilities, examples.labels, examples.images)
-
+    losses = partial(_losses, model, draw, examples, settings.seed, count, precision)
+    score = partial(_score, draw, examples, precision, settings.batch_size)
     optimiser = build_optimiser(
         "adamw", [ParameterGroup(list(model.parameters()), settings.learning_rate, WEIGHT_DECAY)]
     )
     try:
-        return loop.train(model, optimiser, losses, score, plan, progress, checkpoint)
+        return loop.train(model, optimiser, losses, score, config, progress, checkpoint)
     except torch.OutOfMemoryError as error:
         raise InputError(
             "the GPU's memory does not hold a step of training from scratch; lower scratch_baseline.batch_size (now "
@@ -116,10 +110,9 @@ def train(
 
 
 def _losses(
-    model: torch.nn.Module, draw: PixelSource, examples: Examples, seed: int, epoch: int, count: int, precision: str
+    model: torch.nn.Module, draw: PixelSource, examples: Examples, seed: int, count: int, precision: str, epoch: int
 ) -> Iterator[torch.Tensor]:
-    """The loss of each step of an epoch, which sees so many of the training images once."""
-
+    """Yield the loss of each step of an epoch, which sees ``count`` of the training images once."""
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]))  # of dropout
     order = np.random.default_rng([seed, epoch]).permutation(len(examples.train))[:count]
     device = next(model.parameters()).device
@@ -133,10 +126,17 @@ def _losses(
         yield torch.nn.functional.cross_entropy(logits.float(), targets)
 
 
+def _score(
+    draw: PixelSource, examples: Examples, precision: str, batch_size: int, model: torch.nn.Module
+) -> tuple[float, float]:
+    logits = predict(model, draw, examples.validation, precision, batch_size)
+    return validate(logits.softmax(1).numpy(), examples.labels, examples.images)
+
+
 def predict(
     model: torch.nn.Module, draw: PixelSource, rows: np.ndarray, precision: str, batch_size: int
 ) -> torch.Tensor:
-    """Return the logits of the views of table rows: (n,) int64 → float32 (n, classes), on the CPU."""
+    """Predict the views of table rows, (n,) int64: float32 logits (n, classes), on the CPU."""
     model.eval()
     batches = (torch.from_numpy(pixels) for pixels in draw(rows))
     return torch.cat([predict_batches(model, pixels, None, precision, batch_size) for pixels in batches])

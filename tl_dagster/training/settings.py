@@ -1,4 +1,4 @@
-"""What may be declared of training: the strategy, the top model, fine-tuning and the baseline without transfer."""
+"""Settings of training: the top model, fine-tuning and the baseline without transfer."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -7,7 +7,15 @@ from pydantic import Discriminator, Field, Tag, field_validator
 
 from tl_dagster.runtime.settings import Settings
 
-__all__ = ["FineTuning", "LinearTopModel", "MlpTopModel", "ScratchBaseline", "TopModel"]
+__all__ = [
+    "FineTuning",
+    "LinearTopModel",
+    "MlpTopModel",
+    "ResolvedFineTuning",
+    "ScratchBaseline",
+    "TopModel",
+    "resolve_fine_tuning",
+]
 
 
 class _TopModel(Settings):
@@ -15,13 +23,14 @@ class _TopModel(Settings):
 
 
 class LinearTopModel(_TopModel):
-    """Multinomial logistic regression on the cached, standardised features of all training views."""
+    """Multinomial logistic regression on the cached, standardized features of all training views."""
 
     kind: Literal["linear"] = "linear"
     l2: list[Annotated[float, Field(gt=0)]] = Field(
         [1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001],
         min_length=1,
-        description="Strengths of L2 tried; validation chooses.",
+        description="Strengths of L2 tried: validation chooses; where the best lies at the edge, the search goes on "
+        "beyond it. A single one is taken as it is.",
     )
     max_iterations: int = Field(100, ge=1, le=10_000, description="L-BFGS iterations for each strength.")
 
@@ -41,8 +50,8 @@ class MlpTopModel(_TopModel):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the first weights, the order and the dropout.")
 
 
-def _kind(given: Any) -> Any:
-    return given.get("kind", "linear") if isinstance(given, dict) else getattr(given, "kind", None)
+def _kind(section: Any) -> Any:
+    return section.get("kind", "linear") if isinstance(section, dict) else getattr(section, "kind", None)
 
 
 TopModel = Annotated[
@@ -57,14 +66,14 @@ class FineTuning(Settings):
     depth: str = Field(
         "auto",
         description="What is unfrozen: top (the last stage), 'last N stages', all, 'above NAME' (everything that runs "
-        "after a stage or module), or none; auto: what the transfer strategy says.",
+        "after a stage or module), or none; auto: as the transfer strategy decides.",
     )
     fresh_augmentation: bool = Field(
         False,
         description="New random views in each epoch instead of the cached ones; the frozen part then runs in each.",
     )
     epochs: int | None = Field(
-        None, ge=1, le=1000, description="Passes over the training images; not given: by the transfer strategy."
+        None, ge=1, le=1000, description="Passes over the training images; by default chosen by the transfer strategy."
     )
     patience: int | None = Field(
         10, ge=1, le=1000, description="Epochs without a lower validation log-loss after which training stops early."
@@ -75,7 +84,7 @@ class FineTuning(Settings):
         None,
         gt=0,
         le=0.1,
-        description="Peak learning rate of the highest unfrozen stage; not given: by the transfer strategy.",
+        description="Peak learning rate of the highest unfrozen stage; by default chosen by the transfer strategy.",
     )
     layer_decay: float = Field(
         0.7, gt=0, le=1, description="The learning rate of each lower stage, over that of the stage above it."
@@ -91,7 +100,9 @@ class FineTuning(Settings):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
     mixup: float = Field(0.0, ge=0, le=10, description="Alpha of mixup's Beta distribution; 0: images are not mixed.")
     clip: float = Field(1.0, gt=0, description="Largest norm of a step's gradient; a longer one is shortened.")
-    averaging: float = Field(0.97, ge=0, lt=1, description="Decay of the moving average of weights that is handed on.")
+    averaging: float = Field(
+        0.97, ge=0, lt=1, description="Decay of the moving average of the weights, which is validated and kept."
+    )
     batch_size: int = Field(64, ge=1, le=65_536, description="Views in one optimiser step.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the order of training, and of mixup.")
 
@@ -101,6 +112,29 @@ class FineTuning(Settings):
         if not re.fullmatch(r"auto|none|top|all|last [1-9]\d* stages?|above \S+", depth):
             raise ValueError(f"'{depth}': write auto, none, top, 'last N stages', all, or 'above NAME'")
         return depth
+
+
+class ResolvedFineTuning(FineTuning):
+    """Fine-tuning with nothing left open: depth is not auto, and epochs and learning rate are numbers."""
+
+    epochs: int
+    learning_rate: float
+
+
+def resolve_fine_tuning(settings: FineTuning, depth: str, epochs: int, learning_rate: float) -> ResolvedFineTuning:
+    """Fill in what the declared settings leave open.
+
+    Args:
+        settings: the declared settings.
+        depth: taken where theirs is auto.
+        epochs: taken where theirs is None.
+        learning_rate: taken where theirs is None.
+    """
+    declared = settings.model_dump()
+    if settings.depth == "auto":
+        declared["depth"] = depth
+    open_fields = {"epochs": epochs, "learning_rate": learning_rate}
+    return ResolvedFineTuning(**declared | {k: v for k, v in open_fields.items() if declared[k] is None})
 
 
 class ScratchBaseline(Settings):

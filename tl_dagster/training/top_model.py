@@ -1,7 +1,6 @@
 """The top model: a classifier on the cached features of all training views, calibrated on validation.
 
-How it is fitted is in :mod:`tl_dagster.training.logistic_regression` and :mod:`tl_dagster.training.mlp`; its parts that are useful
-elsewhere can be had from here.
+It is fitted by :mod:`tl_dagster.training.logistic_regression` or :mod:`tl_dagster.training.mlp`.
 """
 
 from dataclasses import dataclass
@@ -9,28 +8,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
-from tl_dagster.features.blocks import Features
-from tl_dagster.models.calibration import averaged_probabilities, temperature, validate
-from tl_dagster.models.heads import build_head, compute_logits
+from tl_dagster.models.calibration import temperature, validate
+from tl_dagster.models.heads import compute_logits
 from tl_dagster.runtime.progress import Progress
-from tl_dagster.training.feature_batches import MEMORY_BYTES, LabelledFeatures, StandardizedFeatures, Targets, moments
-from tl_dagster.training.logistic_regression import fit_l2_path, fit_logistic_regression
+from tl_dagster.training.feature_batches import (
+    MEMORY_BYTES,
+    LabelledFeatures,
+    StandardizedFeatures,
+    Targets,
+    standardize,
+)
+from tl_dagster.training.logistic_regression import fit_l2_path
 from tl_dagster.training.mlp import fit_mlp
 from tl_dagster.training.settings import MlpTopModel, TopModel
 
-__all__ = [
-    "Features",
-    "FittedTopModel",
-    "LabelledFeatures",
-    "averaged_probabilities",
-    "balanced_class_weights",
-    "build_head",
-    "compute_logits",
-    "fit_logistic_regression",
-    "fit_top_model",
-    "validate",
-]
+__all__ = ["FittedTopModel", "balanced_class_weights", "fit_top_model"]
 
 
 @dataclass(frozen=True)
@@ -39,15 +33,40 @@ class FittedTopModel:
 
     Attributes:
         state: see :func:`~tl_dagster.models.heads.build_head`; the temperature is in it.
-        temperature: what its logits were divided by.
-        log_losses: on validation, before and after that.
-        told: how it was chosen: l2 and path, or epoch and history.
+        temperature: divisor of its logits.
+        log_losses: on validation, before and after calibration.
+        metadata: of the fit: l2 and path, or epoch and history.
     """
 
     state: dict[str, torch.Tensor]
     temperature: float
     log_losses: tuple[float, float]
-    told: dict[str, Any]
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Validation:
+    """Validation views, on which networks on standardized features are compared and calibrated."""
+
+    features: StandardizedFeatures
+    labels: np.ndarray
+    images: np.ndarray
+    classes: int
+
+    def logits(self, network: torch.nn.Module) -> np.ndarray:
+        return compute_logits(network.eval(), self.features, self.classes)
+
+    def temperature(self, logits: np.ndarray) -> float:
+        return temperature(logits, self.labels, self.images)
+
+    def measure(self, logits: np.ndarray) -> tuple[float, float]:
+        """Return log-loss and accuracy."""
+        return validate(softmax(logits, axis=1), self.labels, self.images)
+
+    def score(self, network: torch.nn.Module) -> tuple[float, float]:
+        """Return log-loss and accuracy after calibration: the model is selected as it will be used."""
+        logits = self.logits(network)
+        return self.measure(logits / self.temperature(logits))
 
 
 def fit_top_model(
@@ -58,60 +77,45 @@ def fit_top_model(
     progress: Progress,
     memory: int = MEMORY_BYTES,
 ) -> FittedTopModel:
-    """Standardise, fit, calibrate on validation, and choose there by the log-loss.
+    """Standardize, fit, calibrate on validation, and choose there by the log-loss.
 
     Args:
         train: all training views; their images are not used.
         validation: views whose predictions are averaged over each image; their confidence is not used.
-        classes: how many.
+        classes: number of classes.
         settings: the declared settings.
-        progress: told how far it is.
+        progress: counts strengths or steps.
         memory: bytes that the training views may take, and as much the validation views; above that they are read
             again in each pass. The result is the same.
 
     Raises:
-        InputError: the loss is no number.
+        InputError: the loss is not a number.
     """
-
-    mean, std = moments(train.features)
-    features = StandardizedFeatures(train.features, mean, std, memory)
-    held_out = StandardizedFeatures(validation.features, mean, std, memory)
+    features = standardize(train.features, memory)
+    unseen = StandardizedFeatures(validation.features, features.mean, features.std, memory)
+    held_out = _Validation(unseen, validation.labels, validation.images, classes)
     targets = Targets(train.labels, train.confidence, classes)
     class_weights = balanced_class_weights(train.labels, classes) if settings.balanced else None
-
-    def probabilities(logits: np.ndarray) -> np.ndarray:
-        found: np.ndarray = torch.from_numpy(logits).softmax(1).numpy()
-        return found
-
-    def score(network: torch.nn.Module) -> tuple[float, float]:
-        # As it would be handed on, calibrated: else the one that happens to be as sure as it is right would be chosen.
-        logits = compute_logits(network.eval(), held_out, classes)
-        logits /= temperature(logits, validation.labels, validation.images)
-        return validate(probabilities(logits), validation.labels, validation.images)
-
     if isinstance(settings, MlpTopModel):
-        network, told = fit_mlp(features, targets, class_weights, score, settings, progress)
+        network, metadata = fit_mlp(features, targets, class_weights, held_out.score, settings, progress)
     else:
-        network, told = fit_l2_path(features, targets, class_weights, score, settings, progress)
-    logits = compute_logits(network, held_out, classes)
-    divisor = temperature(logits, validation.labels, validation.images)
-    before, after = (
-        validate(probabilities(each), validation.labels, validation.images)[0] for each in (logits, logits / divisor)
-    )
+        network, metadata = fit_l2_path(features, targets, class_weights, held_out.score, settings, progress)
+    logits = held_out.logits(network)
+    divisor = held_out.temperature(logits)
+    before, after = held_out.measure(logits)[0], held_out.measure(logits / divisor)[0]
     progress.log(f"temperature {divisor:.3f}: validation log-loss {before:.4f}, then {after:.4f}")
-    state = {"mean": mean, "std": std, **network.state_dict()}
+    state = {"mean": features.mean, "std": features.std, **network.state_dict()}
     state |= {name: state[name] / divisor for name in ("output.weight", "output.bias")}
-    return FittedTopModel(state, divisor, (before, after), told)
+    return FittedTopModel(state, divisor, (before, after), metadata)
 
 
 def balanced_class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
-    """Weights that give each class that occurs the same share of the loss: float32 (classes,), of mean 1 over the rows.
+    """Return weights that give each class that occurs the same share of the loss: float32 (classes,), mean 1 over rows.
 
     Args:
         labels: (N,) class number of each row.
-        classes: how many; one without rows gets 1.
+        classes: number of classes; one without rows gets 1.
     """
-
     counts = np.bincount(labels, minlength=classes)
     present = counts > 0
     weights = np.ones(classes, np.float32)

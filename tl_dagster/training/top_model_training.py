@@ -67,12 +67,12 @@ def train_top_model(
     logits = compute_logits(build_head(fitted.state), table.features(held_out, taps), len(classes))
     before, after = fitted.log_losses
     calibration = {"validation_log_loss_uncalibrated": before, "validation_log_loss": after}
-    selected: dict[str, float] = {name: fitted.told[name] for name in ("l2", "epoch") if name in fitted.told}
+    selected: dict[str, float] = {name: fitted.metadata[name] for name in ("l2", "epoch") if name in fitted.metadata}
     return TrainedTopModel(
         classes=classes,
         head=HeadSpec(kind=settings.kind, temperature=fitted.temperature),
         state=fitted.state,
-        record=TrainingRecord(**fitted.told, metrics=calibration),
+        record=TrainingRecord(**fitted.metadata, metrics=calibration),
         rows=len(train.labels),
         held_out=held_out,
         logits=logits,

@@ -9,11 +9,11 @@ from tl_dagster.graph.stages.top_model import require_taps
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import ArtifactSummary, Materialization
 from tl_dagster.strategy.decision import Decision, read_decision
+from tl_dagster.training.settings import ResolvedFineTuning, resolve_fine_tuning
 
 if TYPE_CHECKING:
     from tl_dagster.features.engine import LocalEngine
     from tl_dagster.features.feature_table import FeatureTable
-    from tl_dagster.training.settings import FineTuning
 
 __all__ = ["FineTunedModel"]
 
@@ -58,13 +58,10 @@ class FineTunedModel(Stage):
         context.store.layout.checkpoint(fingerprint).unlink(missing_ok=True)
         return materialization
 
-    def _resolved(self, engine: "LocalEngine", decision: Decision) -> "tuple[FineTuning, str | None, str]":
+    def _resolved(self, engine: "LocalEngine", decision: Decision) -> "tuple[ResolvedFineTuning, str | None, str]":
         """Return the settings without gaps, the tap up to which is frozen, and why nothing can be tuned."""
         declared = self.declaration.fine_tuning
-        left_open: dict[str, Any] = {"depth": decision.depth} if declared.depth == "auto" else {}
-        schedule = {"epochs": decision.epochs, "learning_rate": decision.learning_rate}
-        left_open |= {name: value for name, value in schedule.items() if getattr(declared, name) is None}
-        settings = declared.model_copy(update=left_open)
+        settings = resolve_fine_tuning(declared, decision.depth, decision.epochs, decision.learning_rate)
         if settings.depth == "none":
             named = declared.depth == "none"
             return settings, None, "fine_tuning.depth is none" if named else f"the transfer strategy is {decision.cell}"
@@ -74,7 +71,7 @@ class FineTunedModel(Stage):
             return settings.model_copy(update={"depth": "none"}), None, str(error)
 
     def _determining(
-        self, engine: "LocalEngine", settings: "FineTuning", boundary: str | None, taps: list[str]
+        self, engine: "LocalEngine", settings: ResolvedFineTuning, boundary: str | None, taps: list[str]
     ) -> dict[str, Any]:
         """Return what determines the model: another name of the same depth trains the same."""
         if settings.depth == "none":
@@ -94,7 +91,7 @@ class FineTunedModel(Stage):
         folder: Path,
         engine: "LocalEngine",
         table: "FeatureTable",
-        settings: "FineTuning",
+        settings: ResolvedFineTuning,
         boundary: str | None,
         taps: list[str],
         fingerprint: str,

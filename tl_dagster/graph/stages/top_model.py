@@ -17,7 +17,7 @@ class TopModel(Stage):
     """Train the top model first; fine-tuning starts from it."""
 
     name = "top_model"
-    version = 3
+    version = 4
     description = (
         "Logistic regression, or a small network, on the bottleneck features of all training views, at the taps that "
         "the transfer strategy chose; validation chooses its L2 or epoch, and its temperature."
