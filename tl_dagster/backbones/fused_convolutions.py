@@ -154,7 +154,7 @@ class FusedConv2d(torch.nn.Module):
         low = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
         if not values.is_cuda and (low or values.dtype == torch.bfloat16):
             bias = None if self.bias is None else self.bias.bfloat16()
-            output: torch.Tensor = FusedConvFunction.apply(
+            output: torch.Tensor = FusedConvFunction.apply(  # type: ignore[no-untyped-call]
                 self, values.bfloat16(), self.weight.bfloat16(), bias, padding
             )
             return output

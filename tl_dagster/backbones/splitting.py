@@ -165,14 +165,15 @@ def _cut(graph: Any, boundary: str) -> Any:
     outputs = dict(output.args[0])
     below = outputs.pop(boundary)
     output.args = (outputs,)
-    (images,) = (node for node in graph.nodes if node.op == "placeholder")
-    with graph.inserting_before(images):
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]  # images, and options such as attention masks
+    with graph.inserting_before(inputs[0]):
         entry = graph.placeholder("activations")
     below.replace_all_uses_with(entry)
     graph.eliminate_dead_code()
-    if images.users:
+    if any(node.users for node in inputs):
         return None
-    graph.erase_node(images)
+    for node in inputs:
+        graph.erase_node(node)
     graph.lint()
     return graph
 
