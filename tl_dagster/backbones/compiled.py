@@ -1,7 +1,7 @@
 """Networks compiled ahead of time for one processor and batch shape (AOTInductor), and their files on this machine.
 
 The one place that uses a private class of torch: its loader of compiled networks, which saves a second of imports.
-Where that class is missing or has changed, the documented :func:`torch._inductor.aoti_load_package` loads the same file.
+Where that class is missing or has changed, :func:`torch._inductor.aoti_load_package`, documented, loads the same file.
 """
 
 import os

@@ -122,7 +122,7 @@ class BackboneInfo:
         return name
 
     def stage_number(self, path: str) -> int:
-        """Return how many stages have run when a module runs; those after the last stage count as part of it."""
+        """Return how many stages have run when a module runs; those after the last stage belong to it."""
         order = list(self.outputs)
         while path and path not in self.outputs:  # a module with several outputs, or none, counts as its parent
             path = path.rpartition(".")[0]

@@ -29,7 +29,7 @@ from tl_dagster.runtime.progress import clock
 
 __all__ = ["InferenceRunner", "NormalizedBackbone", "normalize", "per_channel", "select_device"]
 
-# Measured with EfficientNet-lite0, ResNet-18 and ResNet-50 on two cores: seconds that compiling takes, and the speed-up.
+# Measured with EfficientNet-lite0, ResNet-18 and ResNet-50 on two cores: seconds that compiling takes, and its gain.
 COMPILE_SECONDS, GAIN = 20.0, 1.25
 FEWEST_BATCHES = 8  # less work is not worth the time that an estimate takes
 SPARE = 64  # bytes
@@ -206,7 +206,7 @@ class InferenceRunner:
         except RuntimeError:
             if self._compiled_network is None:
                 raise
-            # Compiled code raises this for every failure, want of memory too: the eager network raises the specific one.
+            # Compiled code raises this for every failure, lack of memory too: the eager network is more specific.
             self._compiled_network, self.compiled = None, False
             return self(pixels)
         else:
@@ -226,7 +226,7 @@ class InferenceRunner:
         return self._to_host(outputs) if self.device.type == "cuda" else lambda: outputs
 
     def _batch(self, pixels: np.ndarray) -> torch.Tensor:
-        """Return pixels as a full batch, with spare memory after it: compiled code loads 16 bytes for the last three."""
+        """Return pixels as a full batch, with spare memory after it: compiled code reads 16 bytes for the last 3."""
         shape = (self.batch_size, *pixels.shape[1:])
         if self._input is None:
             with torch.inference_mode(False):  # it may be filled in that mode or out of it

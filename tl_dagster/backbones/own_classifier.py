@@ -1,4 +1,4 @@
-"""The classifier that transfer learning drops from the backbone, and its confidence on images it was not trained for."""
+"""The classifier that transfer learning drops from the backbone, and its confidence on other images."""
 
 import numpy as np
 import torch

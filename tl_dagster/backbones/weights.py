@@ -42,15 +42,12 @@ class Weights:
     Attributes:
         path: the file; None for random weights.
         identity: SHA-256 of the file, or "random:SEED".
+        in_order: the file's keys have other names, and fit the architecture's one by one in order.
     """
 
     path: Path | None
     identity: str
-
-    @property
-    def in_order(self) -> bool:
-        """Whether the file's keys have other names, and fit the architecture's one by one in order."""
-        return any(self.identity.startswith(prefix) for _, _, prefix in SHIPPED.values())
+    in_order: bool = False
 
 
 def locate_weights(backbone: Backbone, info: BackboneInfo) -> Weights:
@@ -156,4 +153,4 @@ def _checked(path: Path, expected: str | None) -> Weights:
         raise InputError(f"backbone.weights: no file {path}; give a file, a URL, a library's tag, or random:0")
     sha256 = digest_file(path)
     check_sha256(str(path), sha256, expected, "it is another or a damaged file")
-    return Weights(path, sha256)
+    return Weights(path, sha256, in_order=any(sha256.startswith(prefix) for _, _, prefix in SHIPPED.values()))
