@@ -155,7 +155,7 @@ class BackboneInfo:
         return int(math.prod(shape) * (size / self.size) ** 2)
 
     def map_shape(self, tap: str, values: int) -> tuple[int, ...]:
-        """Return the shape of a tap's output of this many values: (C, side, side), or (side, side, C) for NHWC networks.
+        """Return the shape of a tap's output of this many values: (C, side, side), or (side, side, C) for NHWC.
 
         Vectors (D,) and tokens (T, C) have the shape that they have at the declared image size.
         """
