@@ -42,9 +42,10 @@ def fastai(source: str) -> dict[str, Any]:
         vision_learner,
     )
 
+    from tl_dagster.backbones.checkpoint_loading import load_weights
     from tl_dagster.backbones.description import describe_backbone
     from tl_dagster.backbones.settings import Backbone
-    from tl_dagster.backbones.weights import load_weights, locate_weights
+    from tl_dagster.backbones.weights import locate_weights
 
     set_seed(0)
     declared = Backbone(taps=["penultimate"])

@@ -1,10 +1,12 @@
-"""Backbones by name, the dropped classifier, and what their files may hold."""
+"""Backbones by name, the dropped classifiers, and files that fit or do not."""
 
 import pytest
 import torch
+from sklearn.datasets import load_sample_image
 
 from tl_dagster import InputError
 from tl_dagster.backbones.building import create_network, load_backbone
+from tl_dagster.backbones.checkpoint_loading import load_weights
 from tl_dagster.backbones.description import describe_backbone
 from tl_dagster.backbones.settings import Backbone
 from tl_dagster.backbones.taps import build_extractor
@@ -50,10 +52,6 @@ def test_default_weights_know_a_photograph(store):
     info = describe_backbone(backbone)
     weights = locate_weights(backbone, info)
     assert weights.identity.startswith("57934424")
-    from sklearn.datasets import load_sample_image
-
-    from tl_dagster.backbones.weights import load_weights
-
     model = create_network(info.name, 224)
     load_weights(model, info, weights)
     photo = torch.from_numpy(load_sample_image("flower.jpg").copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
@@ -106,7 +104,7 @@ def test_lower_and_higher_name_places_in_any_network(store):
         assert (info.module("lower"), info.module("higher")) == (lower, info.module("penultimate"))
     with pytest.raises(InputError, match=r"has no tap 'layer4.1.ad': did you mean 'layer4.1.add'\? allowed: stage1"):
         describe_backbone(Backbone(name="torchvision/resnet18")).module("layer4.1.ad")
-    with pytest.raises(InputError, match=r"'layer4.1.add' is no module: allowed: stage1"):
+    with pytest.raises(InputError, match=r"'layer4.1.add' is not a module: allowed: stage1"):
         describe_backbone(Backbone(name="torchvision/resnet18")).frozen_through(["higher"], "above layer4.1.add")
 
 
@@ -127,5 +125,7 @@ def test_networks_with_several_classifiers_lose_all(name, width, store):
 
 
 def test_a_size_that_the_network_cannot_take_is_refused(store):
-    with pytest.raises(InputError, match=r"backbone.image_size: .* no images of 256 x 256 .* its own size is 224"):
+    with pytest.raises(
+        InputError, match=r"backbone.image_size: .* does not accept images of 256 x 256 .* its own size is 224"
+    ):
         describe_backbone(Backbone(name="timm/vit_tiny_patch16_224", image_size=256))

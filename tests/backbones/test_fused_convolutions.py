@@ -1,9 +1,13 @@
+"""Fused convolutions: torch's outputs and gradients; without the private kernel, torch's own layers."""
+
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from tl_dagster.backbones.fused_convolutions import freeze_depthwise, fuse_conv_relu
+from tl_dagster.backbones.fused_convolutions import FusedConv2d, freeze_depthwise, fuse_conv_relu
+from tl_dagster.backbones.mkldnn_kernels import has_fused_convolution
 from tl_dagster.backbones.taps import trace_network
 from tl_dagster.runtime.libraries import import_timm
 
@@ -49,7 +53,7 @@ def test_outputs_and_gradients_are_torchs(kind, activation, frozen, precision):
     theirs = theirs.to(memory_format=torch.channels_last)
     ours = traced(copy.deepcopy(theirs))
     fuse_conv_relu(ours)
-    assert type(ours.get_submodule("0")) is not type(theirs[0])
+    assert type(ours.get_submodule("0")) is FusedConv2d
     assert ours.state_dict().keys() == theirs.state_dict().keys()
     if frozen:
         freeze_depthwise(ours)
@@ -83,3 +87,37 @@ def test_only_depthwise_layers_are_frozen():
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), LAYERS["strided"]())
     freeze_depthwise(model)
     assert [name for name, each in model.named_parameters() if each.requires_grad] == ["0.weight", "0.bias"]
+
+
+@pytest.fixture(params=["no kernel", "no support check", "another signature", "another result"])
+def changed_torch(request, monkeypatch):
+    """A release of torch whose private operators are gone or changed."""
+
+    def support() -> bool:
+        return True
+
+    operators = {
+        "no kernel": SimpleNamespace(_is_mkldnn_bf16_supported=support),
+        "no support check": SimpleNamespace(),
+        "another signature": SimpleNamespace(
+            _is_mkldnn_bf16_supported=support, _convolution_pointwise=lambda values, weight: values
+        ),
+        "another result": SimpleNamespace(
+            _is_mkldnn_bf16_supported=support, _convolution_pointwise=lambda values, *_: values
+        ),
+    }[request.param]
+    monkeypatch.setattr(torch.ops, "mkldnn", operators)
+    has_fused_convolution.cache_clear()
+    yield
+    has_fused_convolution.cache_clear()
+
+
+def test_without_the_private_kernel_torchs_layers_run(changed_torch):
+    torch.manual_seed(0)
+    theirs = torch.nn.Sequential(LAYERS["strided"](), ACTIVATIONS["relu6"]()).to(memory_format=torch.channels_last)
+    ours = traced(copy.deepcopy(theirs))
+    fuse_conv_relu(ours)
+    assert not has_fused_convolution()
+    assert type(ours.get_submodule("0")) is torch.nn.Conv2d
+    for found, expected in zip(_trained(ours, "bf16"), _trained(theirs, "bf16"), strict=True):
+        torch.testing.assert_close(found, expected)

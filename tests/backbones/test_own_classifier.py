@@ -1,13 +1,14 @@
-"""The backbone's own classifier: the library's network says the same."""
+"""The backbone's own classifier: as confident as the library's whole network."""
 
 import numpy as np
 import torch
 
 from tl_dagster.backbones.building import create_network, load_backbone
+from tl_dagster.backbones.checkpoint_loading import load_weights
 from tl_dagster.backbones.description import describe_backbone
 from tl_dagster.backbones.own_classifier import confidence, load_with_classifier
 from tl_dagster.backbones.settings import Backbone
-from tl_dagster.backbones.weights import Weights, load_weights, locate_weights
+from tl_dagster.backbones.weights import Weights, locate_weights
 
 
 def test_it_is_as_sure_as_the_whole_network(store):

@@ -13,7 +13,7 @@ from tl_dagster.backbones.weights import locate_weights
 
 
 @pytest.mark.parametrize("name", [*LECTURE, "timm/tf_efficientnet_lite0"])
-def test_tail_continues_where_the_boundary_ends(name, store):
+def test_upper_module_continues_where_the_boundary_ends(name, store):
     backbone = Backbone(name=name, weights="random:0")
     info = describe_backbone(backbone)
     boundary = info.module(info.frozen_through(backbone.taps, "top"))
@@ -26,6 +26,13 @@ def test_tail_continues_where_the_boundary_ends(name, store):
         shape = info.map_shape(info.frozen_through(backbone.taps, "top"), below.shape[1])
         (found,) = upper(below.reshape(2, *shape))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_network_with_optional_inputs_is_left_whole(store):
+    backbone = Backbone(name="timm/vit_tiny_patch16_224", weights="random:0")
+    info = describe_backbone(backbone)
+    model, taps = load_backbone(info, locate_weights(backbone, info)), [(info.classifier, "avg")]
+    assert upper_module(model, info.module("lower"), taps, info.size) is None  # its attention mask is an input, too
 
 
 @pytest.mark.parametrize("taps", [["stage4", "penultimate"], ["layer4.1.add", "lower", "layer4", "flatten"]])

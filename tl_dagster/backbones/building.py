@@ -1,4 +1,4 @@
-"""Backbones in torch: made, loaded and frozen, the last fully connected layer dropped."""
+"""Backbones in torch: created, loaded and frozen, the last fully connected layer dropped."""
 
 import warnings
 from collections.abc import Sequence
@@ -6,16 +6,19 @@ from typing import Any
 
 import torch
 
+from tl_dagster.backbones.checkpoint_loading import load_weights
 from tl_dagster.backbones.description import BackboneInfo
-from tl_dagster.backbones.weights import Weights, load_weights
+from tl_dagster.backbones.weights import Weights
 from tl_dagster.runtime.errors import InputError, suggest
 from tl_dagster.runtime.libraries import import_timm, import_torchvision
 
 __all__ = ["check_torchvision", "create_network", "drop_classifiers", "load_backbone"]
 
+timm, torchvision = import_timm(), import_torchvision()
+
 
 def create_network(name: str, size: int) -> torch.nn.Module:
-    """The architecture with its 1,000-class head, freshly initialised on the current default device.
+    """Create an architecture with its 1,000-class head, freshly initialised on the current default device.
 
     Args:
         name: "timm/NAME" or "torchvision/NAME".
@@ -28,33 +31,31 @@ def create_network(name: str, size: int) -> torch.nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if library == "timm":
-            timm = import_timm()
             if model.partition(".")[0] not in timm.list_models():
                 raise InputError(f"backbone.name: timm has no '{model}': {suggest(model, timm.list_models())}")
-            made: torch.nn.Module = timm.create_model(model, pretrained=False)
-            return made
-        models = import_torchvision().models
+            network: torch.nn.Module = timm.create_model(model, pretrained=False)
+            return network
+        models = torchvision.models
         check_torchvision(model)
         builder = models.get_model_builder(model)
         # GoogLeNet and Inception otherwise draw initial weights through scipy for a minute; their pre-trained weights
         # expect the input transform that torchvision switches on only when it loads them itself.
-        given: dict[str, Any] = (
+        options: dict[str, Any] = (
             {"init_weights": False, "transform_input": True} if model in ("googlenet", "inception_v3") else {}
         )
         if model.startswith("vit_"):  # some weights of an architecture have positions for larger images than others
-            given = {"image_size": size}
-        built: torch.nn.Module = builder(weights=None, **given)
-        return built
+            options = {"image_size": size}
+        network = builder(weights=None, **options)
+        return network
 
 
 def check_torchvision(name: str) -> None:
-    """Refuse what torchvision does not have.
+    """Check that torchvision has a model.
 
     Raises:
         InputError: it has no such model.
     """
-    models = import_torchvision().models
-    names = models.list_models(module=models)
+    names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
         raise InputError(f"backbone.name: torchvision has no '{name}': {suggest(name, names)}")
 
@@ -66,24 +67,23 @@ def drop_classifiers(model: torch.nn.Module, classifiers: Sequence[str]) -> None
         model: the network.
         classifiers: their paths, the one before which features are taken first; the output of the others is not used.
     """
-
     layers = [model.get_submodule(path) for path in classifiers]
     widths = [getattr(layer, "in_features", None) for layer in layers]
     for path, width in zip(classifiers, widths, strict=True):
         parent, _, name = path.rpartition(".")
-        # The network goes on to average what its classifiers say, which must be of one width for that.
-        kept = torch.nn.Identity() if width == widths[0] else torch.nn.AdaptiveAvgPool1d(widths[0] or 1)
-        setattr(model.get_submodule(parent), name, kept)
+        # The network goes on to average its classifiers' outputs, which must be of one width for that.
+        substitute = torch.nn.Identity() if width == widths[0] else torch.nn.AdaptiveAvgPool1d(widths[0] or 1)
+        setattr(model.get_submodule(parent), name, substitute)
 
 
 def load_backbone(info: BackboneInfo, weights: Weights, taps: Sequence[str] = ()) -> torch.nn.Module:
-    """The backbone in evaluation mode, frozen, its last fully connected layer replaced by identity.
+    """Return the backbone in evaluation mode, frozen, its last fully connected layer replaced by identity.
 
     Args:
         info: the backbone's description.
         weights: the file, or the seed, of its weights.
-        taps: what is read of it, as declared or as module paths: the file may lack what runs after all of them
-            (a trunk without its head). Empty: it may lack nothing.
+        taps: the layers that are read, as declared or as module paths: the file may lack what runs after all of them
+            (a trunk without its head). Empty: it must be complete.
 
     Returns:
         A module: float32 images (N, 3, size, size) → penultimate features (N, D).
@@ -91,7 +91,6 @@ def load_backbone(info: BackboneInfo, weights: Weights, taps: Sequence[str] = ()
     Raises:
         InputError: the file's keys do not fit the architecture.
     """
-
     if weights.path is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(weights.identity.partition(":")[2]))

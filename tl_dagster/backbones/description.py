@@ -1,4 +1,4 @@
-"""What is known of backbones without importing torch: stages, preprocessing, where the weights are."""
+"""Descriptions of backbones that need no torch: stages, preprocessing, where the weights are."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,8 @@ PENULTIMATE = "penultimate"
 LOWER, HIGHER = "lower", "higher"
 # Values of a pooled map, for each of its channels.
 PER_CHANNEL = {"avg": 1, "max": 1, "avg+max": 2, "grid2x2": 4}
-# Another number whenever `describe` answers differently.
-DESCRIBE_RECIPE = 4
+# Bumped by hand whenever the output of `inspection.describe` changes.
+DESCRIPTION_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class BackboneInfo:
         name: "timm/NAME" or "torchvision/NAME".
         stages: stage name → module path, from lower to higher.
         modules: every module path.
-        nodes: operations of the traced network that are no modules.
+        nodes: operations of the traced network that are not modules.
         size: pixels of the square input that ``outputs`` are of.
-        outputs: shape (D,), (T, C), (C, H, W) or (H, W, C) of what each module and node makes of one image, in the
+        outputs: shape (D,), (T, C), (C, H, W) or (H, W, C) of the output of each module and node for one image, in the
             order in which they finish; "" is the whole network.
         classifiers: paths of the last fully connected layers, which are dropped; features are taken at the first.
         preprocess: size, crop_fraction, interpolation, mean and std that belong to the weights.
@@ -49,11 +49,11 @@ class BackboneInfo:
 
     @property
     def classifier(self) -> str:
-        """Where the first dropped layer stood; "" (the network's own output) where there was none."""
+        """The path of the first dropped layer; "" (the network's own output) where there was none."""
         return self.classifiers[0] if self.classifiers else ""
 
     def module(self, tap: str) -> str:
-        """The module path (or the node) of a tap; the penultimate one is where the dropped classifier stood.
+        """Return the module path (or the node) of a tap; the penultimate one is where the dropped classifier stood.
 
         Raises:
             InputError: the backbone has no such tap, or there is nothing to pool at it.
@@ -66,14 +66,16 @@ class BackboneInfo:
         if path in self.outputs:
             return path
         if path in self.modules:
-            raise InputError(f"{self.name}: '{tap}' gives no vector, tokens or map for each image; tap another module")
+            raise InputError(
+                f"{self.name}: '{tap}' gives neither a vector nor tokens nor a map for each image; tap another module"
+            )
         raise InputError(
             f"{self.name} has no tap '{tap}': {suggest(tap, [*named, *filter(None, self.outputs)])}; "
             "or the name of any module or node"
         )
 
     def is_below(self, path: str, boundary: str) -> bool:
-        """Whether a module or node runs before (or within) the layer that a tap names."""
+        """Return whether a module or node runs before (or within) the layer that a tap names."""
         order = list(self.outputs)
         return order.index(path) <= order.index(self.module(boundary))
 
@@ -83,7 +85,7 @@ class BackboneInfo:
         return max(taps, key=lambda tap: order.index(self.module(tap)))
 
     def frozen_through(self, taps: Sequence[str], depth: str) -> str | None:
-        """The tap up to which fine-tuning freezes; None: nothing is frozen.
+        """Return the tap up to which fine-tuning freezes; None: nothing is frozen.
 
         Args:
             taps: those that the model reads.
@@ -111,7 +113,7 @@ class BackboneInfo:
 
     def _boundary(self, name: str, taps: Sequence[str], below: Sequence[str]) -> str:
         if self.module(name) in self.nodes:
-            raise InputError(f"fine_tuning.depth: '{name}' is no module: {suggest(name, below)}")
+            raise InputError(f"fine_tuning.depth: '{name}' is not a module: {suggest(name, below)}")
         if self._holds_all(name, taps):
             raise InputError(
                 f"fine_tuning.depth: nothing of the taps {[*taps]} is left to tune above '{name}': "
@@ -120,11 +122,11 @@ class BackboneInfo:
         return name
 
     def stage_number(self, path: str) -> int:
-        """How many stages have run when a module runs; one inside of the last stage, or above it, counts as in it."""
+        """Return how many stages have run when a module runs; those after the last stage belong to it."""
         order = list(self.outputs)
-        while path and path not in self.outputs:  # what gives several outputs, or none, is where its parent is
+        while path and path not in self.outputs:  # a module with several outputs, or none, counts as its parent
             path = path.rpartition(".")[0]
-        if not path:  # parameters of the network itself are embeddings, which it begins with
+        if not path:  # parameters of the network itself are embeddings, at its beginning
             return 0
         return sum(order.index(self.stages[stage]) < order.index(path) for stage in list(self.stages)[:-1])
 
@@ -132,7 +134,7 @@ class BackboneInfo:
         return all(self.is_below(self.module(tap), boundary) for tap in taps)
 
     def width(self, tap: str, pooling: str, size: int) -> int:
-        """How many values one pooled row of a tap holds at an image size; see :func:`.taps.pool`.
+        """Return the number of values in one pooled row of a tap at an image size; see :func:`.taps.pool`.
 
         Args:
             tap: as declared, or a module path.
@@ -153,7 +155,7 @@ class BackboneInfo:
         return int(math.prod(shape) * (size / self.size) ** 2)
 
     def map_shape(self, tap: str, values: int) -> tuple[int, ...]:
-        """The shape of a tap's output of this many values: (C, side, side), or (side, side, C) for NHWC networks.
+        """Return the shape of a tap's output of this many values: (C, side, side), or (side, side, C) for NHWC.
 
         Vectors (D,) and tokens (T, C) have the shape that they have at the declared image size.
         """
@@ -165,7 +167,7 @@ class BackboneInfo:
         return (side, side, channels) if _channels_last(shape) else (channels, side, side)
 
     def input_size(self, backbone: Backbone) -> int:
-        """The pixels of the square input: as declared, else the weights' own."""
+        """Return the pixels of the square input: as declared, else the weights' own."""
         return int(backbone.image_size or self.preprocess["size"])
 
 
@@ -177,7 +179,7 @@ def describe_backbone(backbone: Backbone) -> BackboneInfo:
     """Describe a declared backbone; the first time in a process of its own (about 4 s), then from the store.
 
     Raises:
-        InputError: the library has no such model or weights tag, or the model takes no images of the declared size.
+        InputError: the library has no such model or weights tag, or the model does not accept the declared image size.
     """
     known = _described(backbone.name, backbone.tag, backbone.image_size)
     return BackboneInfo(
@@ -186,5 +188,5 @@ def describe_backbone(backbone: Backbone) -> BackboneInfo:
 
 
 def _described(name: str, tag: str | None, size: int | None) -> dict[str, Any]:
-    versions = f"{version('timm')} {version('torchvision')} {DESCRIBE_RECIPE}"
+    versions = f"{version('timm')} {version('torchvision')} {DESCRIPTION_VERSION}"
     return ask_module("tl_dagster.backbones.inspection", (name, tag or "", str(size or "")), versions)

@@ -1,8 +1,8 @@
-"""Describes a backbone without its weights. Run as ``python -m tl_dagster.backbones.inspection NAME [TAG [SIZE]]``.
+"""The description of a backbone without its weights: ``python -m tl_dagster.backbones.inspection NAME [TAG [SIZE]]``.
 
-Loading definitions must not import torch, yet a tap layer that the backbone lacks is refused at load. So the
-look at the network happens here, in a process of its own, once for each backbone, size and library version; its answer
-is kept by :mod:`tl_dagster.backbones.description`.
+Loading definitions must not import torch, yet a tap that the backbone lacks is refused at load. So the network is
+inspected here, in a process of its own, once for each backbone, size and library version; the description is stored by
+:mod:`tl_dagster.backbones.description`.
 """
 
 import contextlib
@@ -20,12 +20,13 @@ from tl_dagster.runtime.libraries import import_timm, import_torchvision
 
 __all__ = ["describe"]
 
-# Images in the look: a first dimension of this many is that of the images, and hardly anything else.
+timm, torchvision = import_timm(), import_torchvision()
+# Images in the batch that is traced: a first dimension of this many is that of the images, and hardly anything else.
 BATCH = 5
 
 
 def describe(name: str, tag: str | None = None, size: int | None = None) -> dict[str, Any]:
-    """What can be known of a backbone before its weights are there.
+    """Describe a backbone before its weights are there.
 
     Args:
         name: "timm/NAME" or "torchvision/NAME".
@@ -34,14 +35,14 @@ def describe(name: str, tag: str | None = None, size: int | None = None) -> dict
 
     Returns:
         ``stages``: stage name → module path, lower to higher; ``modules``: all module paths; ``nodes``: names of
-        the traced graph's operations that are no modules; ``size``: as given; ``outputs``: name → shape, without
-        the batch, of what each module and node makes of an image, in the order in which they finish, where that is
+        the traced graph's operations that are not modules; ``size``: of the images; ``outputs``: name → shape, without
+        the batch, of the output of each module and node for an image, in the order in which they finish, where that is
         a vector, tokens or a map; ``classifiers``: paths of the last fully connected layers, the one before
         which features are taken first; ``preprocess``: size, crop_fraction, interpolation, mean, std;
         ``weights``: url and sha256 prefix of the pre-trained file, or None.
 
     Raises:
-        InputError: no such model or tag, or it takes no images of this size.
+        InputError: no such model or tag, or it does not accept images of this size.
     """
     library, _, short = name.partition("/")
     known = _torchvision(short, tag) if library == "torchvision" else {}
@@ -61,7 +62,7 @@ def describe(name: str, tag: str | None = None, size: int | None = None) -> dict
         if size in (None, native):
             raise
         raise InputError(
-            f"backbone.image_size: {name} takes no images of {size} x {size} pixels; leave it out: "
+            f"backbone.image_size: {name} does not accept images of {size} x {size} pixels; leave it out: "
             f"its own size is {native} ({str(error).strip().partition(chr(10))[0][:120]})"
         ) from error
     stages = [path for path in stages if path in outputs]
@@ -77,19 +78,17 @@ def describe(name: str, tag: str | None = None, size: int | None = None) -> dict
 
 
 def _on_meta(name: str, size: int) -> torch.nn.Module:
-
     with torch.device("meta"), contextlib.suppress(NotImplementedError):
         return create_network(name, size).to("meta").eval()
     return create_network(name, size).to("meta").eval()  # a few architectures compute their widths with tensors
 
 
 def _timm(model: Any, name: str, tag: str | None) -> dict[str, Any]:
-    timm = import_timm()
     architecture = name.partition(".")[0]
     tags = timm.list_pretrained(f"{architecture}.*") if timm.is_model_pretrained(architecture) else []
     if tag is not None and f"{architecture}.{tag}" not in tags:
         raise InputError(
-            f"backbone.weights: '{tag}' is no file and no tag of {architecture}: "
+            f"backbone.weights: '{tag}' is neither a file nor a tag of {architecture}: "
             f"{suggest(tag, [each.partition('.')[2] for each in tags])}"
         )
     config = timm.models.get_pretrained_cfg(f"{architecture}.{tag}" if tag else name)
@@ -115,11 +114,13 @@ def _timm(model: Any, name: str, tag: str | None) -> dict[str, Any]:
 
 
 def _torchvision(name: str, tag: str | None) -> dict[str, Any]:
-    models = import_torchvision().models
+    models = torchvision.models
     check_torchvision(name)
     tags = models.get_model_weights(name)
     if tag is not None and tag not in tags.__members__:
-        raise InputError(f"backbone.weights: '{tag}' is no file and no tag of {name}: {suggest(tag, tags.__members__)}")
+        raise InputError(
+            f"backbone.weights: '{tag}' is neither a file nor a tag of {name}: {suggest(tag, tags.__members__)}"
+        )
     weights = tags[tag] if tag else tags.DEFAULT
     transform = weights.transforms()
     return {
@@ -135,13 +136,12 @@ def _torchvision(name: str, tag: str | None) -> dict[str, Any]:
 
 
 def _prefix(url: str) -> str:
-    """The SHA-256 prefix that both libraries write at the end of their files' names (name-0123abcd.pth)."""
+    """Return the SHA-256 prefix that both libraries write at the end of their files' names (name-0123abcd.pth)."""
     stem = url.rpartition("/")[2].rpartition(".")[0].rpartition("-")[2]
     return stem if len(stem) == 8 and set(stem) <= set("0123456789abcdef") else ""
 
 
 def _feature_info(model: Any) -> list[str]:
-
     present = dict(model.named_modules())
     modules = [each["module"] for each in getattr(model, "feature_info", None) or () if each["module"] in present]
     modules = [path for path in modules if not isinstance(present[path], torch.nn.MaxPool2d)]  # VGG's last "stage"
@@ -149,7 +149,7 @@ def _feature_info(model: Any) -> list[str]:
 
 
 def _within(stage: str, shapes: dict[str, Any]) -> str | None:
-    """A stage, or the last of its outermost parts where the stage itself gives several tensors at once."""
+    """Return a stage, or the last of its outermost parts where the stage itself gives several tensors at once."""
     parts = [
         path
         for path, (_, output) in shapes.items()
@@ -160,16 +160,15 @@ def _within(stage: str, shapes: dict[str, Any]) -> str | None:
 
 
 def _quarters(modules: list[str]) -> list[str]:
-    """Transformers keep one resolution: their stages are the quarters of the depth."""
+    """Return the last block of each quarter of the depth: the stages of transformers, which have one resolution."""
     return [modules[len(modules) * quarter // 4 - 1] for quarter in (1, 2, 3, 4)]
 
 
 def _shapes(model: torch.nn.Module, size: int) -> dict[str, tuple[torch.Size, torch.Size]]:
-    """Module path → shapes of its (first) input and its output, in the order in which modules finish."""
-
+    """Return module path → shapes of its (first) input and its output, in the order in which modules finish."""
     shapes: dict[str, tuple[torch.Size, torch.Size]] = {}
 
-    def note(path: str) -> Any:
+    def record(path: str) -> Any:
         def hook(_: Any, inputs: Any, output: Any) -> None:
             shapes.pop(path, None)
             if isinstance(output, torch.Tensor):
@@ -178,7 +177,7 @@ def _shapes(model: torch.nn.Module, size: int) -> dict[str, tuple[torch.Size, to
 
         return hook
 
-    handles = [module.register_forward_hook(note(path)) for path, module in model.named_modules()]
+    handles = [module.register_forward_hook(record(path)) for path, module in model.named_modules()]
     with torch.no_grad():
         model(torch.empty(BATCH, 3, size, size, device="meta"))
     for handle in handles:
@@ -187,7 +186,7 @@ def _shapes(model: torch.nn.Module, size: int) -> dict[str, tuple[torch.Size, to
 
 
 def _outputs(model: torch.nn.Module, size: int) -> tuple[list[str], dict[str, list[int]]]:
-    """The names of nodes that are no modules, and the shapes of what modules and nodes make of an image."""
+    """Return the names of nodes that are not modules, and the output shapes of modules and nodes for one image."""
     found = {path: output for path, (_, output) in _shapes(model, size).items()}
     modules = {path for path, _ in model.named_modules()}
     named: dict[str, Any] = {}
@@ -213,26 +212,36 @@ def _outputs(model: torch.nn.Module, size: int) -> tuple[list[str], dict[str, li
 
 
 def _node_shapes(model: torch.nn.Module, graph: Any, size: int) -> dict[Any, Any]:
-    """The shape of each operation's output that is a tensor."""
-
-    shapes = {}
-
-    class Shapes(torch.fx.Interpreter):
-        def run_node(self, n: torch.fx.Node) -> Any:
-            output = super().run_node(n)
-            if n.op.startswith("call") and isinstance(output, torch.Tensor):
-                shapes[n] = output.shape
-            return output
-
+    """Return the shape of each operation's output that is a tensor."""
+    recorder = ShapeRecorder(torch.fx.GraphModule(model, graph))
     with torch.no_grad():
-        Shapes(torch.fx.GraphModule(model, graph)).run(torch.empty(BATCH, 3, size, size, device="meta"))
-    return shapes
+        recorder.run(torch.empty(BATCH, 3, size, size, device="meta"))
+    return recorder.shapes
+
+
+class ShapeRecorder(torch.fx.Interpreter):
+    """Runs a graph and records the shape of each operation's output that is a tensor.
+
+    Attributes:
+        shapes: node → shape.
+    """
+
+    def __init__(self, module: torch.fx.GraphModule) -> None:
+        super().__init__(module)
+        self.shapes: dict[torch.fx.Node, torch.Size] = {}
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        """Run one operation."""
+        output = super().run_node(n)
+        if n.op.startswith("call") and isinstance(output, torch.Tensor):
+            self.shapes[n] = output.shape
+        return output
 
 
 def _stages_by_resolution(
     model: torch.nn.Module, shapes: dict[str, Any], classifiers: Sequence[str], size: int
 ) -> list[str]:
-    """The last block at each spatial resolution; the quarters of the depth where there is only one resolution."""
+    """Return the last block at each spatial resolution; the quarters of the depth where there is only one of these."""
     heads = {path.partition(".")[0] for path in classifiers}
     blocks = [path for path in _blocks(model, shapes) if path.partition(".")[0] not in heads]
     by_resolution = {_side(shapes[path][1]): path for path in blocks if 1 < _side(shapes[path][1]) < size}
@@ -244,8 +253,7 @@ def _stages_by_resolution(
 
 
 def _blocks(module: torch.nn.Module, shapes: dict[str, Any], prefix: str = "") -> list[str]:
-    """The blocks of the trunk in order: containers that span several resolutions are opened."""
-
+    """Return the blocks of the trunk in order: containers that span several resolutions are opened."""
     found = []
     for name, child in module.named_children():
         path = f"{prefix}{name}"
@@ -259,14 +267,14 @@ def _blocks(module: torch.nn.Module, shapes: dict[str, Any], prefix: str = "") -
 
 
 def _side(shape: Any) -> int:
-    """The spatial side of a square map, NCHW or NHWC; 0 when it is not one."""
+    """Return the spatial side of a square map, NCHW or NHWC; 0 when it is not one."""
     if len(shape) != 4:
         return 0
     return int(shape[2]) if shape[2] in (shape[1], shape[3]) else 0
 
 
 def _classifiers(model: torch.nn.Module, declared: Sequence[str], shapes: dict[str, Any]) -> list[str]:
-    """What transfer learning drops: what the library says, or the last layer with 1,000 outputs.
+    """Return the layers that transfer learning drops: those that the library names, or the last with 1,000 outputs.
 
     Distilled and multi-scale networks have several. The features are those of the widest, and of the first among
     these: of the whole network, not of a lower branch.

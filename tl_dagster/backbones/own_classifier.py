@@ -1,11 +1,12 @@
-"""The backbone's own classifier, which transfer learning drops: how sure it is of images that it was not made for."""
+"""The classifier that transfer learning drops from the backbone, and its confidence on other images."""
 
 import numpy as np
 import torch
 
 from tl_dagster.backbones.building import create_network
+from tl_dagster.backbones.checkpoint_loading import load_weights
 from tl_dagster.backbones.description import BackboneInfo
-from tl_dagster.backbones.weights import Weights, load_weights
+from tl_dagster.backbones.weights import Weights
 
 __all__ = ["confidence", "load_with_classifier", "own_confidence"]
 
@@ -24,13 +25,13 @@ def load_with_classifier(info: BackboneInfo, weights: Weights) -> tuple[torch.nn
     layer = model.get_submodule(info.classifier) if info.classifier and weights.path is not None else None
     if not isinstance(layer, torch.nn.Linear):
         return model, None
-    torch.nn.init.constant_(layer.weight, torch.nan)  # what the file does not hold stays so
+    torch.nn.init.constant_(layer.weight, torch.nan)  # stays so where the file lacks it
     load_weights(model, info, weights, [info.classifier])
     return model, None if layer.weight.isnan().any() else layer.eval().requires_grad_(False)
 
 
 def confidence(layer: torch.nn.Linear, features: np.ndarray) -> float:
-    """The mean of the largest softmax probability: near 1 where images look like those of the backbone's classes.
+    """Return the mean of the largest softmax probability: near 1 where images resemble those of the backbone's classes.
 
     Hendrycks & Gimpel, "A baseline for detecting misclassified and out-of-distribution examples", ICLR 2017.
 
@@ -38,7 +39,6 @@ def confidence(layer: torch.nn.Linear, features: np.ndarray) -> float:
         layer: see :func:`load_with_classifier`.
         features: (n, D) of any float type, penultimate features.
     """
-
     with torch.no_grad():
         return float(layer(torch.tensor(features, dtype=torch.float32)).softmax(1).amax(1).mean())
 

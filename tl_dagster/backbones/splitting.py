@@ -1,4 +1,4 @@
-"""Backbones cut in two for fine-tuning: the frozen part below a layer, and the trained part above it."""
+"""Backbones split in two for fine-tuning: the frozen part below a layer, and the trained part above it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from tl_dagster.backbones.frozen import FrozenBackbone
 from tl_dagster.backbones.fused_convolutions import freeze_depthwise, fuse_conv_relu
-from tl_dagster.backbones.taps import build_extractor, keep_output, pooled_module, trace_outputs
+from tl_dagster.backbones.taps import GraphFeatureExtractor, build_extractor, keep_output, trace_outputs
 
 __all__ = ["BackboneSplit", "lower_module", "split_backbone", "unfreeze_above", "upper_module"]
 
@@ -77,33 +77,32 @@ def split_backbone(
 
 
 def lower_module(model: torch.nn.Module, taps: Sequence[tuple[str, str]], size: int) -> torch.nn.Module:
-    """As :func:`build_extractor`, without what runs after the taps, where that can be left out.
+    """Return what :func:`build_extractor` does, without the layers that run after the taps, where that is possible.
 
     Args:
-        model: see :func:`.backbones.load_backbone`.
+        model: see :func:`.building.load_backbone`.
         taps: (module path or node, pooling) of each.
         size: pixels of the square input, to try it.
     """
     traced = _as_hooked(model, [path for path, _ in taps], size)
-    return pooled_module(traced, taps) if traced is not None else build_extractor(model, taps)
+    return GraphFeatureExtractor(traced, taps).eval() if traced is not None else build_extractor(model, taps)
 
 
 def upper_module(
     model: torch.nn.Module, boundary: str | None, taps: Sequence[tuple[str, str]], size: int
 ) -> torch.nn.Module | None:
-    """The part of a backbone above a layer, as a module of its own, with batch norm folded into convolutions.
+    """Return the part of a backbone above a layer, as a module of its own, with batch norm folded into convolutions.
 
     Args:
-        model: see :func:`.backbones.load_backbone`.
+        model: see :func:`.building.load_backbone`.
         boundary: module path of the last layer below; None: the whole backbone.
         taps: (module path, pooling) of the taps above it.
         size: pixels of the square input, to try it.
 
     Returns:
-        A module: the boundary's output (or images) → a list of (N, D_tap), as from :func:`build_extractor`; None when the upper
-        part also reads something else than the boundary's output, or the network cannot be traced.
+        A module: the boundary's output (or images) → a list of (N, D_tap), as from :func:`build_extractor`; None when
+        the upper part also reads something else than the boundary's output, or the network cannot be traced.
     """
-
     paths = [path for path in (boundary, *(path for path, _ in taps)) if path is not None]
     traced = _as_hooked(model, paths, size)
     if traced is None:
@@ -114,20 +113,19 @@ def upper_module(
     upper = torch.fx.GraphModule(traced, graph)
     _fold_batch_norm(upper)
     fuse_conv_relu(upper)
-    return pooled_module(upper, taps)
+    return GraphFeatureExtractor(upper, taps).eval()
 
 
 def _as_hooked(model: torch.nn.Module, paths: Sequence[str], size: int) -> torch.fx.GraphModule | None:
-    """The network up to some modules and nodes as a graph, where that gives what hooks see at the modules.
+    """Return the network up to some modules and nodes as a graph; None where its outputs differ from what hooks see.
 
-    It does not where the network cannot be traced, or what a module returned is overwritten by what follows it, as by
-    the addition that ends a block: hooks see what is left there in the end.
+    They differ where a module's output is overwritten by what follows it, as by the addition that ends a block: hooks
+    see what is there in the end. None as well where the network cannot be traced.
     """
-
     images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    seen: dict[str, torch.Tensor] = {}
+    hooked: dict[str, torch.Tensor] = {}
     modules = {path for path, _ in model.named_modules()} & set(paths)
-    handles = [model.get_submodule(path).register_forward_hook(partial(keep_output, seen, path)) for path in modules]
+    handles = [model.get_submodule(path).register_forward_hook(partial(keep_output, hooked, path)) for path in modules]
     with torch.no_grad():
         model(images)
     for handle in handles:  # tracing would call them too
@@ -135,21 +133,20 @@ def _as_hooked(model: torch.nn.Module, paths: Sequence[str], size: int) -> torch
     try:
         traced = trace_outputs(model, paths)
         with torch.no_grad():
-            found = traced(images)
+            outputs = traced(images)
     except Exception:
         # Tracing fails in as many ways as there are dynamic networks; the caller then runs the whole network.
         return None
     close = partial(torch.allclose, rtol=1e-3, atol=1e-5, equal_nan=True)
-    return traced if all(close(found[path], seen[path]) for path in modules) else None
+    return traced if all(close(outputs[path], hooked[path]) for path in modules) else None
 
 
 def _fold_batch_norm(module: Any) -> None:
-    """Fold batch norm into the convolution before it: its statistics are frozen for good, and steps are cheaper.
+    """Fold batch norm into the convolution before it: its statistics never change, and steps are cheaper.
 
     The folded weights are also better scaled for training: batch norm's gain, often far above one, no longer
     multiplies every update of the convolution (Jacob et al. 2018, section 3.2, for the folding).
     """
-
     for node in module.graph.nodes:
         if node.op != "call_module" or node.args[0].op != "call_module" or len(node.args[0].users) != 1:
             continue
@@ -163,44 +160,44 @@ def _fold_batch_norm(module: Any) -> None:
 
 
 def _cut(graph: Any, boundary: str) -> Any:
-    """The graph with the boundary's output as its only input; None when it needs anything else from below."""
+    """Return the graph with the boundary's output as its only input; None when it needs anything else from below."""
     (output,) = (node for node in graph.nodes if node.op == "output")
-    seen = dict(output.args[0])
-    below = seen.pop(boundary)
-    output.args = (seen,)
-    (images,) = (node for node in graph.nodes if node.op == "placeholder")
-    with graph.inserting_before(images):
+    outputs = dict(output.args[0])
+    below = outputs.pop(boundary)
+    output.args = (outputs,)
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]  # images, and options such as attention masks
+    with graph.inserting_before(inputs[0]):
         entry = graph.placeholder("activations")
     below.replace_all_uses_with(entry)
     graph.eliminate_dead_code()
-    if images.users:
+    if any(node.users for node in inputs):
         return None
-    graph.erase_node(images)
+    for node in inputs:
+        graph.erase_node(node)
     graph.lint()
     return graph
 
 
 def unfreeze_above(model: torch.nn.Module, boundary: str, size: int) -> None:
-    """Let gradients reach every parameter that is used after a layer has run, and no other.
+    """Unfreeze every parameter that is used after a layer has run, and no other.
 
     Args:
         model: the whole backbone, frozen.
         boundary: module path of the last layer that stays frozen.
         size: pixels of the square input.
     """
-
     above: list[torch.nn.Module] = []
-    passed = [False]
+    reached = [False]
 
-    def note(module: torch.nn.Module, *_: Any) -> None:
-        if passed[0]:
+    def collect(module: torch.nn.Module, *_: Any) -> None:
+        if reached[0]:
             above.append(module)
 
-    def reached(*_: Any) -> None:
-        passed[0] = True
+    def mark_reached(*_: Any) -> None:
+        reached[0] = True
 
-    handles = [module.register_forward_pre_hook(note) for module in model.modules()]
-    handles.append(model.get_submodule(boundary).register_forward_hook(reached))
+    handles = [module.register_forward_pre_hook(collect) for module in model.modules()]
+    handles.append(model.get_submodule(boundary).register_forward_hook(mark_reached))
     with torch.no_grad():
         model(torch.zeros(1, 3, size, size))
     for handle in handles:

@@ -1,4 +1,4 @@
-"""Taps of a backbone: the features of its layers from one forward pass, and the backbone cut in two at one of them."""
+"""Taps of a backbone: the pooled features of several of its layers from one forward pass."""
 
 import copy
 import math
@@ -10,11 +10,56 @@ import torch
 
 from tl_dagster.runtime.libraries import import_timm, import_torchvision
 
-__all__ = ["build_extractor", "pool", "trace_network"]
+__all__ = [
+    "GraphFeatureExtractor",
+    "HookedFeatureExtractor",
+    "build_extractor",
+    "keep_output",
+    "pool",
+    "trace_network",
+    "trace_outputs",
+]
+
+torchvision, timm = import_torchvision(), import_timm()
+feature_extraction = import_torchvision("models.feature_extraction")
+
+
+class NodeTracer(feature_extraction.NodePathTracer):  # type: ignore[name-defined, misc]  # torchvision has no types
+    """The tracer of torchvision's ``create_feature_extractor``, which also records the node of every module's output.
+
+    Operations of torchvision, and what timm asks not to be traced, are leaves of the graph.
+
+    Attributes:
+        nodes: module path or operation → its (last) node, in the order in which they finish.
+    """
+
+    def __init__(self) -> None:
+        operations = [each for each in vars(torchvision.ops).values() if isinstance(each, type)]
+        layers = [each for each in operations if issubclass(each, torch.nn.Module)]
+        super().__init__(
+            leaf_modules=[*timm.layers.get_notrace_modules(), *layers],
+            autowrap_modules=(math, torchvision.ops),
+            autowrap_functions=timm.layers.get_notrace_functions(),
+        )
+        self.nodes: dict[str, torch.fx.Node] = {}
+
+    def create_proxy(self, *args: Any, **options: Any) -> Any:
+        """Record an operation's node under its qualified name."""
+        proxy = super().create_proxy(*args, **options)
+        self.nodes[self.node_to_qualname[proxy.node]] = proxy.node
+        return proxy
+
+    def call_module(self, m: torch.nn.Module, *args: Any) -> Any:
+        """Record the node of a module's output under the module's path."""
+        output = super().call_module(m, *args)
+        self.nodes.pop(path := self.path_of_module(m), None)  # a module that is used twice finishes the second time
+        if isinstance(output, torch.fx.Proxy):
+            self.nodes[path] = output.node
+        return output
 
 
 def trace_network(model: torch.nn.Module) -> tuple[torch.fx.Graph, dict[str, torch.fx.Node]]:
-    """The network's graph, and the node in it of each module's (last) output and of each operation.
+    """Return a network's graph, and the node in it of each module's (last) output and of each operation.
 
     Operations are named as :func:`torchvision.models.feature_extraction.get_graph_node_names` names them. In the
     order in which they finish.
@@ -22,46 +67,21 @@ def trace_network(model: torch.nn.Module) -> tuple[torch.fx.Graph, dict[str, tor
     Raises:
         Exception: of any kind, for networks that cannot be traced.
     """
-
-    torchvision, timm = import_torchvision(), import_timm()
-    from torchvision.models.feature_extraction import NodePathTracer
-
-    named: dict[str, torch.fx.Node] = {}
-
-    class Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision has no types
-        def create_proxy(self, *args: Any, **options: Any) -> Any:
-            proxy = super().create_proxy(*args, **options)
-            named[self.node_to_qualname[proxy.node]] = proxy.node
-            return proxy
-
-        def call_module(self, m: torch.nn.Module, *args: Any) -> Any:
-            output = super().call_module(m, *args)
-            named.pop(path := self.path_of_module(m), None)  # a module that is used twice finishes the second time
-            if isinstance(output, torch.fx.Proxy):
-                named[path] = output.node
-            return output
-
-    operations = [each for each in vars(torchvision.ops).values() if isinstance(each, type)]
-    tracer = Tracer(
-        leaf_modules=[
-            *timm.layers.get_notrace_modules(),
-            *(each for each in operations if issubclass(each, torch.nn.Module)),
-        ],
-        autowrap_modules=(math, torchvision.ops),
-        autowrap_functions=timm.layers.get_notrace_functions(),
-    )
-    return tracer.trace(model), named
+    tracer = NodeTracer()
+    return tracer.trace(model), tracer.nodes
 
 
 def pool(values: torch.Tensor, pooling: str) -> torch.Tensor:
-    """Reduce a tap to one vector per image.
+    """Reduce the output of a layer to one vector per image.
 
     Args:
         values: a map (N, C, H, W) or (N, H, W, C), tokens (N, T, C), or already a vector (N, D).
         pooling: "avg", "max", "avg+max" (side by side), "grid2x2" (the averages of the map's four quarters, side by
             side), or "none" (the map itself, flattened).
-    """
 
+    Returns:
+        (N, D).
+    """
     if pooling == "none" or values.ndim == 2:
         return values.flatten(1)
     channels_last = values.ndim == 4 and values.shape[1] == values.shape[2] != values.shape[3]
@@ -81,57 +101,88 @@ def build_extractor(model: torch.nn.Module, taps: Sequence[tuple[str, str]]) -> 
     """Wrap a backbone so that one forward pass gives the pooled features of several layers.
 
     Args:
-        model: see :func:`.backbones.load_backbone`.
+        model: see :func:`.building.load_backbone`.
         taps: (module path or node, pooling) of each.
 
     Returns:
         A module: images (N, 3, size, size) → a list of (N, D_tap), in the order of the taps.
     """
-
     modules = {path for path, _ in model.named_modules()}
     if not all(path in modules for path, _ in taps):
-        return pooled_module(trace_outputs(model, [path for path, _ in taps]), taps)
-
-    class Tapped(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-            self.seen: dict[str, torch.Tensor] = {}
-            for path in {path for path, _ in taps}:
-                # A partial of a method, not a closure: a copy of this module must fill its own `seen`.
-                model.get_submodule(path).register_forward_hook(partial(self._keep, path))
-
-        def _keep(self, path: str, _: Any, __: Any, output: torch.Tensor) -> None:
-            self.seen[path] = output
-
-        def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-            self.model(images)
-            pooled = [pool(self.seen[path], pooling) for path, pooling in taps]
-            self.seen.clear()  # empty again: a compiled forward would otherwise be compiled a second time
-            return pooled
-
-    return Tapped()
+        return GraphFeatureExtractor(trace_outputs(model, [path for path, _ in taps]), taps).eval()
+    return HookedFeatureExtractor(model, taps)
 
 
-def keep_output(seen: dict[str, torch.Tensor], path: str, _: Any, __: Any, output: torch.Tensor) -> None:
-    seen[path] = output
+class HookedFeatureExtractor(torch.nn.Module):
+    """A network with forward hooks at the tapped modules: images → a list of pooled features (N, D_tap).
+
+    Args:
+        model: the network.
+        taps: (module path, pooling) of each.
+    """
+
+    def __init__(self, model: torch.nn.Module, taps: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        self.model = model
+        self.taps = tuple(taps)
+        self.outputs: dict[str, torch.Tensor] = {}
+        for path in {path for path, _ in taps}:
+            # A partial of a method, not a closure: a copy of this module must fill its own `outputs`.
+            model.get_submodule(path).register_forward_hook(partial(self._keep, path))
+
+    def _keep(self, path: str, _: Any, __: Any, output: torch.Tensor) -> None:
+        self.outputs[path] = output
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Return the pooled features of the taps."""
+        self.model(images)
+        pooled = [pool(self.outputs[path], pooling) for path, pooling in self.taps]
+        self.outputs.clear()  # empty again: a compiled forward would otherwise be compiled a second time
+        return pooled
+
+
+class GraphFeatureExtractor(torch.nn.Module):
+    """A traced network, or a part of one: its input → a list of pooled features (N, D_tap).
+
+    Args:
+        graph: gives {path: output} of the tapped modules and nodes, see :func:`trace_outputs`.
+        taps: (module path or node, pooling) of each.
+    """
+
+    def __init__(self, graph: torch.nn.Module, taps: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        self.upper = graph  # the name stands in the state dictionaries of fine-tuned networks
+        self.taps = tuple(taps)
+
+    def forward(self, values: torch.Tensor) -> list[torch.Tensor]:
+        """Return the pooled features of the taps."""
+        outputs = self.upper(values)
+        return [pool(outputs[path], pooling) for path, pooling in self.taps]
+
+
+def keep_output(outputs: dict[str, torch.Tensor], path: str, _: Any, __: Any, output: torch.Tensor) -> None:
+    """Store a module's output under its path: a forward hook, once the first two arguments are bound."""
+    outputs[path] = output
 
 
 def trace_outputs(model: torch.nn.Module, paths: Sequence[str]) -> torch.fx.GraphModule:
-    """The network up to some modules and nodes, as a graph: images → {path: output}."""
+    """Trace a network up to some modules and nodes: a graph of images → {path: output}.
 
+    Raises:
+        Exception: of any kind, for networks that cannot be traced.
+    """
     graph, named = trace_network(model)
     (output,) = (node for node in graph.nodes if node.op == "output")
     output.args = ({path: named[path] if path else output.args[0] for path in paths},)
     traced = torch.fx.GraphModule(model, graph)
-    _protect(traced, list(output.args[0].values()))
+    _preserve_outputs(traced, list(output.args[0].values()))
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced
 
 
-def _protect(traced: torch.fx.GraphModule, nodes: Sequence[Any]) -> None:
-    """Layers that would overwrite what some nodes give write elsewhere: whether they are left out must not matter."""
+def _preserve_outputs(traced: torch.fx.GraphModule, nodes: Sequence[Any]) -> None:
+    """Make in-place layers after tapped nodes out-of-place, so that taps do not depend on later layers."""
     for user in {user for node in nodes for user in node.users if node in user.args[:1]}:
         if user.op == "call_module" and getattr(layer := traced.get_submodule(user.target), "inplace", False):
             user.target = f"{user.target}_apart"
@@ -139,17 +190,3 @@ def _protect(traced: torch.fx.GraphModule, nodes: Sequence[Any]) -> None:
             traced.get_submodule(user.target).inplace = False  # type: ignore[assignment]
         elif user.kwargs.get("inplace"):
             user.kwargs = {**user.kwargs, "inplace": False}
-
-
-def pooled_module(graph: torch.nn.Module, taps: Sequence[tuple[str, str]]) -> torch.nn.Module:
-
-    class Pooled(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.upper = graph
-
-        def forward(self, values: torch.Tensor) -> list[torch.Tensor]:
-            seen = self.upper(values)
-            return [pool(seen[path], pooling) for path, pooling in taps]
-
-    return Pooled().eval()

@@ -3,7 +3,6 @@
 Failures that may pass are retried; a server that does not answer in the end is one clear error.
 """
 
-import errno
 import html
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
+from tl_dagster.runtime import retries
 from tl_dagster.runtime.errors import InputError, printable
 
 __all__ = [
@@ -26,8 +26,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-ATTEMPTS = 5
-FIRST_WAIT = 0.5  # seconds; doubles with each attempt
 CONNECT_SECONDS, READ_SECONDS = 10, 30  # without an answer; fsspec alone would hold a thread for five minutes
 REQUESTS = 16  # at once, where a server has to be asked for each file
 
@@ -142,7 +140,7 @@ def _limits(protocol: str) -> dict[str, dict[str, Any]]:
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
-        return {"client_kwargs": {"timeout": timeout}}
+        return {"client_kwargs": {"timeout": timeout, "trust_env": True}}  # trust_env: HTTPS_PROXY and so on count
     if protocol in ("s3", "s3a"):
         waits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
         return {"config_kwargs": {**waits, "retries": {"max_attempts": 1}}}
@@ -160,40 +158,12 @@ def retrying(ask: Callable[[], T], url: str) -> T:
         OSError: the server refuses (not there, not allowed).
         UnreachableError: the fifth attempt fails too.
     """
-    import tenacity
-
-    attempts = tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(ATTEMPTS),
-        wait=tenacity.wait_exponential(FIRST_WAIT) + tenacity.wait_random(0, FIRST_WAIT / 2),
-        retry=tenacity.retry_if_exception(_may_pass),
-        reraise=True,
-    )
     try:
-        return attempts(ask)
+        return retries.call_with_retries(ask)
     except Exception as error:
-        if _may_pass(error):
+        if retries.is_transient(error):
             raise UnreachableError(
-                f"{printable(url)} did not answer in {ATTEMPTS} attempts ({type(error).__name__}: {error}); "
+                f"{printable(url)} did not answer in {retries.ATTEMPTS} attempts ({type(error).__name__}: {error}); "
                 "what was read before is kept: check the network and the server, and run again"
             ) from error
         raise OSError(f"{type(error).__name__}: {error}") from error
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Return whether another attempt may succeed."""
-    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
-        return _may_pass(error.__cause__)  # fsspec says "not found" of a web server that does not answer, too
-    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | ValueError | TypeError):
-        return False
-    if "Credentials" in type(error).__name__ or getattr(error, "errno", None) == errno.ENOSPC:
-        return False
-    status = _status(error)
-    return not (isinstance(status, int) and 400 <= status < 500 and status not in (408, 429))
-
-
-def _status(error: BaseException) -> object:
-    """Return the HTTP status of an error, where botocore, aiohttp and gcsfs put it."""
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):
-        return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return getattr(error, "status", None) or getattr(error, "code", None)

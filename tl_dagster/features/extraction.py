@@ -72,7 +72,7 @@ def extract(
             network, keys, precision, mean, std, loader.batch_size
         )  # imports torch; workers draw meanwhile
         first = next(batches)
-        difference = model.difference(first) if compare and precision != "fp32" else []
+        difference = model.precision_error(first) if compare and precision != "fp32" else []
         if compiling:
             model.consider_compiling(first, len(wanted), progress.log)
         begun, forward = time.monotonic(), 0.0

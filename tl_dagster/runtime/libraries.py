@@ -1,49 +1,57 @@
-"""Imports of torchvision that also work beside a CPU build of torch.
+"""Imports of torchvision and timm that also work beside a CPU build of torch.
 
 PyPI's torchvision is linked to CUDA. Beside a CPU torch its operators are missing, and importing it fails with
 "operator torchvision::nms does not exist". Its models need none of them: their schemas are enough.
 """
 
+import importlib
+import sys
 from functools import cache
 from types import ModuleType
 from typing import Any
 
 __all__ = ["import_timm", "import_torchvision"]
 
-_kept: list[Any] = []  # a Library's definitions live as long as it does
+SCHEMAS = tuple(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor" for name in ("nms", "qnms"))
+_libraries: list[Any] = []  # the definitions of a torch.library.Library live as long as the object does
 
 
 @cache
-def import_torchvision() -> ModuleType:
-    """The torchvision module, whichever build of torch stands beside it."""
-    import torch
+def import_torchvision(submodule: str = "") -> ModuleType:
+    """Return torchvision, or one of its submodules, whichever build of torch is installed.
 
+    Args:
+        submodule: dotted path below the package, such as "models.feature_extraction".
+    """
+    name = ".".join(filter(None, ("torchvision", submodule)))
     try:
-        import torchvision
+        return importlib.import_module(name)
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _kept.append(library)
-        _forget("torchvision")  # the failed import left half of it behind
-        import torchvision
-    module: ModuleType = torchvision
-    return module
+    _define_operators()
+    _remove_partial_import("torchvision")
+    return importlib.import_module(name)
 
 
 @cache
 def import_timm() -> ModuleType:
-    """The timm module (it imports torchvision)."""
+    """Return timm, which imports torchvision."""
     import_torchvision()
-    import timm
-
-    return timm
+    return importlib.import_module("timm")
 
 
-def _forget(package: str) -> None:
-    import sys
+def _define_operators() -> None:
+    """Define the schemas of the operators that torchvision registers kernels for while it is imported."""
+    import torch
 
+    library = torch.library.Library("torchvision", "DEF")
+    for schema in SCHEMAS:
+        library.define(schema)
+    _libraries.append(library)
+
+
+def _remove_partial_import(package: str) -> None:
+    """Remove the modules that a failed import has left in ``sys.modules``."""
     for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
         del sys.modules[name]

@@ -2,18 +2,29 @@
 
 import hashlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-__all__ = ["digest", "digest_columns"]
+__all__ = ["digest", "digest_columns", "digest_file"]
 
 
 def digest(value: object) -> str:
     """SHA-256 (64 hex digits) of a JSON-serialisable value in canonical form."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 (64 hex digits) of a file's bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_columns(frame: "pd.DataFrame") -> str:

@@ -120,6 +120,6 @@ def server(tmp_path):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Retries that wait for milliseconds, and servers that have a third of a second to answer."""
-    monkeypatch.setattr("tl_dagster.data.remote.FIRST_WAIT", 0.01)
-    monkeypatch.setattr("tl_dagster.data.remote.ATTEMPTS", 3)
+    monkeypatch.setattr("tl_dagster.runtime.retries.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("tl_dagster.runtime.retries.ATTEMPTS", 3)
     monkeypatch.setattr("tl_dagster.data.remote.READ_SECONDS", 0.3)
