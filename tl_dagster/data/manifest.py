@@ -18,9 +18,9 @@ from tl_dagster.runtime.errors import printable
 from tl_dagster.store.digests import digest, digest_columns
 
 __all__ = [
-    "REJECTED_SHEET",
     "CONFLICT",
     "COPY",
+    "REJECTED_SHEET",
     "content_digest",
     "diff_manifests",
     "image_uris",

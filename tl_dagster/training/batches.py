@@ -62,7 +62,6 @@ class RecomputedActivations:
 
     def __call__(self, rows: np.ndarray, size: int, epoch: int) -> Batches:
         """See :class:`tl_dagster.training.fine_tuning.BatchSource`."""
-
         for *features, maps in _in_batches(self._outputs(rows, epoch), size):
             below = np.concatenate(features, 1) if features else np.zeros((len(maps), 0), self.dtype)
             yield to_maps(maps, self.shape), torch.from_numpy(below).float()
@@ -93,7 +92,6 @@ class DrawnImages:
 
     def __call__(self, rows: np.ndarray, size: int, epoch: int) -> Batches:
         """See :class:`tl_dagster.training.fine_tuning.BatchSource`."""
-
         mean, std = (per_channel(values) for values in (self.mean, self.std))
         batches = ([pixels.copy()] for pixels in draw_views(self.loader, self.views, rows, self.fresh, epoch))
         for (pixels,) in _in_batches(batches, size):
@@ -122,7 +120,6 @@ def draw_views(
 
 def _in_batches(parts: Iterator[list[np.ndarray]], size: int) -> Iterator[list[np.ndarray]]:
     """Arrays of equally many rows, cut again into batches of a size; the last may be smaller."""
-
     pending: list[list[np.ndarray]] = []
     count = 0
     for part in parts:
