@@ -17,6 +17,7 @@ NAMES = (
     "time_to_accuracy",
     "strategy",
     "gpu",
+    "layout",
 )
 
 
