@@ -18,6 +18,7 @@ NAMES = (
     "strategy",
     "gpu",
     "load",
+    "layout",
 )
 
 

@@ -17,37 +17,55 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from benchmarks.common import apart, command, finish, fresh, ingest, photos, prepared, repeat_photos
+from benchmarks.common import (
+    apart,
+    command,
+    finish,
+    fresh,
+    ingest,
+    is_smallest,
+    parse,
+    photos,
+    prepare_stage,
+    repeat_photos,
+)
+from tl_dagster.runtime.progress import Progress
 
 KILLS = 10
 
 
+class PrintedProgress(Progress):
+    """Prints each line, and how many views were forwarded after each batch, at once: as JSON."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda line: print(json.dumps({"line": line}), flush=True))
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """Print how many are done."""
+        print(json.dumps({"forwarded": done}), flush=True)
+
+
 def extract(settings: dict[str, Any], store: str) -> dict[str, Any]:
-    """The stage; tells on its standard output what it says, and each batch that it forwarded, at once."""
-    from dataclasses import replace
-
-    from tl_dagster.backbones import inference as network
+    """Run the stage; its progress is printed."""
+    from tl_dagster.backbones import inference
     from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures
-    from tl_dagster.runtime.progress import Progress
 
-    class Told(Progress):
-        def update(self, done: int, total: int, note: str = "") -> None:
-            print(json.dumps({"forwarded": done}), flush=True)
-
-    network.COMPILE_SECONDS = 0.0  # compile also where it does not repay itself: killing that is tried too
-    stage, work = prepared(settings, store, BottleneckFeatures)
-    progress = Told(lambda line: print(json.dumps({"said": line}), flush=True))
+    stage, context = prepare_stage(settings, store, BottleneckFeatures)
     begun = time.perf_counter()
-    held = stage.run(replace(work, progress=progress))
-    outcome = held.artifact.summary
+    # Compiled also where it does not repay itself: killing that is tried too.
+    with mock.patch.object(inference, "COMPILE_SECONDS", 0.0):
+        features = stage.run(replace(context, progress=PrintedProgress()))
+    summary = features.artifact.summary
     return {
-        "computed": held.computed,
+        "computed": features.computed,
         "seconds": time.perf_counter() - begun,
-        "rate": outcome.metrics.get("views_per_second", 0.0),
-        "write": outcome.metadata["seconds_by_step"].get("write", 0.0),
+        "rate": summary.metrics.get("views_per_second", 0.0),
+        "write": summary.metadata["seconds_by_step"].get("write", 0.0),
     }
 
 
@@ -63,17 +81,17 @@ def killed(
         environment: of the process.
     """
     waits_for, seconds = moment
-    told, due = store / "told", float("inf")
-    with told.open("w") as output:
+    printed, due = store / "printed", float("inf")
+    with printed.open("w") as output:
         running = subprocess.Popen(command(extract, settings, store), stdout=output, env={**os.environ, **environment})
         while running.poll() is None and time.monotonic() < due:
-            if due == float("inf") and (waits_for == "start" or waits_for in told.read_text()):
+            if due == float("inf") and (waits_for == "start" or waits_for in printed.read_text()):
                 due = time.monotonic() + seconds
             time.sleep(0.01)
         running.kill()
     if running.wait() not in (0, -signal.SIGKILL):
         raise AssertionError(running.returncode)
-    forwarded = [json.loads(line).get("forwarded", 0) for line in told.read_text().splitlines()]
+    forwarded = [json.loads(line).get("forwarded", 0) for line in printed.read_text().splitlines()]
     return running.returncode != 0, max(forwarded, default=0)
 
 
@@ -101,7 +119,9 @@ def compare(store: str, other: str) -> dict[str, Any]:
 
 
 def moments(kills: int, flush: float, compiling: float) -> list[tuple[str, float]]:
-    """When to kill, seeded."""
+    """When to kill, seeded; in the smallest form right after the first batch."""
+    if is_smallest():
+        return [("forwarded", 0.0)] * kills
     chosen = random.Random(0)  # noqa: S311
     first = [("compiling", chosen.uniform(0, compiling)), ("start", chosen.uniform(0, 4.0))]
     return [*first, *(("forwarded", chosen.uniform(0, 2 * flush)) for _ in range(kills))][:kills]
@@ -127,9 +147,9 @@ def measure(settings: dict[str, Any], folder: Path, kills: int) -> dict[str, flo
             break  # on this machine the work is too little for so many kills: see --images
     last = apart(extract, settings, store, environment=environment)
     whole = apart(extract, settings, other, environment=environment)
-    found = apart(compare, store, other, environment=environment)
+    difference = apart(compare, store, other, environment=environment)
     twice = sum(runs) + last["computed"] - rows
-    batches = 3 * 32  # one on its way to the network, one in it, one told of but not yet added
+    batches = 3 * 32  # one on its way to the network, one in it, one printed but not yet added
     allowed = died * (whole["rate"] * (FLUSH_SECONDS + whole["write"]) + batches)
     return {
         "views": rows,
@@ -138,21 +158,21 @@ def measure(settings: dict[str, Any], folder: Path, kills: int) -> dict[str, flo
         "views_forwarded_by_the_last_run_over_views": last["computed"] / rows,
         "rows_computed_twice": twice,
         "rows_computed_twice_over_allowed": twice / max(allowed, 1),
-        "rows_that_differ_from_an_undisturbed_run": found["different"],
-        "rows_stored_twice": found["repeated"],
-        "damaged_shards": found["damaged"],
-        "columns_compared": found["columns"],
+        "rows_that_differ_from_an_undisturbed_run": difference["different"],
+        "rows_stored_twice": difference["repeated"],
+        "damaged_shards": difference["damaged"],
+        "columns_compared": difference["columns"],
     }
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=3_000)
     parser.add_argument("--kills", type=int, default=KILLS)
-    given = parser.parse_args()
+    options = parse(parser, images=120, kills=1)
     targets: dict[str, dict[str, float]] = {
-        "kills": {"at_least": given.kills},
+        "kills": {"at_least": options.kills},
         "views_forwarded_by_the_last_run_over_views": {"at_most": 0.95},  # else nothing was kept
         "rows_computed_twice_over_allowed": {"at_most": 1.0},
         "rows_that_differ_from_an_undisturbed_run": {"at_most": 0.0},
@@ -163,13 +183,14 @@ def main() -> None:
     if source := photos():
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            repeat_photos(source, folder / "photographs", range(given.images))
+            repeat_photos(source, folder / "photographs", range(options.images))
             settings = {
                 "name": "photographs",
                 "source": {"kind": "folder", "path": str(folder / "photographs")},
                 "augmentation": {"views": 2, "test_views": 2},
+                "compute": {"compile": "never" if is_smallest() else "auto"},
             }
-            figures = measure(settings, folder, given.kills)
+            figures = measure(settings, folder, options.kills)
     finish("crash", figures, targets)
 
 

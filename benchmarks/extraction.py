@@ -1,5 +1,7 @@
 """Feature extraction, end to end, against the loop that people write themselves; and against what the cores allow.
 
+Both sides compute the penultimate layer's features, which are all that such a loop computes.
+
 End to end: a process of its own that imports its libraries, loads the network, then reads, decodes, resizes, forwards
 and writes every photograph. Our network was compiled before, as a machine does once for a network; what that takes is
 measured, and the ratio that includes it is given too. The peer does the same with torchvision's transforms on
@@ -21,14 +23,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.common import apart, compiled, extract, finish, fresh, ingest, opened, photos, repeat_photos, whole
+from benchmarks.common import (
+    apart,
+    build_runner,
+    compile_network,
+    extract,
+    finish,
+    fresh,
+    ingest,
+    is_smallest,
+    open_engine,
+    parse,
+    photos,
+    repeat_photos,
+)
 
 if TYPE_CHECKING:
     import torch
 
-BACKBONES: dict[str, dict[str, str]] = {
-    "resnet50": {"name": "torchvision/resnet50", "weights": "random:0"},
-    "efficientnet_lite0": {"name": "timm/tf_efficientnet_lite0"},
+BACKBONES: dict[str, dict[str, Any]] = {
+    "resnet50": {"name": "torchvision/resnet50", "weights": "random:0", "taps": ["penultimate"]},
+    "efficientnet_lite0": {"name": "timm/tf_efficientnet_lite0", "taps": ["penultimate"]},
 }
 IMAGES = {"resnet50": 2_000, "efficientnet_lite0": 5_000}  # the peer takes two minutes for either
 PAIRS = 3
@@ -50,68 +65,67 @@ class Photographs:
 
 
 def plain(settings: dict[str, Any], store: str, saved: str) -> dict[str, Any]:
-    """The peer; also how far our features, extracted before, lie from its own."""
+    """The peer; also the relative difference of our features, extracted before, to its own."""
     begun = time.perf_counter()
     import numpy as np
     import torch
 
-    from tl_dagster.backbones.building import load_backbone
-    from tl_dagster.data.manifest import read_manifest
     from tl_dagster.data.views import views_to_draw
     from tl_dagster.runtime.libraries import import_torchvision
 
     import_torchvision()
     from torchvision import transforms
 
-    frozen, table, work = opened(settings, store)
-    files = [view.uri for view in views_to_draw(table, read_manifest(work.inputs["dataset"].path))]
-    known, size = frozen.info.preprocess, frozen.resize.size
+    engine, table = open_engine(settings, store)
+    backbone, (column,) = engine.features.backbone, engine.features.columns()
+    files = [view.uri for view in views_to_draw(table, engine.manifest())]
+    size, resize = backbone.size, backbone.resize
     steps = [
-        transforms.Resize(round(size / known["crop_fraction"]), transforms.InterpolationMode(known["interpolation"])),
+        transforms.Resize(round(size / resize.crop_fraction), transforms.InterpolationMode(resize.interpolation)),
         transforms.CenterCrop(size),
         transforms.ToTensor(),
-        transforms.Normalize(known["mean"], known["std"]),
+        transforms.Normalize(backbone.mean, backbone.std),
     ]
     photographs: Any = Photographs(files, transforms.Compose(steps))
-    model, rows = load_backbone(frozen.info, frozen.weights).eval(), []
+    model, rows = backbone.load(), []
     with torch.no_grad():
         for images in torch.utils.data.DataLoader(photographs, batch_size=32, num_workers=2):
             rows.append(model(images).numpy())
     features = np.concatenate(rows)
     np.save(saved, features)
     seconds = time.perf_counter() - begun
-    mine = frozen.columns()[0].read(table["key"].tolist())[:].astype(np.float32)
-    apart_by = np.linalg.norm(mine - features, axis=1) / np.linalg.norm(features, axis=1)
-    return {"seconds": seconds, "difference": float(np.median(apart_by))}
+    ours = column.read(table["key"].tolist())[:].astype(np.float32)
+    difference = np.linalg.norm(ours - features, axis=1) / np.linalg.norm(features, axis=1)
+    return {"seconds": seconds, "difference": float(np.median(difference))}
 
 
 def alone(settings: dict[str, Any], store: str) -> dict[str, Any]:
     """Seconds per image of decoding without a network, and of the network without decoding."""
-    from tl_dagster.data.manifest import read_manifest
     from tl_dagster.data.views import views_to_draw
     from tl_dagster.features.loading import DEPTH
 
-    frozen, table, work = opened(settings, store)
-    views = views_to_draw(table, read_manifest(work.inputs["dataset"].path))
-    with frozen.loader(len(views)) as loader:
+    engine, table = open_engine(settings, store)
+    views = views_to_draw(table, engine.manifest())
+    with engine.loader(len(views)) as loader:
         batches = loader.batches(views)
         pixels = next(batches).copy()
         begun = time.perf_counter()
         drawn = sum(len(batch) for batch in batches)
         decode = (time.perf_counter() - begun) / max(drawn, 1)
-    model = whole(frozen)
-    model.consider_compiling(pixels, len(views), lambda line: None)
-    model(pixels)()
+    runner = build_runner(engine)
+    runner.consider_compiling(pixels, len(views), lambda line: None)
+    runner(pixels)()
     begun = time.perf_counter()
     for _ in range(count := -(-len(views) // len(pixels))):
-        model(pixels)()
+        runner(pixels)()
     forward = (time.perf_counter() - begun) / (count * len(pixels))
-    ahead = min(len(views), DEPTH * loader.batch_size)
-    return {"decode": decode, "forward": forward, "compiled": model.compiled, "ahead": ahead}
+    ahead = min(len(views), DEPTH * engine.batch_size)
+    return {"decode": decode, "forward": forward, "compiled": runner.compiled, "ahead": ahead}
 
 
-def measure(name: str, source: Path, store: Path, folder: Path) -> dict[str, float | None]:
-    """All figures of one backbone."""
+def measure(name: str, source: Path, folder: Path, count: int) -> dict[str, float | None]:
+    """All figures of one backbone, as medians of ``count`` pairs."""
+    store = folder / name / "store"
     settings = {
         "name": "photographs",
         "source": {"kind": "folder", "path": str(source)},
@@ -120,8 +134,9 @@ def measure(name: str, source: Path, store: Path, folder: Path) -> dict[str, flo
     }
     environment, rounds = fresh(folder), []
     rows: int = apart(ingest, settings, store, environment=environment)["rows"]
-    compiling = apart(compiled, settings, store, environment=environment)
-    for _ in range(PAIRS):
+    # Without, in the smallest form: it takes longer than all else.
+    compiling = 0.0 if is_smallest() else apart(compile_network, settings, store, environment=environment)["seconds"]
+    for _ in range(count):
         shutil.rmtree(store / "features", ignore_errors=True)
         mine = apart(extract, settings, store, environment=environment)
         peer = apart(plain, settings, store, folder / "features.npy", environment=environment)
@@ -135,9 +150,9 @@ def measure(name: str, source: Path, store: Path, folder: Path) -> dict[str, flo
     return {
         f"plain_loop_over_ours_seconds_{name}": middle(peer["seconds"] / mine["seconds"] for mine, peer, _ in rounds),
         f"plain_loop_over_ours_and_compiling_seconds_{name}": middle(
-            peer["seconds"] / (mine["seconds"] + compiling["seconds"]) for mine, peer, _ in rounds
+            peer["seconds"] / (mine["seconds"] + compiling) for mine, peer, _ in rounds
         ),
-        f"compiling_seconds_{name}": compiling["seconds"],
+        f"compiling_seconds_{name}": compiling,
         f"ours_seconds_{name}": middle(mine["seconds"] for mine, _, _ in rounds),
         f"plain_loop_seconds_{name}": middle(peer["seconds"] for _, peer, _ in rounds),
         f"ours_views_per_second_{name}": middle(mine["rate"] for mine, _, _ in rounds),
@@ -151,9 +166,11 @@ def measure(name: str, source: Path, store: Path, folder: Path) -> dict[str, flo
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--images", type=int)
-    given = parser.parse_args().images
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, help=f"instead of {IMAGES}")
+    parser.add_argument("--backbones", nargs="*", default=list(BACKBONES), choices=BACKBONES)
+    parser.add_argument("--pairs", type=int, default=PAIRS)
+    options = parse(parser, images=80, backbones=["efficientnet_lite0"], pairs=1)
     ratios, shares = "plain_loop_over_ours_seconds_", "share_of_bound_"
     targets = {f"{ratios}{name}": {"at_least": 4.0} for name in BACKBONES}
     targets |= {f"{shares}{name}": {"at_least": 0.85} for name in BACKBONES}
@@ -161,12 +178,12 @@ def main() -> None:
     if source := photos():
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            figures = {}
-            for name in BACKBONES:
-                repeat_photos(source, folder / name / "photographs", range(given or IMAGES[name]))
-                figures |= {f"images_{name}": given or IMAGES[name]}
-                figures |= measure(name, folder / name / "photographs", folder / name / "store", folder)
-    finish("extraction", figures, targets)
+            for name in options.backbones:
+                images = options.images or IMAGES[name]
+                repeat_photos(source, folder / name / "photographs", range(images))
+                figures |= {f"images_{name}": images}
+                figures |= measure(name, folder / name / "photographs", folder, options.pairs)
+    finish("extraction", figures, targets, part=options.backbones != list(BACKBONES))
 
 
 if __name__ == "__main__":

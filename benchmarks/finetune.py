@@ -11,10 +11,11 @@ import shutil
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import apart, finish, fresh, photos, prepared, run_stages
+from benchmarks.common import apart, finish, fresh, parse, photos, prepare_stage, run_stages
 
 PAIRS, EPOCHS = 3, 3
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -47,36 +48,34 @@ def prepare(settings: dict[str, Any], store: str) -> dict[str, Any]:
 
 def tune(settings: dict[str, Any], store: str, gigabytes: float) -> dict[str, Any]:
     """Fine-tune: seconds of an epoch after the first, and each epoch's training loss."""
-    import json
-    from dataclasses import replace
-
     from tl_dagster.graph.stages.fine_tuned_model import FineTunedModel
+    from tl_dagster.models.spec import read_spec
     from tl_dagster.runtime.progress import Progress
 
-    stage, work = prepared({**settings, "compute": {"activation_cache_gb": gigabytes}}, store, FineTunedModel)
+    stage, context = prepare_stage({**settings, "compute": {"activation_cache_gb": gigabytes}}, store, FineTunedModel)
     ended: list[float] = []
 
     def log(line: str) -> None:
         if line.startswith("epoch "):
             ended.append(time.perf_counter())
 
-    held = stage.run(replace(work, progress=Progress(log)))
-    history = json.loads((held.artifact.path / "model.json").read_text())["history"]
-    shutil.rmtree(held.artifact.path)  # the other side trains the same model
+    artifact = stage.run(replace(context, progress=Progress(log))).artifact
+    history = read_spec(artifact.path).training.history
+    shutil.rmtree(artifact.path)  # the other side trains the same model
     return {
         "epoch_seconds": (ended[-1] - ended[1]) / (len(ended) - 2),
         "losses": [each["training_loss"] for each in history[1:]],
-        "from_cache": held.artifact.summary.metadata["frozen_part"] == "from the feature cache",
+        "from_cache": artifact.summary.metadata["frozen_part"] == "from the feature cache",
     }
 
 
-def measure(name: str, settings: dict[str, Any], folder: Path) -> dict[str, float | None]:
-    """Both sides in turn."""
+def measure(name: str, settings: dict[str, Any], folder: Path, count: int) -> dict[str, float | None]:
+    """Both sides in turn, ``count`` times."""
     environment, store = fresh(folder), folder / "store"
     apart(prepare, settings, store, environment=environment)
     apart(tune, settings, store, 0.0, environment=environment)  # whatever is compiled once is compiled now
     ratios, cached, recomputed = [], [], []
-    for _ in range(PAIRS):
+    for _ in range(count):
         recomputed.append(apart(tune, settings, store, 0.0, environment=environment))
         cached.append(apart(tune, settings, store, 100.0, environment=environment))
         ratios.append(recomputed[-1]["epoch_seconds"] / cached[-1]["epoch_seconds"])
@@ -93,12 +92,14 @@ def measure(name: str, settings: dict[str, Any], folder: Path) -> dict[str, floa
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="at least 2: the first is not timed")
+    parser.add_argument("--pairs", type=int, default=PAIRS)
+    options = parse(parser, networks=["efficientnet_lite0_last_two_stages"], epochs=2, pairs=1)
     figures: dict[str, float | None] = dict.fromkeys(TARGETS)
     source = photos()
-    networks = parser.parse_args().networks
-    for name in networks:
+    for name in options.networks:
         backbone = dict(NETWORKS[name]["backbone"])
         if file := backbone.get("weights"):
             backbone["weights"] = str(Path(os.environ.get("TL_BENCH_WEIGHTS", ""), file))
@@ -110,11 +111,11 @@ def main() -> None:
                 "name": "tuned",
                 "source": {"kind": "folder", "path": str(source), "pattern": "(?P<label>ants|bees)/[^/]*$"},
                 "backbone": backbone,
-                "fine_tuning": {"depth": NETWORKS[name]["depth"], "epochs": EPOCHS, "learning_rate": 1e-5},
+                "fine_tuning": {"depth": NETWORKS[name]["depth"], "epochs": options.epochs, "learning_rate": 1e-5},
             }
             with tempfile.TemporaryDirectory() as temporary:
-                figures |= measure(name, settings, Path(temporary))
-    finish("finetune", figures, TARGETS, part=networks != list(NETWORKS))
+                figures |= measure(name, settings, Path(temporary), options.pairs)
+    finish("finetune", figures, TARGETS, part=options.networks != list(NETWORKS))
 
 
 if __name__ == "__main__":

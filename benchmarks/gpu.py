@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import apart, finish, fresh, photos, repeat_photos
-from benchmarks.extraction import BACKBONES, ingest, opened
+from benchmarks.common import apart, finish, fresh, ingest, open_engine, parse, photos, repeat_photos
+from benchmarks.extraction import BACKBONES
 
 ROUNDS, WARM_UP, BATCHES = 3, 10, 100
 FIGURES = (
@@ -27,8 +27,8 @@ FIGURES = (
 
 def end_to_end(settings: dict[str, Any], store: str) -> dict[str, Any]:
     """Fill the feature cache."""
-    frozen, table, work = opened(settings, store)
-    done = frozen.compute_missing(table, frozen.columns(), work)
+    engine, table = open_engine(settings, store)
+    done = engine.compute_missing(table, engine.features.columns())
     waited = done.seconds["wait"] / (done.views / done.views_per_second)
     decode = 1000 * (done.seconds["decode"] + done.seconds["augment"]) / done.images
     return {"rate": done.views_per_second, "waited": waited, "decode": decode, "compiled": done.compiled}
@@ -38,14 +38,11 @@ def network_alone(settings: dict[str, Any], store: str) -> dict[str, Any]:
     """Images per second of the compiled network."""
     import torch
 
-    from tl_dagster.backbones.building import load_backbone
-
-    frozen, _, _ = opened(settings, store)
-    model = (
-        load_backbone(frozen.info, frozen.weights).to("cuda", torch.bfloat16, memory_format=torch.channels_last).eval()
-    )
-    compiled, side = torch.compile(model), frozen.resize.size
-    images = torch.rand(frozen.loader().batch_size, 3, side, side, device="cuda").to(
+    engine, _ = open_engine(settings, store)
+    backbone = engine.features.backbone
+    model = backbone.load().to("cuda", torch.bfloat16, memory_format=torch.channels_last)
+    compiled, side = torch.compile(model), backbone.size
+    images = torch.rand(engine.batch_size, 3, side, side, device="cuda").to(
         torch.bfloat16, memory_format=torch.channels_last
     )
     with torch.inference_mode():
@@ -58,7 +55,7 @@ def network_alone(settings: dict[str, Any], store: str) -> dict[str, Any]:
     return {"rate": BATCHES * len(images) / (time.perf_counter() - begun)}
 
 
-def measure(source: Path, folder: Path, images: int) -> dict[str, float | None]:
+def measure(source: Path, folder: Path, images: int, count: int) -> dict[str, float | None]:
     """Both in turn."""
     repeat_photos(source, folder / "photographs", range(images))
     settings = {
@@ -70,7 +67,7 @@ def measure(source: Path, folder: Path, images: int) -> dict[str, float | None]:
     store, environment = folder / "store", fresh(folder)
     apart(ingest, settings, store, environment=environment)
     rounds = []
-    for _ in range(ROUNDS):
+    for _ in range(count):
         shutil.rmtree(store / "features", ignore_errors=True)
         ours = apart(end_to_end, settings, store, environment=environment)
         rounds.append((ours, apart(network_alone, settings, store, environment=environment)))
@@ -88,15 +85,17 @@ def main() -> None:
     """Run the benchmark where there is a GPU."""
     import torch
 
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=20_000)
-    images = parser.parse_args().images
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    options = parse(parser, images=80, rounds=1)
     figures: dict[str, float | None] = dict.fromkeys(FIGURES)
     if not torch.cuda.is_available():
         print("no GPU")
     elif source := photos():
         with tempfile.TemporaryDirectory() as temporary:
-            figures = {"images": images, **measure(source, Path(temporary), images)}
+            measured = measure(source, Path(temporary), options.images, options.rounds)
+            figures = {"images": options.images, **measured}
     finish("gpu", figures, {})
 
 

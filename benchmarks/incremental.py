@@ -15,8 +15,22 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from benchmarks.common import apart, compiled, extract, finish, fresh, ingest, photos, repeat_photos, run_stages
+from benchmarks.common import (
+    apart,
+    compile_network,
+    extract,
+    finish,
+    fresh,
+    ingest,
+    is_smallest,
+    open_engine,
+    parse,
+    photos,
+    repeat_photos,
+    run_stages,
+)
 from benchmarks.manifest import rows as manifest_rows
 
 ROUNDS = 3
@@ -28,7 +42,7 @@ PEAK_MB = 1500.0
 
 
 def declared(folder: Path) -> dict[str, Any]:
-    """The default backbone, one view of each image."""
+    """The default backbone and taps, one view of each image."""
     return {
         "name": "photographs",
         "source": {"kind": "folder", "path": str(folder)},
@@ -40,22 +54,21 @@ def features(settings: dict[str, Any], store: str) -> dict[str, Any]:
     """The stage, and its checks."""
     from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures
 
-    held = run_stages(settings, store, [BottleneckFeatures])[-1]
-    return {"computed": held.computed, "reused": held.reused_rows, "torch": "torch" in sys.modules}
+    features = run_stages(settings, store, [BottleneckFeatures])[-1]
+    return {"computed": features.computed, "reused": features.reused_rows, "torch": "torch" in sys.modules}
 
 
 def make_up(settings: dict[str, Any], store: str, count: int) -> dict[str, Any]:
-    """A dataset of so many images that do not exist, its views, their rows, and the stage's artifact."""
+    """A dataset of images that do not exist, its views, their rows at each tap, and the stage's artifact."""
     import numpy as np
     import pandas as pd
 
-    from tl_dagster import ArtifactStore, Declaration
+    from tl_dagster import ArtifactStore
     from tl_dagster.data.manifest import MANIFEST, PAIRS
     from tl_dagster.data.splits import read_views
-    from tl_dagster.evaluation import near_identical as copies
-    from tl_dagster.features.backbone_features import BackboneFeatures
     from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
     from tl_dagster.graph.stages.dataset import Dataset
+    from tl_dagster.reporting import features as reporting
     from tl_dagster.store.artifacts import ArtifactSummary, Materialization
 
     artifacts = ArtifactStore(Path(store))
@@ -70,29 +83,32 @@ def make_up(settings: dict[str, Any], store: str, count: int) -> dict[str, Any]:
     artifacts.set_current(settings["name"], Dataset.name, Materialization(dataset, False, count, 0))
     views = run_stages(settings, store, [AugmentedSplits])[-1].artifact
     keys = read_views(views.path)["key"].tolist()
-    frozen = BackboneFeatures(Declaration.model_validate(settings), artifacts)
-    (column,) = frozen.columns()
-    width = frozen.info.width("penultimate", "avg", frozen.resize.size)
-    block = np.random.default_rng(0).standard_normal((SHARD_ROWS, width or 0)).astype(column.dtype)
-    for start in range(0, count, SHARD_ROWS):
-        part = keys[start : start + SHARD_ROWS]
-        column.write(part, np.roll(block, start // SHARD_ROWS, axis=1)[: len(part)])
+    declared = open_engine(settings, store)[0].features
+    for column in declared.columns():
+        width = declared.backbone.width(column.key["tap"], column.key["pooling"])
+        block = np.random.default_rng(0).standard_normal((SHARD_ROWS, width)).astype(column.dtype)
+        for start in range(0, count, SHARD_ROWS):
+            part = keys[start : start + SHARD_ROWS]
+            column.write(part, np.roll(block, start // SHARD_ROWS, axis=1)[: len(part)])
     none = np.array([], dtype=np.int64)
-    copies.find_near_identical = lambda others, held_out: (none, none, none.astype(np.float64))
-    return features(settings, store)
+    with mock.patch.object(reporting, "find_near_identical", return_value=(none, none, none.astype(np.float64))):
+        return features(settings, store)
 
 
-def one_percent(source: Path, folder: Path, images: int) -> dict[str, float | None]:
+def one_percent(source: Path, folder: Path, images: int, rounds: int) -> dict[str, float | None]:
     """Full and incremental extractions in turn; then the whole stage, with its pictures and its search for copies."""
-    new, fulls, others, stages = images // 100, [], [], []
+    new, compiling = images // 100, None
+    fulls: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    stages: list[dict[str, Any]] = []
     settings = declared(folder / "photographs")
     environment = fresh(folder)
     repeat_photos(source, folder / "photographs", range(images))
-    for number in range(ROUNDS):
+    for number in range(rounds):
         store = folder / f"store{number}"
         apart(ingest, settings, store, environment=environment)
-        if number == 0:
-            compiling = apart(compiled, settings, store, environment=environment)
+        if number == 0 and not is_smallest():
+            compiling = apart(compile_network, settings, store, environment=environment)["seconds"]
         fulls.append(apart(extract, settings, store, environment=environment))
         repeat_photos(source, folder / "photographs", range(images, images + new))
         apart(ingest, settings, store, environment=environment)
@@ -103,7 +119,7 @@ def one_percent(source: Path, folder: Path, images: int) -> dict[str, float | No
     allowed = [SHARE * full["process_seconds"] + FIXED_SECONDS for full in fulls]
     return {
         "images": images,
-        "compiling_seconds": compiling["seconds"],
+        "compiling_seconds": compiling,
         "full_extraction_seconds": statistics.median(each["process_seconds"] for each in fulls),
         "one_percent_new_seconds": statistics.median(each["process_seconds"] for each in others),
         "one_percent_new_seconds_over_allowed": statistics.median(
@@ -116,41 +132,42 @@ def one_percent(source: Path, folder: Path, images: int) -> dict[str, float | No
     }
 
 
-def nothing_new(folder: Path, count: int) -> dict[str, float | None]:
-    """The stage, with so many rows in the cache."""
+def nothing_new(folder: Path, count: int, rounds: int) -> dict[str, float | None]:
+    """The stage, with all rows in the cache."""
     settings, store = declared(folder / "nowhere"), folder / "store"
     apart(make_up, settings, store, count, environment=fresh(folder))
-    found = [apart(features, settings, store, environment=fresh(folder)) for _ in range(ROUNDS)]
-    if any(each["computed"] or each["reused"] != count for each in found):
-        raise AssertionError(found)
+    runs = [apart(features, settings, store, environment=fresh(folder)) for _ in range(rounds)]
+    if any(run["computed"] or run["reused"] != count for run in runs):
+        raise AssertionError(runs)
     return {
-        f"nothing_new_{count}_rows_seconds": statistics.median(each["process_seconds"] for each in found),
-        f"nothing_new_{count}_rows_peak_mb": max(each["peak_mb"] for each in found),
-        f"nothing_new_{count}_rows_torch_imported": float(any(each["torch"] for each in found)),
+        f"nothing_new_{count}_rows_seconds": statistics.median(run["process_seconds"] for run in runs),
+        f"nothing_new_{count}_rows_peak_mb": max(run["peak_mb"] for run in runs),
+        f"nothing_new_{count}_rows_torch_imported": float(any(run["torch"] for run in runs)),
     }
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--rows", type=int, nargs="*", default=list(SIZES))
-    given = parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    options = parse(parser, images=100, rows=[10_000], rounds=1)
     targets: dict[str, dict[str, float]] = {
         "one_percent_new_seconds_over_allowed": {"at_most": 1.0},
         "forwarded_over_new": {"at_least": 1.0, "at_most": 1.0},
     }
-    for count in given.rows:
+    for count in options.rows:
         targets[f"nothing_new_{count}_rows_seconds"] = {"at_most": SIZES.get(count, min(SIZES.values()))}
         targets[f"nothing_new_{count}_rows_peak_mb"] = {"at_most": PEAK_MB}
         targets[f"nothing_new_{count}_rows_torch_imported"] = {"at_most": 0.0}
     figures: dict[str, float | None] = dict.fromkeys(targets)
     if source := photos():
         with tempfile.TemporaryDirectory() as temporary:
-            figures |= one_percent(source, Path(temporary), given.images)
-    for count in given.rows:
+            figures |= one_percent(source, Path(temporary), options.images, options.rounds)
+    for count in options.rows:
         with tempfile.TemporaryDirectory() as temporary:
-            figures |= nothing_new(Path(temporary), count)
+            figures |= nothing_new(Path(temporary), count, options.rounds)
     finish("incremental", figures, targets)
 
 

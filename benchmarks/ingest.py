@@ -5,16 +5,12 @@ The peer is what people write themselves: torchvision's ImageFolder, each file h
 
 import argparse
 import hashlib
-import json
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.common import finish
+from benchmarks.common import apart, finish, parse
 
 CLASSES, PAIRS = 10, 3
 
@@ -41,10 +37,13 @@ def ours(folder: Path, store: Path) -> int:
     from tl_dagster.runtime.progress import Progress
 
     declaration = Declaration.model_validate({"name": "files", "source": {"kind": "folder", "path": str(folder)}})
-    stage, artifacts = Dataset(declaration, folder), ArtifactStore(store)
-    held = stage.run(StageContext(artifacts, {}, Progress(lambda line: None), None))
-    stage.run_checks(StageContext(artifacts, {}, Progress(lambda line: None), None), held)
-    return held.artifact.summary.rows
+    stage, context = (
+        Dataset(declaration, folder),
+        StageContext(ArtifactStore(store), {}, Progress(lambda _: None), None),
+    )
+    dataset = stage.run(context)
+    stage.run_checks(context, dataset)
+    return dataset.artifact.summary.rows
 
 
 def plain(folder: Path) -> int:
@@ -59,49 +58,37 @@ def plain(folder: Path) -> int:
     return len(rows)
 
 
-def timed(side: str, folder: Path, store: Path) -> dict[str, float]:
-    """One side in a process of its own: its seconds (without start and imports), peak memory in MB, rows."""
-    command = [sys.executable, "-m", "benchmarks.ingest", "--side", side, str(folder), str(store)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
-def run_side(side: str, folder: Path, store: Path) -> None:
-    """Called in the process of its own."""
+def run_side(side: str, folder: str, store: str) -> dict[str, float]:
+    """One side: its seconds (without start and imports), and its rows."""
     with tempfile.TemporaryDirectory() as small:  # imports and first calls are not what is measured
         generate(Path(small, "files"), 100)
         plain(Path(small, "files")) if side == "plain" else ours(Path(small, "files"), Path(small, "store"))
     begun = time.perf_counter()
-    rows = plain(folder) if side == "plain" else ours(folder, store)
-    seconds = time.perf_counter() - begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "peak_mb": peak, "rows": rows}))
+    rows = plain(Path(folder)) if side == "plain" else ours(Path(folder), Path(store))
+    return {"seconds": time.perf_counter() - begun, "rows": rows}
 
 
 def main() -> None:
     """Generate, time both sides in turn, and the second ingest."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--side", nargs=3, metavar=("SIDE", "FOLDER", "STORE"))
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=100_000)
-    given = parser.parse_args()
-    if given.side:
-        run_side(given.side[0], Path(given.side[1]), Path(given.side[2]))
-        return
+    parser.add_argument("--pairs", type=int, default=PAIRS)
+    options = parse(parser, files=100, pairs=1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "files")
-        generate(folder, given.files)
+        generate(folder, options.files)
         time.sleep(3)  # files younger than two seconds are not trusted to stay as they are
         firsts, seconds, plains = [], [], []
-        for pair in range(PAIRS):
-            firsts.append(timed("ours", folder, Path(temporary, f"store{pair}")))
-            plains.append(timed("plain", folder, Path(temporary)))
-            seconds.append(timed("ours", folder, Path(temporary, f"store{pair}")))
+        for pair in range(options.pairs):
+            store = Path(temporary, f"store{pair}")
+            firsts.append(apart(run_side, "ours", folder, store, environment={}))
+            plains.append(apart(run_side, "plain", folder, store, environment={}))
+            seconds.append(apart(run_side, "ours", folder, store, environment={}))
     first, again, other = (statistics.median(each["seconds"] for each in side) for side in (firsts, seconds, plains))
     ratio = statistics.median(b["seconds"] / a["seconds"] for a, b in zip(firsts, plains, strict=True))
     figures: dict[str, float | None] = {
-        "files": given.files,
-        "files_per_second": given.files / first,
+        "files": options.files,
+        "files_per_second": options.files / first,
         "first_ingest_seconds": first,
         "second_ingest_seconds": again,
         "first_over_second_seconds": statistics.median(

@@ -18,7 +18,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from benchmarks.common import finish
+from benchmarks.common import finish, parse
 
 PACKAGE, COMMIT = "tl_dagster", "588799f"
 BEFORE: Mapping[str, float] = {
@@ -78,8 +78,8 @@ def named(statement: ast.AST, modules: Mapping[str, ast.Module]) -> set[str]:
 def climbs(modules: Mapping[str, ast.Module], *, within: bool) -> int:
     """How often the way to a row of features comes back up to the graph; ``within``: local imports count too."""
     classes = {name: [each for each in tree.body if isinstance(each, ast.ClassDef)] for name, tree in modules.items()}
-    stages = {name for name, found in classes.items() for each in found if "Stage" in map(ast.unparse, each.bases)}
-    way = [name for name, found in classes.items() if "BottleneckFeatures" in {each.name for each in found}]
+    stages = {name for name, defs in classes.items() for each in defs if "Stage" in map(ast.unparse, each.bases)}
+    way = [name for name, defs in classes.items() if "BottleneckFeatures" in {each.name for each in defs}]
     count = 0
     for module in way:  # grows
         used = {each for node, local in nodes(modules[module]) if within or not local for each in named(node, modules)}
@@ -95,9 +95,9 @@ def measure(folder: Path) -> dict[str, float]:
     trees = zip(lines, map(ast.parse, files.values()), strict=True)
     modules = {name.removesuffix(".__init__"): tree for name, tree in trees}
     stages = f"{PACKAGE}.graph.stages." if f"{PACKAGE}.graph" in modules else f"{PACKAGE}.stages."
-    found = [(name, node, local) for name, tree in modules.items() for node, local in nodes(tree)]
-    imports = [name for name, node, local in found if local and isinstance(node, ast.Import | ast.ImportFrom)]
-    notes = [getattr(node, kind, None) for _, node, _ in found for kind in ("annotation", "returns")]
+    parts = [(name, node, local) for name, tree in modules.items() for node, local in nodes(tree)]
+    imports = [name for name, node, local in parts if local and isinstance(node, ast.Import | ast.ImportFrom)]
+    notes = [getattr(node, kind, None) for _, node, _ in parts for kind in ("annotation", "returns")]
     return {
         "median_file_lines": statistics.median(lines.values()),
         "longest_file_lines": max(lines.values()),
@@ -105,7 +105,7 @@ def measure(folder: Path) -> dict[str, float]:
         "local_imports": sum(layer(name) != "graph" for name in imports),
         "all_local_imports": len(imports),
         "quoted_annotations": sum(map(quoted, notes)),
-        "classes_in_functions": sum(local and isinstance(node, ast.ClassDef) for _, node, local in found),
+        "classes_in_functions": sum(local and isinstance(node, ast.ClassDef) for _, node, local in parts),
         "feature_row_climbs": climbs(modules, within=False),
         "all_feature_row_climbs": climbs(modules, within=True),
     }
@@ -113,16 +113,16 @@ def measure(folder: Path) -> dict[str, float]:
 
 def main() -> None:
     """Print what was beside what is; the results are kept unless another tree is named."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tree", nargs="?", type=Path, help=f"a folder that holds {PACKAGE}, instead of this one")
     parser.add_argument("--before", type=Path, help=f"another, to compare with instead of commit {COMMIT}")
-    given = parser.parse_args()
-    before = measure(given.before) if given.before else BEFORE
-    now = measure(given.tree or Path(__file__).parent.parent)
+    options = parse(parser)
+    before = measure(options.before) if options.before else BEFORE
+    now = measure(options.tree or Path(__file__).parent.parent)
     print(f"{'':45} {'before':>10} {'now':>10}")
     for name, value in now.items():
         print(f"{name:45} {before[name]:>10g} {value:>10g}")
-    if given.tree is None:
+    if options.tree is None:
         finish("layout", {**now}, {name: {"at_most": bound} for name, bound in MOST.items()})
 
 

@@ -1,7 +1,7 @@
 """What computing features in bf16 instead of fp32 costs in accuracy: the top model's, over five split seeds.
 
 ELPV's solar cells as `assets/solar_cells` declares them, but with two views of each image instead of eight, so that
-fp32 takes minutes; and hymenoptera's photographs, its two given parts pooled and divided anew by each seed, with the
+fp32 takes minutes; and hymenoptera's photographs, its two parts pooled and divided again by each seed, with the
 default augmentation. A quarter of the images tests. Both precisions see the same images, views, splits and settings.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.common import apart, finish, fresh, photos, run_stages
+from benchmarks.common import apart, finish, fresh, parse, photos, run_stages
 
 PRECISIONS = ("fp32", "bf16")
 MOST_POINTS = 0.5
@@ -44,7 +44,7 @@ def measure(settings: dict[str, Any], store: str, seeds: int) -> dict[str, Any]:
     import numpy as np
 
     from tl_dagster import ArtifactStore
-    from tl_dagster.features.backbone_features import read_features
+    from tl_dagster.features.feature_table import FeatureTable
     from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
     from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures
     from tl_dagster.graph.stages.dataset import Dataset
@@ -63,46 +63,47 @@ def measure(settings: dict[str, Any], store: str, seeds: int) -> dict[str, Any]:
                 "compute": {"activation_cache_gb": 0},  # nothing is fine-tuned
             }
             kinds = [Dataset, AugmentedSplits, BottleneckFeatures, TransferStrategy, TopModel]
-            held = run_stages(declared, store, kinds)
-            rows = read_predictions(held[-1].artifact.path, "test")[0]
+            paths = [each.artifact.path for each in run_stages(declared, store, kinds)]
+            rows = read_predictions(paths[-1], "test")[0]
             accuracies[precision].append(float((rows["label"] == rows["predicted"]).mean()))
             if seed == 0:
-                features[precision] = read_features(held[2].artifact, ArtifactStore(Path(store))).astype(np.float32)
+                table = FeatureTable.open(paths[2], ArtifactStore(Path(store)).layout.features)
+                features[precision] = table.features()[:].astype(np.float32)
     exact, ours = (features[precision] for precision in PRECISIONS)
-    apart_by = np.linalg.norm(ours - exact, axis=1) / np.linalg.norm(exact, axis=1)
-    return {"accuracies": accuracies, "difference": float(np.median(apart_by)), "test_images": len(rows)}
+    difference = np.linalg.norm(ours - exact, axis=1) / np.linalg.norm(exact, axis=1)
+    return {"accuracies": accuracies, "difference": float(np.median(difference)), "test_images": len(rows)}
 
 
-def figures_of(name: str, found: dict[str, Any]) -> dict[str, float | None]:
+def summarize(name: str, result: dict[str, Any]) -> dict[str, float | None]:
     """The figures of one data set."""
-    means = {precision: 100 * statistics.mean(found["accuracies"][precision]) for precision in PRECISIONS}
-    pairs = zip(*(found["accuracies"][precision] for precision in PRECISIONS), strict=True)
+    means = {precision: 100 * statistics.mean(result["accuracies"][precision]) for precision in PRECISIONS}
+    pairs = zip(*(result["accuracies"][precision] for precision in PRECISIONS), strict=True)
     return {
         **{f"{name}_top_model_accuracy_{precision}_percent": mean for precision, mean in means.items()},
         f"{name}_bf16_minus_fp32_mean_points_absolute": abs(means["bf16"] - means["fp32"]),
         f"{name}_bf16_minus_fp32_largest_of_a_seed_points": max(100 * abs(bf16 - fp32) for fp32, bf16 in pairs),
-        f"{name}_features_relative_difference_median": found["difference"],
-        f"{name}_test_images_of_last_seed": found["test_images"],
+        f"{name}_features_relative_difference_median": result["difference"],
+        f"{name}_test_images_of_last_seed": result["test_images"],
     }
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--sets", nargs="*", default=SETS)
-    given = parser.parse_args()
+    parser.add_argument("--sets", nargs="*", default=SETS, choices=SETS)
+    options = parse(parser, seeds=1, sets=["hymenoptera"])
     targets = {f"{name}_bf16_minus_fp32_mean_points_absolute": {"at_most": MOST_POINTS} for name in SETS}
     figures: dict[str, float | None] = dict.fromkeys(targets)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        declared = {"cells": cells()} if "cells" in given.sets else {}
-        if "hymenoptera" in given.sets and (source := photos()):
+        declared = {"cells": cells()} if "cells" in options.sets else {}
+        if "hymenoptera" in options.sets and (source := photos()):
             declared["hymenoptera"] = insects(source)
         for name, settings in declared.items():
-            found = apart(measure, settings, folder / "store", given.seeds, environment=fresh(folder))
-            figures |= figures_of(name, found)
-    finish("precision", figures, targets, part=given.sets != SETS)
+            result = apart(measure, settings, folder / "store", options.seeds, environment=fresh(folder))
+            figures |= summarize(name, result)
+    finish("precision", figures, targets, part=options.sets != SETS)
 
 
 if __name__ == "__main__":

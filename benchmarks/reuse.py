@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import apart, finish, fresh, photos, run_stages
+from benchmarks.common import apart, finish, fresh, parse, photos, run_stages
 
 TAPS = ["stage2", "stage3", "penultimate"]
 # Backbone, and the file of its weights; None: those that a package ships, or random ones.
@@ -26,10 +26,10 @@ BACKBONES: dict[str, tuple[str, str | None]] = {
 def backbone(name: str, taps: list[str]) -> dict[str, Any]:
     """The declared backbone."""
     model, file = BACKBONES[name]
-    found = Path(os.environ.get("TL_BENCH_WEIGHTS", ""), file or "")
+    path = Path(os.environ.get("TL_BENCH_WEIGHTS", ""), file or "")
     if file is None:
         return {"name": model, "taps": taps}
-    return {"name": model, "taps": taps, "weights": str(found) if found.is_file() else "random:0"}
+    return {"name": model, "taps": taps, "weights": str(path) if path.is_file() else "random:0"}
 
 
 def extract(settings: dict[str, Any], store: str) -> dict[str, Any]:
@@ -38,9 +38,9 @@ def extract(settings: dict[str, Any], store: str) -> dict[str, Any]:
     from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures
     from tl_dagster.graph.stages.dataset import Dataset
 
-    dataset, _, held = run_stages(settings, store, [Dataset, AugmentedSplits, BottleneckFeatures])
-    decoded = held.artifact.summary.metrics.get("images_decoded", 0) if held.computed else 0
-    return {"images": dataset.artifact.summary.metrics["images"], "forwarded": held.computed, "decoded": decoded}
+    dataset, _, features = run_stages(settings, store, [Dataset, AugmentedSplits, BottleneckFeatures])
+    decoded = features.artifact.summary.metrics.get("images_decoded", 0) if features.computed else 0
+    return {"images": dataset.artifact.summary.metrics["images"], "forwarded": features.computed, "decoded": decoded}
 
 
 def measure(name: str, source: Path, folder: Path) -> dict[str, float | None]:
@@ -54,21 +54,21 @@ def measure(name: str, source: Path, folder: Path) -> dict[str, float | None]:
     second = {**settings, "name": "second", "splits": {"seed": 1}, "top_model": {"l2": [0.5], "balanced": True}}
     third = {**settings, "name": "third", "backbone": backbone(name, TAPS[1:2])}
     third["fine_tuning"] = {"depth": "none"}  # of one lower tap
-    found = [apart(extract, each, folder / "store", environment=fresh(folder)) for each in (settings, second, third)]
+    runs = [apart(extract, each, folder / "store", environment=fresh(folder)) for each in (settings, second, third)]
     return {
         f"{name}_pretrained": float(settings["backbone"].get("weights") != "random:0"),
-        f"{name}_three_taps_views_forwarded_over_images": found[0]["forwarded"] / found[0]["images"],
-        f"{name}_three_taps_images_decoded_over_images": found[0]["decoded"] / found[0]["images"],
-        f"{name}_second_pipeline_views_forwarded": found[1]["forwarded"],
-        f"{name}_one_tap_views_forwarded": found[2]["forwarded"],
+        f"{name}_three_taps_views_forwarded_over_images": runs[0]["forwarded"] / runs[0]["images"],
+        f"{name}_three_taps_images_decoded_over_images": runs[0]["decoded"] / runs[0]["images"],
+        f"{name}_second_pipeline_views_forwarded": runs[1]["forwarded"],
+        f"{name}_one_tap_views_forwarded": runs[2]["forwarded"],
     }
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--backbones", nargs="*", default=list(BACKBONES))
-    names = parser.parse_args().backbones
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbones", nargs="*", default=list(BACKBONES), choices=BACKBONES)
+    names = parse(parser, backbones=["squeezenet1_1"]).backbones
     most = {
         "three_taps_images_decoded_over_images": 1.0,
         "three_taps_views_forwarded_over_images": 2.0,

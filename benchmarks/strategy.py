@@ -1,6 +1,6 @@
 """Whether the transfer strategy chooses well: its verification on four sets, and the regret of each.
 
-ELPV's solar cells and scikit-learn's digits; hymenoptera's photographs, their two given parts pooled; and a generated
+ELPV's solar cells and scikit-learn's digits; hymenoptera's photographs, their two parts pooled; and a generated
 set that is unlike any photograph: five shapes of periodic curves (sine, two sawteeth, square, triangle) of random
 period, phase, place and height under heavy noise, 1,000 of each. Small pixels, so that the whole takes minutes. Only
 the plain images train. The regret is by how many points of test accuracy the chosen cell lies under the best of the
@@ -8,13 +8,14 @@ four.
 """
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks.common import apart, finish, fresh, photos, run_stages
+from benchmarks.common import apart, finish, fresh, parse, photos, run_stages
 
 SETS = ("cells", "hymenoptera", "digits", "curves")
 MOST_POINTS = 1.0
@@ -33,10 +34,10 @@ def cells() -> dict[str, Any]:
 
 def insects() -> dict[str, Any] | None:
     """Hymenoptera; the pattern names no split, so that both parts are one pool."""
-    found = photos()
-    if found is None:
+    folder = photos()
+    if folder is None:
         return None
-    source = {"kind": "folder", "path": str(found), "pattern": "(?P<label>ants|bees)/[^/]*$"}
+    source = {"kind": "folder", "path": str(folder), "pattern": "(?P<label>ants|bees)/[^/]*$"}
     return {"source": source, "splits": {"test": 0.25, "validation": 0.15}}
 
 
@@ -45,8 +46,8 @@ def digits(folder: Path) -> dict[str, Any]:
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    for number, (image, label) in enumerate(zip(found.images, found.target, strict=True)):
+    images = load_digits()
+    for number, (image, label) in enumerate(zip(images.images, images.target, strict=True)):
         path = folder / str(label) / f"{number:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((image * 15.9).astype("uint8")).resize((SIDE, SIDE), Image.Resampling.NEAREST).save(path)
@@ -82,7 +83,7 @@ def curves(folder: Path, count: int) -> dict[str, Any]:
 
 def declared(name: str, folder: Path, count: int) -> dict[str, Any] | None:
     """The declaration of a set; None where its images are not there."""
-    found = {
+    settings = {
         "cells": cells,
         "hymenoptera": insects,
         "digits": lambda: digits(folder / name),
@@ -90,13 +91,11 @@ def declared(name: str, folder: Path, count: int) -> dict[str, Any] | None:
     }[name]()
     # Generated curves look alike to a perceptual hash.
     shared = {"name": name, "augmentation": {"preset": "none"}, "duplicates": {"distance": 0}}
-    return None if found is None else {**shared, **found}
+    return None if settings is None else {**shared, **settings}
 
 
 def measure(settings: dict[str, Any], store: str, epochs: int | None) -> dict[str, Any]:
     """The verification of one set, as its artifact holds it."""
-    import json
-
     from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
     from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures
     from tl_dagster.graph.stages.dataset import Dataset
@@ -105,41 +104,40 @@ def measure(settings: dict[str, Any], store: str, epochs: int | None) -> dict[st
 
     settings = {**settings, "fine_tuning": {"epochs": epochs}}
     stages = [Dataset, AugmentedSplits, BottleneckFeatures, TransferStrategy, StrategyVerification]
-    held = run_stages(settings, store, stages)
-    found: dict[str, Any] = json.loads((held[-1].artifact.path / "verification.json").read_text())
-    measured = {name: held[-2].artifact.summary.metrics.get(name) for name in ("size", "gain_of_lower_taps")}
-    return {**found, **measured}
+    *_, decision, verification = (each.artifact for each in run_stages(settings, store, stages))
+    results: dict[str, Any] = json.loads((verification.path / "verification.json").read_text())
+    return {**results, **{name: decision.summary.metrics.get(name) for name in ("size", "gain_of_lower_taps")}}
 
 
-def figures_of(name: str, found: dict[str, Any]) -> dict[str, float | None]:
+def summarize(name: str, results: dict[str, Any]) -> dict[str, float | None]:
     """The figures of one set; the chosen cell and the best are printed."""
-    print(f"{name}: chosen {found['chosen']}, best {found['best']}")
+    print(f"{name}: chosen {results['chosen']}, best {results['best']}")
     return {
-        f"{name}_regret_points": found["regret_points"],
-        f"{name}_size": found["size"],
-        f"{name}_gain_of_lower_taps": found["gain_of_lower_taps"],
-        **{f"{name}_{row['cell']}_accuracy_percent": 100 * row["test_accuracy"] for row in found["cells"]},
-        **{f"{name}_{row['cell']}_seconds": row["seconds"] for row in found["cells"]},
+        f"{name}_regret_points": results["regret_points"],
+        f"{name}_size": results["size"],
+        f"{name}_gain_of_lower_taps": results["gain_of_lower_taps"],
+        **{f"{name}_{row['cell']}_accuracy_percent": 100 * row["test_accuracy"] for row in results["cells"]},
+        **{f"{name}_{row['cell']}_seconds": row["seconds"] for row in results["cells"]},
     }
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", nargs="*", default=SETS, choices=SETS)
     parser.add_argument("--curves", type=int, default=5000, help="how many images are generated")
     parser.add_argument("--epochs", type=int, help="of fine-tuning, instead of the strategy's own")
-    given = parser.parse_args()
+    options = parse(parser, sets=["curves"], curves=200, epochs=1)
     targets = {f"{name}_regret_points": {"at_most": MOST_POINTS} for name in SETS}
     figures: dict[str, float | None] = dict.fromkeys(targets)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for name in given.sets:
-            settings = declared(name, folder, given.curves)
+        for name in options.sets:
+            settings = declared(name, folder, options.curves)
             if settings is not None:
-                found = apart(measure, settings, folder / "store", given.epochs, environment=fresh(folder))
-                figures |= figures_of(name, found)
-    finish("strategy", figures, targets, part=tuple(given.sets) != SETS)
+                results = apart(measure, settings, folder / "store", options.epochs, environment=fresh(folder))
+                figures |= summarize(name, results)
+    finish("strategy", figures, targets, part=tuple(options.sets) != SETS)
 
 
 if __name__ == "__main__":

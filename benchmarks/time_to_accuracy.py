@@ -6,25 +6,26 @@ requirements.txt) runs as its documentation has it: ``vision_learner(dls, archit
 below the better accuracy never reaches it; then its whole time stands for it, and the ratio is a lower bound.
 """
 
+import argparse
 import importlib.util
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy import evaluate, given_split
-from benchmarks.common import apart, finish, fresh, photos
+from benchmarks.accuracy import evaluate, write_split
+from benchmarks.common import apart, finish, fresh, parse, photos
 
 PAIRS, EPOCHS, SIZE = 3, 4, 224
 TARGETS = {"fastai_over_ours_seconds": {"at_least": 8.0}}
 
 
 def ours(table: str, store: str) -> dict[str, Any]:
-    """The pipeline to its handed-on model; plain images, as so few are told apart without more views."""
+    """The pipeline up to its selected model; plain images: these few can be told apart without more views."""
     source = {"kind": "manifest", "path": table, "uri": "image", "label": "label", "split": "split"}
     settings = {"name": "ants_and_bees", "source": source, "augmentation": {"preset": "none", "test_views": "mirrored"}}
-    found = evaluate(settings, store)
-    return {"accuracy": found["champion"], "cell": found["cell"]}
+    result = evaluate(settings, store)
+    return {"accuracy": result["champion"], "cell": result["cell"]}
 
 
 def fastai(source: str) -> dict[str, Any]:
@@ -73,16 +74,19 @@ def fastai(source: str) -> dict[str, Any]:
 
 def main() -> None:
     """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=PAIRS)
+    options = parse(parser, pairs=1)
     figures: dict[str, float | None] = dict.fromkeys(TARGETS)
     source = photos()
     if importlib.util.find_spec("fastai") is None:
         print("no fastai: pip install -c constraints.txt -r benchmarks/requirements.txt")
     elif source:
         theirs, mine = [], []
-        for _ in range(PAIRS):
+        for _ in range(options.pairs):
             with tempfile.TemporaryDirectory() as temporary:
                 folder = Path(temporary)
-                table = given_split(source, folder)
+                table = write_split(source, folder)
                 theirs.append(apart(fastai, source, environment=fresh(folder)))
                 mine.append(apart(ours, table, folder / "store", environment=fresh(folder)))
         reached = [ours["accuracy"] >= theirs["accuracy"] for ours, theirs in zip(mine, theirs, strict=True)]
