@@ -8,6 +8,7 @@ Each load is a process of its own, and the two sides of a comparison run in turn
   empty module stands for this one, as if it were not installed.
 """
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -16,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.common import finish
+from benchmarks.common import finish, parse
 
 ROUNDS, MANY = 5, 50
 PYPROJECT = '[tool.dg]\ndirectory_type = "project"\n[tool.dg.project]\nroot_module = "assets"\ndefs_module = "assets"\n'
@@ -73,6 +74,9 @@ def seconds(code: str, folder: Path) -> float:
 
 def main() -> None:
     """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    options = parse(parser, rounds=1)
     with tempfile.TemporaryDirectory() as name:
         empty, one, many = (build_project(Path(name, str(count)), count) for count in (0, 1, MANY))
         seconds(DEFINITIONS.format(pipelines=1), one)  # bytecode, and what is known of the backbone
@@ -84,7 +88,7 @@ def main() -> None:
                 seconds(DEFINITIONS.format(pipelines=1), one),
                 seconds(DEFINITIONS.format(pipelines=MANY), many),
             )
-            for _ in range(ROUNDS)
+            for _ in range(options.rounds)
         ]
     figures: dict[str, float | None] = {
         "import_seconds_over_python": statistics.median(imported - python for python, imported, *_ in rounds),
