@@ -21,7 +21,7 @@ from tl_dagster import ArtifactIOManager, Declaration, build_definitions
 from tl_dagster.graph.logging import run_logger
 
 ROOT = Path(__file__).parent.parent
-FEW = 200  # images, in the smallest form
+FEW = 120  # images, in the smallest form
 TARGETS = {
     "pipeline_seconds": {"at_most": 300.0},
     "fresh_clone_make_demo_seconds": {"at_most": 480.0},

@@ -8,6 +8,7 @@ Each load is a process of its own, and the two sides of a comparison run in turn
   empty module stands for this one, as if it were not installed.
 """
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -16,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.common import finish
+from benchmarks.common import finish, parse
 
 ROUNDS, MANY = 5, 50
 PYPROJECT = '[tool.dg]\ndirectory_type = "project"\n[tool.dg.project]\nroot_module = "assets"\ndefs_module = "assets"\n'
@@ -73,8 +74,13 @@ def seconds(code: str, folder: Path) -> float:
 
 def main() -> None:
     """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--pipelines", type=int, default=MANY, help="of the second project")
+    options = parse(parser, rounds=1, pipelines=2)
+    count = options.pipelines
     with tempfile.TemporaryDirectory() as name:
-        empty, one, many = (build_project(Path(name, str(count)), count) for count in (0, 1, MANY))
+        empty, one, many = (build_project(Path(name, f"project{each}"), each) for each in (0, 1, count))
         seconds(DEFINITIONS.format(pipelines=1), one)  # bytecode, and what is known of the backbone
         rounds = [
             (
@@ -82,15 +88,15 @@ def main() -> None:
                 seconds("import tl_dagster", empty),
                 seconds(EMPTY_DEFINITIONS, empty),
                 seconds(DEFINITIONS.format(pipelines=1), one),
-                seconds(DEFINITIONS.format(pipelines=MANY), many),
+                seconds(DEFINITIONS.format(pipelines=count), many),
             )
-            for _ in range(ROUNDS)
+            for _ in range(options.rounds)
         ]
     figures: dict[str, float | None] = {
         "import_seconds_over_python": statistics.median(imported - python for python, imported, *_ in rounds),
         "empty_project_seconds": statistics.median(nothing for _, _, nothing, _, _ in rounds),
         "definitions_over_empty_project": statistics.median(loaded / nothing for _, _, nothing, loaded, _ in rounds),
-        f"definitions_{MANY}_pipelines_seconds": statistics.median(loaded for *_, loaded in rounds),
+        f"definitions_{count}_pipelines_seconds": statistics.median(loaded for *_, loaded in rounds),
     }
     finish("load", figures, TARGETS)
 
