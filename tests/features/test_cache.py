@@ -72,7 +72,7 @@ def test_a_damaged_shard_is_set_aside_and_never_served(tmp_path):
     flip(path, np.float32(column.shards()[0].values()[0, 0]).tobytes() * 4)
     fresh = FeatureColumn(tmp_path, RECIPE)
     rows = fresh.read(keys(0, 1))
-    with pytest.raises(InputError, match=r"computes its 1 rows anew"):
+    with pytest.raises(InputError, match=r"computes its 1 rows again"):
         rows[:]
     assert path.with_name(path.name + ".damaged").exists()
     assert sorted(FeatureColumn(tmp_path, RECIPE).missing(keys(0, 1)).tolist()) == [False, True]

@@ -38,7 +38,7 @@ def test_materializations(pipeline: Pipeline):
     assert isinstance(evaluation.metadata["fine_tuned_model_accuracy"], dg.FloatMetadataValue)
     assert "Confusion matrices" in evaluation.metadata
     report = pipeline.held()["evaluation"].artifact.path / "report.html"
-    assert "fine_tuned_model" in report.read_text()
+    assert "fine-tuned model" in report.read_text()
 
 
 def test_reuse_loads_no_torch(pipeline: Pipeline):
