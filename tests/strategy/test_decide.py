@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tl_dagster.runtime.errors import InputError
-from tl_dagster.strategy.decide import CELLS, Decision, Size, decide
+from tl_dagster.strategy.decide import Size, decide
+from tl_dagster.strategy.decision import CELLS, Decision
 from tl_dagster.strategy.probes import Probe, fit_probes
 
 LARGE, SMALL = Size(8000, 2, 2_000_000), Size(200, 2, 2_000_000)

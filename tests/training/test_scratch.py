@@ -55,7 +55,7 @@ def network() -> torch.nn.Module:
     return NormalizedNetwork(body, [0.5] * 3, [0.5] * 3)
 
 
-def kept(folder, name="kept", log=print) -> Checkpoint:
+def saved(folder, name="saved", log=print) -> Checkpoint:
     return Checkpoint(folder / name, log)
 
 
@@ -68,7 +68,7 @@ def test_the_convnet_is_the_blog_posts():
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_learns_and_keeps_the_epoch_with_the_lowest_validation_log_loss(cells, tmp_path, precision):
     examples, model = cells.examples(40), network()
-    result = train(model, cells, examples, SETTINGS, precision, kept(tmp_path), Progress(print))
+    result = train(model, cells, examples, SETTINGS, precision, saved(tmp_path), Progress(print))
     history = result.history
     assert [row["epoch"] for row in history] == [1, 2, 3, 4] and result.seconds > 0
     assert history[-1]["training_loss"] < history[0]["training_loss"]
@@ -81,7 +81,7 @@ def test_it_learns_and_keeps_the_epoch_with_the_lowest_validation_log_loss(cells
 
 def test_each_epoch_sees_every_training_image_once_in_an_order_of_its_own(cells, tmp_path):
     examples = cells.examples(41)  # the last image would be alone in its batch
-    train(network(), cells, examples, SETTINGS, "fp32", kept(tmp_path), Progress(print))
+    train(network(), cells, examples, SETTINGS, "fp32", saved(tmp_path), Progress(print))
     orders = [rows for epoch, rows in cells.drawn if epoch]
     assert [epoch for epoch, _ in cells.drawn if epoch] == [1, 2, 3, 4]
     assert all(len(rows) == len(set(rows)) == 40 and set(rows) <= set(examples.train) for rows in orders)
@@ -91,7 +91,7 @@ def test_each_epoch_sees_every_training_image_once_in_an_order_of_its_own(cells,
 def test_killed_training_goes_on_to_the_last_bit(cells, tmp_path):
     def trained(name: str, log=print):
         model = network()
-        result = train(model, cells, cells.examples(40), SETTINGS, "fp32", kept(tmp_path, name, log), Progress(log))
+        result = train(model, cells, cells.examples(40), SETTINGS, "fp32", saved(tmp_path, name, log), Progress(log))
         return result, model.state_dict()
 
     def killed(line: str) -> None:
@@ -110,13 +110,13 @@ def test_killed_training_goes_on_to_the_last_bit(cells, tmp_path):
 
 def test_stops_early(cells, tmp_path):
     settings = ScratchBaseline(epochs=50, patience=1, batch_size=BATCH, learning_rate=0.1)
-    result = train(network(), cells, cells.examples(40), settings, "fp32", kept(tmp_path), Progress(print))
+    result = train(network(), cells, cells.examples(40), settings, "fp32", saved(tmp_path), Progress(print))
     assert len(result.history) == result.epoch + 1 < 50
 
 
 def test_random_weights_are_never_selected(cells, tmp_path):
     settings = ScratchBaseline(epochs=1, batch_size=BATCH, learning_rate=0.1)  # one epoch that makes it worse
-    result = train(network(), cells, cells.examples(40), settings, "fp32", kept(tmp_path), Progress(print))
+    result = train(network(), cells, cells.examples(40), settings, "fp32", saved(tmp_path), Progress(print))
     assert result.epoch == 1 and result.history[0]["validation_log_loss"] > np.log(2)
 
 
@@ -124,4 +124,4 @@ def test_a_nan_loss(cells, tmp_path):
     model = network()
     torch.nn.init.constant_(model.model[0].weight, torch.inf)
     with pytest.raises(InputError, match=r"lower scratch_baseline\.learning_rate \(now 0\.003\)"):
-        train(model, cells, cells.examples(40), SETTINGS, "fp32", kept(tmp_path), Progress(print))
+        train(model, cells, cells.examples(40), SETTINGS, "fp32", saved(tmp_path), Progress(print))
