@@ -14,16 +14,16 @@ from tl_dagster.training.checkpoints import Checkpoint
 CODE = """
 import sys, dagster as dg
 from pathlib import Path
-from tl_dagster import *
-from tl_dagster.data import files, manifest
+from tl_dagster import ArtifactIOManager, Declaration, build_definitions
+from tl_dagster.data import files, ingestion
 from tl_dagster.features import extraction, loading
 files.SETTLED_SECONDS = -1.0
-manifest.FLUSH_SECONDS = 0.0
-manifest.PART = 2
+ingestion.FLUSH_SECONDS = 0.0
+ingestion.PART = 2
 extraction.FLUSH_SECONDS = 0.0
 loading.PROCESSES_FROM = 0
 defs = dg.Definitions.merge(
-    definitions_of(Declaration.model_validate({settings!r}), Path(".")),
+    build_definitions(Declaration.model_validate({settings!r}), Path(".")),
     dg.Definitions(resources={{"artifacts": ArtifactIOManager(root={root!r})}}),
 )
 with dg.instance_for_test() as instance:

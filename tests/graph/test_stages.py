@@ -50,8 +50,7 @@ def test_reuse_loads_no_torch(pipeline: Pipeline):
     code = f"""
 import sys, dagster as dg
 from pathlib import Path
-from tl_dagster import *
-from tl_dagster.declaration import Declaration
+from tl_dagster import ArtifactIOManager, Declaration, build_definitions
 defs = dg.Definitions.merge(
     build_definitions(Declaration.model_validate({pipeline.settings!r}), Path(".")),
     dg.Definitions(resources={{"artifacts": ArtifactIOManager(root={str(pipeline.store.root)!r})}}),

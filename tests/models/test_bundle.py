@@ -67,7 +67,7 @@ def test_bad_bundles(bundle):
 
     weights = (bundle / "model.safetensors").read_bytes()
     (bundle / "model.safetensors").write_bytes(weights[:-10])
-    with pytest.raises(InputError, match=r"model\.safetensors has another SHA-256.*cut short or\s+changed"):
+    with pytest.raises(InputError, match=r"model\.safetensors has another SHA-256.*cut short or changed"):
         ImageClassifier.load(bundle)
     (bundle / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"it has no model\.safetensors"):

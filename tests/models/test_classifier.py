@@ -18,7 +18,7 @@ from tl_dagster.models.predictions import read_predictions
 SETTINGS = {
     "augmentation": {"views": 3, "test_views": "mirrored"},
     "backbone": {"image_size": 64, "taps": ["stage4", "higher"]},
-    "fine_tuning": {"depth": "top", "epochs": 2, "learning_rate": 1e-3},
+    "fine_tuning": {"depth": "top", "epochs": 3, "learning_rate": 1e-4, "averaging": 0.0},
     "scratch_baseline": {"epochs": 1, "image_size": 48, "batch_size": 8},
 }
 MODELS = ("top_model", "fine_tuned_model", "scratch_baseline/convnet")

@@ -171,8 +171,8 @@ def locate_backbone(folder: Path, backbone: BackboneSpec, layout: StoreLayout) -
     path = find_weights(backbone.weights, _remembered(layout, backbone.weights))
     if path is None:
         raise InputError(
-            f"{folder / MODEL}: backbone.weights: no file with SHA-256 {backbone.weights[:16]}… ({backbone.name}) is on "
-            f"this machine; put it into {folder} as {BACKBONE}.pth or {BACKBONE}.safetensors, or save the model with "
+            f"{folder / MODEL}: backbone.weights: no file with SHA-256 {backbone.weights[:16]}… ({backbone.name}) is "
+            f"on this machine; put it into {folder} as {BACKBONE}.pth or {BACKBONE}.safetensors, or save the model with "
             "its backbone"
         )
     return Weights(path, backbone.weights, backbone.in_order)
@@ -196,8 +196,8 @@ def read_state(folder: Path, spec: ModelSpec) -> dict[str, torch.Tensor]:
         raise InputError(f"{folder} is not a whole model: it has no {WEIGHTS}; copy the model again")
     if _sha256(path) != spec.weights_sha256:
         raise InputError(
-            f"{path} has another SHA-256 than {folder / MODEL} names ({spec.weights_sha256[:16]}…): it was cut short or "
-            "changed; copy the model again"
+            f"{path} has another SHA-256 than {folder / MODEL} names ({spec.weights_sha256[:16]}…): it was cut short "
+            "or changed; copy the model again"
         )
     try:
         return load_file(path)

@@ -19,6 +19,7 @@ from tl_dagster.data.files import local_uri, read
 from tl_dagster.data.splits import held_out_views
 from tl_dagster.models.bundle import copy_bundle, read_state
 from tl_dagster.models.calibration import averaged_softmax
+from tl_dagster.models.export import export_model
 from tl_dagster.models.predictors import Predictor, build_predictor
 from tl_dagster.models.spec import MODEL, ModelSpec, read_spec
 from tl_dagster.runtime.errors import InputError, printable
@@ -116,6 +117,18 @@ class ImageClassifier:
             InputError: the folder cannot be written.
         """
         copy_bundle(self.folder, Path(folder), self.predictor.weights if with_backbone else None)
+
+    def export(self, folder: str | Path, format: str = "bundle") -> None:
+        """Write the model in a format; see :func:`tl_dagster.models.export.list_formats`.
+
+        Args:
+            folder: created where it does not exist.
+            format: its name.
+
+        Raises:
+            InputError: there is no such format, or the folder cannot be written.
+        """
+        export_model(self, Path(folder), format)
 
     @cached_property
     def _views(self) -> list[int]:

@@ -125,7 +125,7 @@ class ModelSpec(Part):
         format: of this description.
         stage: the stage that trained it.
         version: that stage's version.
-        architecture: "backbone": a pre-trained backbone and a head; "convnet" and "scratch": trained from random weights.
+        architecture: "backbone": a pre-trained backbone and a head; "convnet" and "scratch": from random weights.
         classes: names, in the order of the outputs.
         decoder: version of the decoder.
         resize: geometry from image to network input.

@@ -72,7 +72,7 @@ def write_features(
 def _explanations(
     folder: Path, table: FeatureTable, engine: LocalEngine, manifest: pd.DataFrame
 ) -> tuple[str, dict[str, str]]:
-    """Draw a map of the features, and the images that activate each stage most; return its sentence, and the figures."""
+    """Draw a map of the features, and the images that activate each stage most; return a sentence and the figures."""
     plain = np.flatnonzero(plain_training(table.views))
     sentence = feature_map(folder / "feature_map.png", table.features(plain), table.views["label"].iloc[plain].tolist())
     figures = {MAP: "feature_map.png"}

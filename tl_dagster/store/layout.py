@@ -9,7 +9,7 @@ Under one root::
     groups/                            which images were compared and grouped (see `tl_dagster.data.near_copies`)
     index/                             what was learnt of each source's files (see `tl_dagster.data.file_index`)
     refs/<pipeline>/<asset>.json       the current artifact of each asset of a pipeline, and how it came about
-    sources/                           local copies of what cannot be read at random (see `tl_dagster.data.source_cache`)
+    sources/                           local copies of sources (see `tl_dagster.data.source_cache`)
     tmp/                               work in progress; safe to delete when nothing runs
 """
 
@@ -21,7 +21,7 @@ __all__ = ["StoreLayout", "default_root"]
 
 
 def default_root() -> Path:
-    """Return ``TL_DAGSTER_STORE``, else ``tl_dagster`` in ``DAGSTER_HOME``, else ``.tl_dagster`` in the working folder."""
+    """Return ``TL_DAGSTER_STORE``, ``tl_dagster`` in ``DAGSTER_HOME``, or ``.tl_dagster`` in the working folder."""
     if store := os.environ.get("TL_DAGSTER_STORE"):
         return Path(store).absolute()
     home = os.environ.get("DAGSTER_HOME")

@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tl_dagster.data.source_cache import SourceCache, SourceContext
 from tl_dagster.graph.stage import CheckResult, Stage, StageContext
 from tl_dagster.runtime.hardware import processors
-from tl_dagster.store.artifacts import ArtifactStore, Materialization
+from tl_dagster.store.artifacts import ArtifactStore, ArtifactSummary, Materialization
 from tl_dagster.store.digests import digest, digest_columns
 from tl_dagster.store.files import write_atomically
+
+if TYPE_CHECKING:
+    from tl_dagster.data.datasets import IngestedSource
 
 __all__ = ["Dataset", "source_context"]
 
@@ -65,7 +68,6 @@ class Dataset(Stage):
         """Look at every name and time; read only files that are new or changed, decode only unknown bytes."""
         from tl_dagster.data.datasets import SourceIngestion, index_name
         from tl_dagster.data.sources import list_images
-        from tl_dagster.reporting.dataset import write_dataset
 
         source, place = self.declaration.source, source_context(context.store, self.root)
         listing = list_images(source, place)
@@ -80,7 +82,7 @@ class Dataset(Stage):
         workers = self.declaration.compute.workers or processors()
         ingested = ingestion.run(listing, list(self.columns), workers, context.progress)
         fingerprint = digest({"stage": self.name, "recipe": self.version, **ingested.content()})
-        found = self.find_or_build(context, fingerprint, lambda folder: write_dataset(folder, ingested))
+        found = self.find_or_build(context, fingerprint, lambda folder: _write(folder, ingested))
         if ingested.settled:
             write_atomically(seen, fingerprint.encode())
         decoded = ingested.decoded
@@ -102,6 +104,12 @@ class Dataset(Stage):
             "class_balance": checks.class_balance(counts, settings),
             "drift": checks.drift(read_manifest(before.path) if before else None, manifest, settings),
         }
+
+
+def _write(folder: Path, ingested: "IngestedSource") -> ArtifactSummary:
+    from tl_dagster.reporting.dataset import write_dataset  # matplotlib, whose font it uses
+
+    return write_dataset(folder, ingested)
 
 
 def source_context(store: ArtifactStore, root: Path) -> SourceContext:
