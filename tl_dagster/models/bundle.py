@@ -172,8 +172,8 @@ def locate_backbone(folder: Path, backbone: BackboneSpec, layout: StoreLayout) -
     if path is None:
         raise InputError(
             f"{folder / MODEL}: backbone.weights: no file with SHA-256 {backbone.weights[:16]}… ({backbone.name}) is "
-            f"on this machine; put it into {folder} as {BACKBONE}.pth or {BACKBONE}.safetensors, or save the model with "
-            "its backbone"
+            f"on this machine; put it into {folder} as {BACKBONE}.pth or {BACKBONE}.safetensors, or save the model "
+            "with its backbone"
         )
     return Weights(path, backbone.weights, backbone.in_order)
 
