@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 
 from tl_dagster.backbones.description import BackboneInfo, describe_backbone
 from tl_dagster.backbones.settings import Backbone
+from tl_dagster.data.check_transforms import check_transforms
 from tl_dagster.declaration import Declaration, Schedule
 from tl_dagster.runtime.errors import InputError
 
@@ -50,10 +51,7 @@ class CheckedDeclaration(Declaration):
         try:
             info = describe_backbone(self.backbone)
             self._check_strategy(info)
-            if self.augmentation.transforms is not None:
-                from tl_dagster.data.check_transforms import check_transforms
-
-                check_transforms(self.augmentation, info.input_size(self.backbone))
+            check_transforms(self.augmentation, info.input_size(self.backbone))
         except InputError as error:
             raise ValueError(str(error)) from error
 
