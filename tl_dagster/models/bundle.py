@@ -1,7 +1,6 @@
 """Saving and checking the folder of a model: its description, its weights, and where its backbone's file is."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from tl_dagster.backbones.weights import Weights, find_weights
+from tl_dagster.backbones.weights import Weights, find_weights, get_remembered_weights
 from tl_dagster.data.decoding import DECODER_VERSION
 from tl_dagster.features.backbone_features import BackboneFeatures
 from tl_dagster.features.cache import FeatureColumn
@@ -29,7 +28,6 @@ from tl_dagster.models.spec import (
     write_spec,
 )
 from tl_dagster.runtime.errors import InputError
-from tl_dagster.store.files import write_atomically
 from tl_dagster.store.layout import StoreLayout
 
 __all__ = [
@@ -39,7 +37,6 @@ __all__ = [
     "describe_model",
     "locate_backbone",
     "read_state",
-    "remember_weights",
     "save_model",
 ]
 
@@ -146,13 +143,6 @@ def _triple(values: Sequence[float]) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def remember_weights(layout: StoreLayout, weights: Weights) -> None:
-    """Write to the store where a backbone's weights are, so that models find them when the declaration has changed."""
-    if weights.path is not None:
-        place = json.dumps({"path": str(weights.path.absolute())})
-        write_atomically(layout.weights(weights.identity), place.encode())
-
-
 def locate_backbone(folder: Path, backbone: BackboneSpec, layout: StoreLayout) -> Weights:
     """Return the weights of a model's backbone: from its own folder, the place in the store, or the libraries' caches.
 
@@ -168,7 +158,7 @@ def locate_backbone(folder: Path, backbone: BackboneSpec, layout: StoreLayout) -
                 "or a damaged file; copy the model again"
             )
         return Weights(carried, backbone.weights, backbone.in_order)
-    path = find_weights(backbone.weights, _remembered(layout, backbone.weights))
+    path = find_weights(backbone.weights, get_remembered_weights(layout, backbone.weights))
     if path is None:
         raise InputError(
             f"{folder / MODEL}: backbone.weights: no file with SHA-256 {backbone.weights[:16]}… ({backbone.name}) is "
@@ -176,13 +166,6 @@ def locate_backbone(folder: Path, backbone: BackboneSpec, layout: StoreLayout) -
             "with its backbone"
         )
     return Weights(path, backbone.weights, backbone.in_order)
-
-
-def _remembered(layout: StoreLayout, sha256: str) -> list[Path]:
-    try:
-        return [Path(json.loads(layout.weights(sha256).read_text())["path"])]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
 
 
 def read_state(folder: Path, spec: ModelSpec) -> dict[str, torch.Tensor]:

@@ -59,7 +59,7 @@ class BottleneckFeatures(Stage):
         done = engine.compute_missing(views, columns, side_outputs)
 
         def write(folder: Any) -> ArtifactSummary:
-            from tl_dagster.models.bundle import remember_weights
+            from tl_dagster.backbones.weights import remember_weights
             from tl_dagster.reporting.features import write_features
 
             remember_weights(context.store.layout, engine.features.backbone.weights)
