@@ -42,7 +42,7 @@ class BackboneSplit:
 
     @property
     def frozen_features(self) -> list[bool]:
-        """Whether each of the features that the top model reads comes from below the boundary: (D,)."""
+        """Return which of the features that the top model reads come from below the boundary: (D,)."""
         return [under for under, width in zip(self.below, self.widths, strict=True) for _ in range(width)]
 
 

@@ -80,7 +80,7 @@ def _join_known(listing: pd.DataFrame, known: pd.DataFrame, just_read: pd.Series
 
 @dataclass
 class _Reading:
-    """What was read so far, written to the index from time to time.
+    """The records that were read so far, written to the index from time to time.
 
     Attributes:
         index: receives the records.

@@ -71,5 +71,5 @@ class BackboneFeatures:
 
     def row_bytes(self, column: FeatureColumn) -> int:
         """Return the bytes of one row of a column."""
-        width = self.backbone.width(column.key["tap"], column.key["pooling"])
+        width = self.backbone.width(*column.output)
         return width * (4 if column.dtype == "float32" else 2)

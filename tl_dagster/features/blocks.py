@@ -14,7 +14,7 @@ class Features(Protocol):
     """Features of views, read when they are indexed: an array, or columns of the feature cache side by side."""
 
     def __len__(self) -> int:
-        """How many views."""
+        """Return the number of views."""
 
     def __getitem__(self, rows: np.ndarray | slice, /) -> np.ndarray:
         """Rows by position: (n, D), float16 or float32."""

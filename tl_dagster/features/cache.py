@@ -100,6 +100,12 @@ class FeatureColumn:
         self._open: dict[Path, Shard] = {}
 
     @property
+    def output(self) -> tuple[str, str]:
+        """Module or node of the network that the values come from, and their pooling."""
+        tap, pooling = self.key["tap"], self.key["pooling"]
+        return tap, pooling
+
+    @property
     def dtype(self) -> str:
         """float32 where features are computed in fp32, else float16 (a bf16 forward pass has 8 significant bits)."""
         return "float32" if self.key["precision"] == "fp32" else "float16"

@@ -139,7 +139,7 @@ class LocalEngine:
             required=required,
             compare=not all("difference_to_fp32" in column.read_notes() for column, _ in wanted),
         )
-        outputs = [(each.key["tap"], each.key["pooling"]) for each, _ in wanted]
+        outputs = [column.output for column, _ in wanted]
         for number, (column, _) in enumerate(wanted):
             notes = {**column.read_notes(), "outputs": outputs, "compiled": done.compiled}
             if number < len(done.difference):
@@ -150,5 +150,4 @@ class LocalEngine:
     def _network(self, columns: Sequence[FeatureColumn]) -> "torch.nn.Module":
         from tl_dagster.backbones.taps import build_extractor
 
-        taps = [(column.key["tap"], column.key["pooling"]) for column in columns]
-        return build_extractor(self.features.load(), taps)
+        return build_extractor(self.features.load(), [column.output for column in columns])

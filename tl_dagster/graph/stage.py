@@ -1,4 +1,4 @@
-"""What every stage shares: its fingerprint, its artifact, and how it looks in Dagster."""
+"""The base class of every stage: its fingerprint, its artifact, and how it looks in Dagster."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping

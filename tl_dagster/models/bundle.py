@@ -1,6 +1,5 @@
 """Saving and checking the folder of a model: its description, its weights, and where its backbone's file is."""
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -28,6 +27,7 @@ from tl_dagster.models.spec import (
     write_spec,
 )
 from tl_dagster.runtime.errors import InputError
+from tl_dagster.store.digests import digest_file
 from tl_dagster.store.layout import StoreLayout
 
 __all__ = [
@@ -54,7 +54,7 @@ def save_model(folder: Path, spec: ModelSpec, state: Mapping[str, torch.Tensor])
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     save_file(tensors, folder / WEIGHTS)
-    write_spec(folder, spec.model_copy(update={"weights_sha256": _sha256(folder / WEIGHTS)}))
+    write_spec(folder, spec.model_copy(update={"weights_sha256": digest_file(folder / WEIGHTS)}))
 
 
 def describe_backbone_of(features: BackboneFeatures, tag: str | None, columns: Sequence[FeatureColumn]) -> BackboneSpec:
@@ -65,7 +65,7 @@ def describe_backbone_of(features: BackboneFeatures, tag: str | None, columns: S
         tag: the library's name of its weights, where one is declared.
         columns: those that a model was trained on.
     """
-    outputs = [(column.key["tap"], column.key["pooling"]) for column in columns]
+    outputs = [column.output for column in columns]
     networks: list[NetworkSpec] = []
     for column, output in zip(columns, outputs, strict=True):
         notes = column.read_notes()
@@ -152,7 +152,7 @@ def locate_backbone(folder: Path, backbone: BackboneSpec, layout: StoreLayout) -
     if backbone.weights.startswith("random:"):
         return Weights(None, backbone.weights)
     for carried in sorted(folder.glob(f"{BACKBONE}.*")):
-        if _sha256(carried) != backbone.weights:
+        if digest_file(carried) != backbone.weights:
             raise InputError(
                 f"{carried} has another SHA-256 than {folder / MODEL} names ({backbone.weights[:16]}…): it is another "
                 "or a damaged file; copy the model again"
@@ -177,7 +177,7 @@ def read_state(folder: Path, spec: ModelSpec) -> dict[str, torch.Tensor]:
     path = folder / WEIGHTS
     if not path.is_file():
         raise InputError(f"{folder} is not a whole model: it has no {WEIGHTS}; copy the model again")
-    if _sha256(path) != spec.weights_sha256:
+    if digest_file(path) != spec.weights_sha256:
         raise InputError(
             f"{path} has another SHA-256 than {folder / MODEL} names ({spec.weights_sha256[:16]}…): it was cut short "
             "or changed; copy the model again"
@@ -207,8 +207,3 @@ def copy_bundle(source: Path, folder: Path, backbone: Weights | None) -> None:
             shutil.copyfile(backbone.path, folder / f"{BACKBONE}{backbone.path.suffix}")
     except OSError as error:
         raise InputError(f"cannot write {folder}: {error.strerror or error}; free some space") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

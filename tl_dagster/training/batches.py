@@ -67,7 +67,6 @@ class RecomputedActivations:
             yield to_maps(maps, self.shape), torch.from_numpy(below).float()
 
     def _outputs(self, rows: np.ndarray, epoch: int) -> Iterator[list[np.ndarray]]:
-
         for pixels in draw_views(self.loader, self.views, rows, self.fresh, epoch):
             yield [output.to(getattr(torch, self.dtype)).cpu().numpy() for output in self.lower(pixels)()]
 
