@@ -1,0 +1,203 @@
+"""The Dagster project around a folder: where its definitions are, and the jobs that they have."""
+
+import sys
+import tomllib
+from collections.abc import Sequence
+from contextlib import chdir
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeGuard
+
+import dagster as dg
+from dagster._core.code_pointer import AutoloadDefsModuleCodePointer, CodePointer
+from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext
+from dagster._core.definitions.reconstruct import (
+    ReconstructableJob,
+    ReconstructableRepository,
+    initialize_repository_def_from_pointer,
+)
+from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin, enter_loadable_target_origin_load_context
+from dagster._core.workspace.autodiscovery import (
+    LoadableTarget,
+    loadable_targets_from_python_file,
+    loadable_targets_from_python_module,
+)
+from dagster._core.workspace.load import location_origin_from_module_name
+from dagster._core.workspace.load_target import WorkspaceFileTarget, get_target_from_toml_data
+
+from tl_dagster.runtime.errors import InputError, suggest
+
+__all__ = ["DEFINITIONS", "Project", "find_project"]
+
+DEFINITIONS = "tl_dagster.definitions"
+DECLARED = "assets/*/defs.yaml"
+
+
+@dataclass(frozen=True)
+class LoadedRepository:
+    """A repository as it was loaded, and how any process gets the same: a later edit of a declaration changes neither.
+
+    Attributes:
+        definition: the repository.
+        reconstructable: what Dagster sends to other processes.
+    """
+
+    definition: dg.RepositoryDefinition
+    reconstructable: ReconstructableRepository
+
+
+@dataclass(frozen=True)
+class Project:
+    """A Dagster project.
+
+    Attributes:
+        root: its folder; relative paths in declarations start from it.
+        locations: its code locations that this Python can load, in the order of their declaration.
+    """
+
+    root: Path
+    locations: tuple[ManagedGrpcPythonEnvCodeLocationOrigin, ...]
+
+    @cached_property
+    def repositories(self) -> tuple[LoadedRepository, ...]:
+        """The repositories of all code locations, loaded when this is first used.
+
+        Raises:
+            InputError: the definitions cannot be loaded.
+        """
+        return tuple(each for location in self.locations for each in _load(location))
+
+    def get_job(self, name: str) -> ReconstructableJob:
+        """Return a job for :func:`dagster.execute_job`: the definitions that were loaded stay those of its run.
+
+        Args:
+            name: of a pipeline.
+
+        Raises:
+            InputError: the definitions cannot be loaded, or there is not such a job.
+        """
+        for repository in self.repositories:
+            if repository.definition.has_job(name):
+                return repository.reconstructable.get_reconstructable_job(name)
+        jobs = {job for repository in self.repositories for job in repository.definition.job_names}
+        known = sorted(job for job in jobs if not job.startswith("__"))
+        hint = suggest(name, known) if known else "none is declared: write assets/<pipeline>/defs.yaml"
+        raise InputError(f"no pipeline '{name}' in the project {self.root}: {hint}")
+
+
+def find_project(start: Path | None = None) -> Project:
+    """Return the project of the nearest folder, from ``start`` upwards, that says where its definitions are.
+
+    That is, in this order: ``[tool.dagster]`` or ``[tool.dg.project]`` of a pyproject.toml, dg.toml, workspace.yaml, or
+    declarations as ``assets/<pipeline>/defs.yaml`` alone.
+
+    Args:
+        start: a file or folder in the project; the working folder when None.
+
+    Raises:
+        InputError: there is none, or its definitions cannot be loaded by this Python.
+    """
+    start = (start or Path.cwd()).absolute()
+    for root in (start, *start.parents):
+        if root.is_dir() and (locations := _find_locations(root)):
+            return Project(root, locations)
+    raise InputError(
+        f"no project in {start} or above it: go to a folder with assets/<pipeline>/defs.yaml, "
+        "a pyproject.toml with [tool.dg.project], or a workspace.yaml"
+    )
+
+
+def _find_locations(root: Path) -> tuple[ManagedGrpcPythonEnvCodeLocationOrigin, ...]:
+    for name in ("pyproject.toml", "dg.toml"):
+        if (root / name).is_file() and (found := _from_toml(root / name)):
+            return found
+    for name in ("workspace.yaml", "workspace.yml"):
+        if (root / name).is_file():
+            return _from_workspace(root / name)
+    if any(root.glob(DECLARED)):
+        return (location_origin_from_module_name(DEFINITIONS, None, str(root), root.name),)
+    return ()
+
+
+def _from_toml(path: Path) -> tuple[ManagedGrpcPythonEnvCodeLocationOrigin, ...]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+    settings = {"tool": {"dg": data}} if path.name == "dg.toml" else data
+    with chdir(path.parent):  # Dagster takes the working folder for the project's
+        targets = get_target_from_toml_data(settings)
+    if targets is None:
+        return ()
+    each = targets if isinstance(targets, list) else [targets]
+    return tuple(origin for target in each for origin in target.create_origins())
+
+
+def _from_workspace(path: Path) -> tuple[ManagedGrpcPythonEnvCodeLocationOrigin, ...]:
+    try:
+        origins = WorkspaceFileTarget([str(path)]).create_origins()
+    except Exception as error:  # of YAML, of configuration
+        raise InputError(f"{path} cannot be used: {_first_line(error)}") from error
+    own = tuple(_within(path.parent, origin) for origin in origins if _is_loadable(origin))
+    if not own:
+        raise InputError(f"{path} has no code location of this Python, {sys.executable}")
+    return own
+
+
+def _is_loadable(origin: object) -> TypeGuard[ManagedGrpcPythonEnvCodeLocationOrigin]:
+    """Return whether a code location is not a server's, nor of another Python."""
+    if not isinstance(origin, ManagedGrpcPythonEnvCodeLocationOrigin):
+        return False
+    return origin.loadable_target_origin.executable_path in (None, sys.executable)
+
+
+def _within(root: Path, origin: ManagedGrpcPythonEnvCodeLocationOrigin) -> ManagedGrpcPythonEnvCodeLocationOrigin:
+    """Return a code location that loads from any working folder: a module's is relative to that in the file."""
+    target = origin.loadable_target_origin
+    target = target._replace(working_directory=str((root / (target.working_directory or ".")).resolve()))
+    return ManagedGrpcPythonEnvCodeLocationOrigin(target, origin.location_name)
+
+
+def _load(location: ManagedGrpcPythonEnvCodeLocationOrigin) -> list[LoadedRepository]:
+    """Load the repositories of a code location as Dagster's servers do, without a server."""
+    target = location.loadable_target_origin
+    # Left set, the context would give these definitions to what is loaded later in this process.
+    with DefinitionsLoadContext.scoped(DefinitionsLoadContext.get()), enter_loadable_target_origin_load_context(target):
+        try:
+            return [_initialize(pointer) for pointer in _find_pointers(target)]
+        except Exception as error:  # whatever the user's modules raise
+            raise InputError(_first_line(error)) from error
+
+
+def _initialize(pointer: CodePointer) -> LoadedRepository:
+    definition = initialize_repository_def_from_pointer(pointer)
+    repository = ReconstructableRepository(pointer)
+    return LoadedRepository(definition, repository.with_repository_load_data(definition.repository_load_data))
+
+
+def _find_pointers(target: LoadableTargetOrigin) -> list[CodePointer]:
+    """Return what the module or file of a code location defines; the module is imported."""
+    folder, module = target.working_directory, target.module_name or target.package_name
+    if target.autoload_defs_module_name:
+        return [AutoloadDefsModuleCodePointer(module=target.autoload_defs_module_name, working_directory=folder)]
+    if target.python_file:
+        names = (
+            [target.attribute]
+            if target.attribute
+            else _names(loadable_targets_from_python_file(target.python_file, folder))
+        )
+        return [CodePointer.from_python_file(target.python_file, name, folder) for name in names]
+    if module:
+        names = [target.attribute] if target.attribute else _names(loadable_targets_from_python_module(module, folder))
+        return [CodePointer.from_module(module, name, folder) for name in names]
+    return []
+
+
+def _names(targets: Sequence[LoadableTarget]) -> list[str]:
+    return [target.attribute for target in targets]
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
