@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from tl_dagster.data.file_index import INFO_COLUMNS, NUMBERS, FileIndex, FileRec
 from tl_dagster.data.files import read
 from tl_dagster.data.remote import REQUESTS, is_remote
 from tl_dagster.runtime.errors import InputError
+from tl_dagster.runtime.processes import ProcessPool
 
 __all__ = ["identify"]
 
@@ -144,18 +147,32 @@ def _read_parts(files: list[File], known_ids: np.ndarray, workers: int) -> Itera
     Threads start at once, and many of them wait for servers; processes do not contend for one interpreter, and repay
     their start when there is much to decode.
     """
-    import joblib
-
     remote = any(is_remote(uri) for uri, _ in files)
     in_processes = len(files) >= PROCESSES_FROM and not remote
     size = PROCESS_PART if in_processes else PART
-    pool = joblib.Parallel(
-        n_jobs=max(workers, REQUESTS) if remote else workers,
-        backend="loky" if in_processes else "threading",
-        return_as="generator",
-        batch_size=1,
-    )
-    yield from pool(joblib.delayed(_read_part)(files[i : i + size], known_ids) for i in range(0, len(files), size))
+    parts = [files[i : i + size] for i in range(0, len(files), size)]
+    pool: Executor
+    if in_processes:
+        pool = ProcessPool(workers, _keep_known_ids, (known_ids,))
+        results = pool.map(_read_part_here, parts)
+    else:
+        pool = ThreadPoolExecutor(max(workers, REQUESTS) if remote else workers)
+        results = pool.map(_read_part, parts, repeat(known_ids))
+    try:
+        yield from results
+    finally:  # the step that reads ends without them
+        pool.shutdown(cancel_futures=True)
+
+
+_known_here: list[np.ndarray] = []  # of a worker process
+
+
+def _keep_known_ids(known_ids: np.ndarray) -> None:
+    _known_here.append(known_ids)
+
+
+def _read_part_here(files: list[File]) -> list[FileRecord | Failure]:
+    return _read_part(files, _known_here[0])
 
 
 def _read_part(files: list[File], known_ids: np.ndarray) -> list[FileRecord | Failure]:

@@ -8,14 +8,12 @@ without a copy. Workers are processes, which share the ring; for little work the
 import ctypes
 import multiprocessing
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import connection
 from typing import Any, Self
 
 import numpy as np
@@ -25,6 +23,7 @@ from tl_dagster.data.decoding import Resize, read_verified
 from tl_dagster.data.views import View
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.hardware import processors
+from tl_dagster.runtime.processes import ProcessPool
 
 __all__ = ["Loader"]
 
@@ -100,12 +99,10 @@ class Loader:
         self._pool: Executor
         if work >= PROCESSES_FROM:
             # In /dev/shm where there is room, else a temporary file; without a name, so that nothing is left behind.
-            context: Any = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
-            if hasattr(context, "set_forkserver_preload"):  # imported once, before workers are forked from it
-                context.set_forkserver_preload([__name__, "PIL.Image", *(["albumentations"] if views.steps else [])])
-            memory: Any = context.RawArray(ctypes.c_ubyte, count)
-            given = (memory, self._size, resize, views, yielding)
-            self._pool = ProcessPoolExecutor(self._workers, context, _start_worker, given)
+            memory: Any = multiprocessing.RawArray(ctypes.c_ubyte, count)
+            preload = [__name__, "PIL.Image", *(["albumentations"] if views.steps else [])]
+            arguments = (memory, self._size, resize, views, yielding)
+            self._pool = ProcessPool(self._workers, _start_worker, arguments, preload)
             self._draw = _draw_here
         else:
             memory = bytearray(count)
@@ -199,18 +196,9 @@ _here: list[_Drawer] = []  # of a worker process
 
 
 def _start_worker(memory: Any, size: int, resize: Resize, views: Augmenter, yielding: bool) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     if yielding and hasattr(os, "nice"):
         os.nice(10)
     _here.append(_Drawer(memory, size, resize, views))
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot tell its workers to end, and they would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 def _draw_here(images: list[Image]) -> tuple[float, float]:

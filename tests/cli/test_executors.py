@@ -1,0 +1,40 @@
+"""Steps in processes of their own end when their work is done: no pool of workers keeps them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from tests.conftest import ROOT
+from tl_dagster.data.ingestion import PROCESSES_FROM
+
+
+def add_photos(folder: Path, count: int) -> None:
+    random = np.random.default_rng(0)
+    for number in range(count):
+        Image.fromarray(random.integers(0, 256, (8, 8), np.uint8)).save(folder / f"{number}.png")
+
+
+def test_a_step_that_read_with_processes_ends(project, store, photos):
+    add_photos(photos / "functional", PROCESSES_FROM)
+    mark = {"TL_TEST_MARK": str(project)}
+    environment = {**os.environ, **mark, "PYTHONPATH": os.pathsep.join([str(project), str(ROOT)])}
+    config = json.dumps({"execution": {"config": {"multiprocess": {}}}})
+    command = [Path(sys.executable).with_name("dg"), "launch", "--assets", "first/dataset", "--config-json", config]
+    # An idle pool would keep the step for five minutes.
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "multiprocess executor" in done.stderr
+    assert store.get_current("first", "dataset").artifact.summary.rows > PROCESSES_FROM
+    left = [process.cmdline() for process in psutil.process_iter(["environ"]) if is_marked(process, mark)]
+    assert not left
+
+
+def is_marked(process: psutil.Process, mark: dict[str, str]) -> bool:
+    environment = process.info["environ"] or {}
+    return mark.items() <= environment.items()
