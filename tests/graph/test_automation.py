@@ -3,53 +3,100 @@
 import shutil
 
 import dagster as dg
+import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
 
-from tests.conftest import Pipeline
-
-
-def requested(pipeline: Pipeline, cursor=None, **changes):
-    defs = pipeline.definitions(on_change=True, **changes)
-    result = dg.evaluate_automation_conditions(defs=defs, instance=pipeline.instance, cursor=cursor)
-    asked = {each.key.path[-1] for each in result.results if each.true_subset.size}
-    return asked - {"source"}, result.cursor
+from tests.conftest import QUIET, Pipeline
+from tl_dagster.graph.runs import DIED_TAG
 
 
-MODELS = {"top_model", "fine_tuned_model", "evaluation"}
-CHAIN = {"dataset", "augmented_splits", "bottleneck_features", "transfer_strategy", *MODELS}
+class Watch:
+    """Evaluates a pipeline's sensor, and runs what it asks for."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline, self.cursor = pipeline, None
+
+    def look(self, **changes) -> SensorExecutionData:
+        defs = self.pipeline.definitions(on_change=True, **changes)
+        (sensor,) = defs.sensors
+        context = dg.build_sensor_context(
+            self.pipeline.instance, self.cursor, definitions=defs, resources=dict(defs.resources)
+        )
+        with context:
+            result = sensor.evaluate_tick(context)
+        self.cursor = result.cursor or self.cursor
+        return result
+
+    def refresh(self, **changes) -> SensorExecutionData:
+        """Look; run what is asked for."""
+        result = self.look(**changes)
+        for request in result.run_requests or []:
+            job = self.pipeline.definitions(on_change=True, **changes).resolve_job_def("cells")
+            job.execute_in_process(QUIET, instance=self.pipeline.instance, tags=request.tags)
+        return result
 
 
-def observe(pipeline: Pipeline) -> None:
-    source = [dg.AssetKey(["cells", "source"])]
-    job = pipeline.definitions(on_change=True).resolve_implicit_job_def_def_for_assets(source)
-    assert job.execute_in_process(instance=pipeline.instance, asset_selection=source).success
+def reason(result: SensorExecutionData) -> str:
+    assert not result.run_requests
+    return result.skip_message
 
 
-def test_the_whole_chain_in_one_tick(pipeline: Pipeline, photos):
-    observe(pipeline)
-    asked, cursor = requested(pipeline)
-    assert asked == CHAIN  # nothing is there yet
-    assert pipeline.run(on_change=True).success
-    asked, cursor = requested(pipeline, cursor)
-    assert asked == set()
+@pytest.fixture
+def watch(pipeline: Pipeline, monkeypatch) -> Watch:
+    monkeypatch.setattr("tl_dagster.data.files.SETTLED_SECONDS", -1.0)
+    return Watch(pipeline)
 
-    asked, cursor = requested(pipeline, cursor, top_model={"l2": [0.5]})  # a setting changed
-    assert asked == MODELS
-    assert pipeline.run(on_change=True, top_model={"l2": [0.5]}).success
-    asked, cursor = requested(pipeline, cursor, top_model={"l2": [0.5]})
-    assert asked == set()
 
-    shutil.copy(next((photos / "functional").iterdir()), photos / "functional" / "new.png")  # data changed
-    observe(pipeline)
-    asked, cursor = requested(pipeline, cursor, top_model={"l2": [0.5]})
-    assert asked == CHAIN
+def test_one_run_for_each_change(watch, photos):
+    first = watch.refresh()
+    assert len(first.run_requests) == 1 and len(first.asset_events) == 1
+    assert reason(watch.refresh()) == "nothing to do"
+
+    changed = {"top_model": {"l2": [0.5]}}  # a setting
+    assert "waiting" in reason(watch.refresh(**changed))
+    assert watch.refresh(**changed).run_requests and reason(watch.refresh(**changed)) == "nothing to do"
+    computed = {name for name, held in watch.pipeline.held().items() if not held.reused}
+    assert computed == {"top_model", "fine_tuned_model", "evaluation"}
+    watch.refresh()
+    assert watch.refresh().run_requests  # and back
+    watch.refresh(**changed)
+    watch.refresh(**changed)
+
+    shutil.copy(next((photos / "functional").iterdir()), photos / "functional" / "new.png")  # data
+    assert "waiting" in reason(watch.look(**changed))
+    (photos / "functional" / "new.png").rename(photos / "functional" / "newer.png")
+    assert "waiting" in reason(watch.look(**changed))  # it goes on changing: not yet
+    result = watch.refresh(**changed)
+    assert result.run_requests and len(result.asset_events) == 1
+    assert reason(watch.refresh(**changed)) == "nothing to do"
+
+
+def test_no_run_beside_a_run_at_work(watch):
+    run = watch.pipeline.instance.create_run_for_job(
+        watch.pipeline.definitions(on_change=True).resolve_job_def("cells"), status=dg.DagsterRunStatus.STARTED
+    )
+    assert run.run_id[:8] in reason(watch.refresh())
+    watch.pipeline.instance.report_run_failed(run)
+    assert watch.refresh().run_requests
+
+
+def test_a_failed_state_is_not_tried_again_but_a_run_that_died_is(watch):
+    assert "none" in reason(watch.refresh(source={"path": "none"}))
+    result = watch.look()
+    job = watch.pipeline.definitions(on_change=True).resolve_job_def("cells")
+    for attempt in range(3):
+        died = {**result.run_requests[0].tags, DIED_TAG: "true"}
+        run = watch.pipeline.instance.create_run_for_job(job, tags=died)
+        watch.pipeline.instance.report_run_failed(run)
+        if attempt < 2:
+            assert watch.look().run_requests
+    assert reason(watch.look()) == "nothing to do"
 
 
 def test_sensor_and_schedule(pipeline: Pipeline):
     defs = pipeline.definitions(on_change=True, schedule={"cron": "0 3 * * 1", "timezone": "Europe/Berlin"})
     (sensor,) = defs.sensors
-    watched = sensor.asset_selection.resolve(defs.resolve_asset_graph())
-    assert {key.path[-1] for key in watched} == {*CHAIN, "source"}
-    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    assert sensor.job_name == "cells" and sensor.default_status == dg.DefaultSensorStatus.RUNNING
     schedule = defs.resolve_schedule_def("cells_schedule")
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 3 * * 1", "Europe/Berlin")
     assert schedule.job_name == "cells"

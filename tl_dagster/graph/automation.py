@@ -1,20 +1,38 @@
-"""Automation of pipelines: a schedule, and a refresh when data, settings or code changed."""
+"""Automation of pipelines: a schedule, and a sensor that refreshes one when its data, settings or code changed."""
 
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from tl_dagster.declaration import Declaration
+from tl_dagster.graph.runs import end_dead_runs, find_runs, find_unfinished_run, is_to_retry
+from tl_dagster.graph.stage import Stage
+from tl_dagster.graph.stages import STAGES
 from tl_dagster.graph.stages.dataset import source_context
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import ArtifactStore
 from tl_dagster.store.digests import digest
 
-__all__ = ["on_change", "schedule", "sensor", "source_asset"]
+__all__ = ["build_schedules", "build_sensor", "describe_source", "enabled_stages", "ended_runs"]
+
+STATE_TAG = "tl_dagster/state"  # of a run that the sensor asked for: what had changed
+LOOK_SECONDS = 30
+PATIENCE_SECONDS = 600.0  # a source that never stops changing is read all the same
+DATA_VERSION_TAG = "dagster/data_version"
 
 
-def schedule(declaration: Declaration, job: Any) -> list[dg.ScheduleDefinition]:
+def enabled_stages(declaration: Declaration, root: Path) -> list[Stage]:
+    """Return the stages that a pipeline has."""
+    return [stage(declaration, root) for stage in STAGES if stage.is_enabled(declaration)]
+
+
+def build_schedules(declaration: Declaration, job: Any) -> list[dg.ScheduleDefinition]:
     """Return the declared schedule of a pipeline's job; what did not change since the last tick is reused."""
     if declaration.schedule is None:
         return []
@@ -29,50 +47,112 @@ def schedule(declaration: Declaration, job: Any) -> list[dg.ScheduleDefinition]:
     ]
 
 
-def on_change() -> dg.AutomationCondition[Any]:
-    """Return the condition that materializes what is missing, and what a change reached; once for each change.
-
-    A change is one of code, settings or inputs.
-
-    `will_be_requested` carries a change through the whole chain in one tick; staleness alone would refresh one
-    layer at a time.
-    """
-    changed_upstream = dg.AutomationCondition.any_deps_match(
-        dg.AutomationCondition.data_version_changed() | dg.AutomationCondition.will_be_requested()
-    )
-    changed: dg.AutomationCondition[Any] = (
-        dg.AutomationCondition.newly_missing() | dg.AutomationCondition.code_version_changed() | changed_upstream
-    )
-    # `since_last_handled` starts counting at the first evaluation, when all of a new pipeline is missing.
-    new: dg.AutomationCondition[Any] = dg.AutomationCondition.initial_evaluation() & dg.AutomationCondition.missing()
-    return changed.since_last_handled() | new
-
-
-def source_asset(declaration: Declaration, root: Path) -> dg.SourceAsset:
-    """Return the asset that observes the source every minute: names, sizes and times of its files."""
-
-    @dg.observable_source_asset(
+def describe_source(declaration: Declaration) -> dg.AssetSpec:
+    """Return the asset that stands for the source; each change of it is an observation."""
+    return dg.AssetSpec(
         key=[declaration.name, "source"],
         group_name=declaration.name,
-        description="The declared source: names, sizes and times of its files. A change of any starts the chain.",
-        automation_condition=dg.AutomationCondition.on_cron("* * * * *"),
-        required_resource_keys={"artifacts"},
+        description="The declared source: names, sizes and times of its files.",
     )
-    def source(context: dg.OpExecutionContext) -> dg.DataVersion:
-        store: ArtifactStore = context.resources.original_resource_dict["artifacts"].store
-        try:
-            return dg.DataVersion(digest(declaration.source.signature(source_context(store, root))))
-        except InputError:
-            return dg.DataVersion("missing")
-
-    return source
 
 
-def sensor(declaration: Declaration) -> dg.AutomationConditionSensorDefinition:
-    """Return the sensor that evaluates the pipeline's conditions; it runs unless switched off."""
-    return dg.AutomationConditionSensorDefinition(
+def build_sensor(declaration: Declaration, root: Path, job: Any) -> dg.SensorDefinition:
+    """Return the sensor that starts a pipeline's job, once for each change; it runs unless switched off.
+
+    It looks by itself: a look that finds nothing new leaves no run and no event. The whole job is run, since what
+    did not change is reused, and a failed check stops it as it stops any other run.
+    """
+
+    @dg.sensor(
         name=f"{declaration.name}_on_change",
-        target=dg.AssetSelection.groups(declaration.name, include_sources=True),
+        job=job,
+        minimum_interval_seconds=LOOK_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        minimum_interval_seconds=30,
+        required_resource_keys={"artifacts"},
+        description="Refreshes the pipeline when its data, settings or code changed.",
     )
+    def on_change(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        resources: Mapping[str, Any] = context.resources.original_resource_dict
+        return look(context, declaration, root, resources["artifacts"].store)
+
+    return on_change
+
+
+@dg.sensor(
+    minimum_interval_seconds=LOOK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Marks runs whose process is gone as failed, and frees the slots of pools that ended runs hold.",
+)
+def ended_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """End runs that died; see :func:`tl_dagster.graph.runs.end_dead_runs`."""
+    end_dead_runs(context.instance)
+    return dg.SkipReason("no run is started by this sensor")
+
+
+@dataclass
+class _Seen:
+    """The cursor of the sensor.
+
+    Attributes:
+        state: what was seen last: data, settings, code.
+        changing_since: seconds since 1970; 0: it is not changing.
+        source: the data version that was observed last.
+    """
+
+    state: str = ""
+    changing_since: float = 0.0
+    source: str = ""
+
+
+def look(
+    context: dg.SensorEvaluationContext, declaration: Declaration, root: Path, store: ArtifactStore
+) -> dg.SensorResult:
+    """Return a request for a run if there is something new, and no run is at work.
+
+    Args:
+        context: of the sensor.
+        declaration: the pipeline.
+        root: the folder that relative paths in it start from.
+        store: where its artifacts are.
+    """
+    instance, seen = context.instance, _Seen(**json.loads(context.cursor or "{}"))
+    end_dead_runs(instance)
+    if run := find_unfinished_run(instance, declaration.name):
+        return dg.SensorResult(skip_reason=f"run {run.run_id[:8]} works on {declaration.name}")
+    try:
+        source = digest(declaration.source.signature(source_context(store, root)))
+    except InputError as error:
+        return dg.SensorResult(skip_reason=str(error))
+    stages = enabled_stages(declaration, root)
+    checks = declaration.checks.model_dump(mode="json")
+    state = digest([source, {stage.name: stage.code_version() for stage in stages}, checks])[:32]
+    missing = [stage.name for stage in stages if store.get_current(declaration.name, stage.name) is None]
+    if _is_done(instance, declaration.name, state, missing):
+        return dg.SensorResult(skip_reason="nothing to do", cursor=_cursor(state, 0.0, seen.source))
+    since = seen.changing_since or time.time()
+    quiet = state == seen.state or not seen.state or time.time() - since > PATIENCE_SECONDS
+    if not quiet:  # files may be arriving: one run for all of them
+        return dg.SensorResult(
+            skip_reason="something changed: waiting for more", cursor=_cursor(state, since, seen.source)
+        )
+    key, tags = dg.AssetKey([declaration.name, "source"]), {DATA_VERSION_TAG: source}
+    return dg.SensorResult(
+        run_requests=[dg.RunRequest(tags={STATE_TAG: state})],
+        asset_events=[] if source == seen.source else [dg.AssetObservation(key, tags=tags)],
+        cursor=_cursor(state, 0.0, source),
+    )
+
+
+def _cursor(state: str, since: float, source: str) -> str:
+    return json.dumps({"state": state, "changing_since": since, "source": source})
+
+
+def _is_done(instance: dg.DagsterInstance, pipeline: str, state: str, missing: list[str]) -> bool:
+    """Return whether the last run was for this state, and ended, well or badly.
+
+    It is repeated where it died, where artifacts were lost, and where somebody else's run came after it.
+    """
+    runs = list(takewhile(lambda run: run.tags.get(STATE_TAG) == state, find_runs(instance, pipeline)))
+    if not runs or is_to_retry(runs):
+        return False
+    return not (missing and runs[0].status is dg.DagsterRunStatus.SUCCESS)

@@ -9,7 +9,7 @@ from tl_dagster.declaration import Declaration
 from tl_dagster.graph import automation
 from tl_dagster.graph.asset import build_asset
 from tl_dagster.graph.attributes import Attributes, resolve_declaration
-from tl_dagster.graph.stages import STAGES
+from tl_dagster.graph.executor import EXECUTORS
 
 __all__ = ["TransferLearning", "build_definitions"]
 
@@ -58,23 +58,18 @@ def build_definitions(declaration: Declaration, root: Path) -> dg.Definitions:
         declaration: the pipeline.
         root: the folder that relative paths in it start from.
     """
-    follows_source = [automation.source_asset(declaration, root)] if declaration.on_change else []
-    condition = automation.on_change() if declaration.on_change else None
-    assets = [
-        build_asset(
-            stage(declaration, root), condition, [source.key for source in follows_source] if not stage.inputs else []
-        )
-        for stage in STAGES
-        if stage.is_enabled(declaration)
-    ]
+    source = [automation.describe_source(declaration)] if declaration.on_change else []
+    stages = automation.enabled_stages(declaration, root)
+    assets = [build_asset(stage, [] if stage.inputs else [spec.key for spec in source]) for stage in stages]
     job = dg.define_asset_job(
         declaration.name,
         selection=dg.AssetSelection.assets(*assets),
         description=declaration.description or f"Refresh every asset of {declaration.name}.",
+        executor_def=EXECUTORS[declaration.compute.executor],
     )
     return dg.Definitions(
-        assets=[*follows_source, *assets],
+        assets=[*source, *assets],
         jobs=[job],
-        schedules=automation.schedule(declaration, job),
-        sensors=[automation.sensor(declaration)] if declaration.on_change else [],
+        schedules=automation.build_schedules(declaration, job),
+        sensors=[automation.build_sensor(declaration, root, job)] if declaration.on_change else [],
     )
