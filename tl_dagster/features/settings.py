@@ -13,6 +13,11 @@ class Compute(Settings):
     """How the work is done. Results are equal up to the rounding of the precision."""
 
     workers: int = Field(0, ge=0, le=256, description="Decoding processes; 0: one for each processor.")
+    executor: Literal["in_process", "multiprocess", "project"] = Field(
+        "in_process",
+        description="in_process: all steps of a run in its process; multiprocess: each in one of its own, so that a "
+        "crash of one leaves the others; project: the executor of the project's definitions.",
+    )
     batch_size: int = Field(
         0,
         ge=0,

@@ -2,10 +2,10 @@
 
 import time
 from dataclasses import replace
-from typing import Any
 
 import dagster as dg
 
+from tl_dagster.graph.executor import end_with_run
 from tl_dagster.graph.metadata import check_result, materialization_metadata, static_metadata
 from tl_dagster.graph.stage import Stage, StageContext
 from tl_dagster.runtime.errors import InputError
@@ -17,14 +17,11 @@ __all__ = ["GPU_TAG", "build_asset"]
 GPU_TAG = {"tl_dagster/device": "gpu"}
 
 
-def build_asset(
-    stage: Stage, condition: dg.AutomationCondition[Any] | None, upstream: list[dg.AssetKey]
-) -> dg.AssetsDefinition:
+def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinition:
     """The Dagster asset of a stage.
 
     Args:
         stage: what runs.
-        condition: when Dagster materializes it by itself.
         upstream: assets it follows without reading them.
     """
     pipeline = stage.declaration.name
@@ -42,7 +39,6 @@ def build_asset(
         tags=GPU_TAG if stage.gpu else None,
         op_tags=GPU_TAG if stage.gpu else None,
         metadata=static_metadata(stage),
-        automation_condition=condition,
         check_specs=[
             dg.AssetCheckSpec(
                 name, asset=[pipeline, stage.name], description=description, blocking=name in stage.blocking_checks
@@ -53,6 +49,7 @@ def build_asset(
     )
     # Without a return type: beside checks, Dagster reads any as the type of several outputs.
     def materialize(context: dg.AssetExecutionContext, **inputs: Artifact):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        end_with_run()
         store: ArtifactStore = context.resources.original_resource_dict["artifacts"].store
         progress = Progress(lambda line: context.log.info(f"{stage.name}: {line}"))
         try:

@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.execution.plan.objects import ErrorSource
 
 from tl_dagster.runtime.progress import Progress
 
@@ -60,5 +61,7 @@ def _is_shown(record: logging.LogRecord) -> bool:
         return not str(record.msg).startswith("Dependencies for step")  # that the rest does not run is clear anyway
     if event.is_step_failure:  # a stage has already logged what the user can fix, and which check stops the run
         failure = event.step_failure_data
+        if failure.error_source is ErrorSource.INTERRUPT:  # the user's own doing
+            return False
         return failure.user_failure_data is None and failure.error.cls_name != "DagsterAssetCheckFailedError"
-    return record.levelno >= logging.ERROR and not event.is_run_failure
+    return record.levelno >= logging.ERROR and not event.is_job_event

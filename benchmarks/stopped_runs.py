@@ -1,0 +1,206 @@
+"""The command `tl-dagster run`, stopped in a stage as users, machines and terminals stop it, and run again.
+
+Used by the benchmark `commands` and by the tests of the command line.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import psutil
+
+__all__ = ["SIGNALS", "STAGES", "Outcome", "Project", "stop_and_run_again"]
+
+# How a run is stopped: the signal, and whether every process of its group gets it, as from a terminal.
+SIGNALS = {
+    "kill": (signal.SIGKILL, False),
+    "hang-up": (signal.SIGHUP, True),
+    "terminate": (signal.SIGTERM, False),
+    "terminate the group": (signal.SIGTERM, True),
+    "interrupt": (signal.SIGINT, True),
+}
+STAGES = (
+    "dataset",
+    "augmented_splits",
+    "bottleneck_features",
+    "transfer_strategy",
+    "top_model",
+    "fine_tuned_model",
+    "evaluation",
+)
+MARK = "TL_STOPPED_RUN"  # an environment variable that all processes of a run inherit
+END_SECONDS, RUN_SECONDS = 30.0, 300.0
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project whose pipeline is run.
+
+    Attributes:
+        folder: the working folder.
+        pipeline: name of the pipeline.
+        environment: of the commands; holds DAGSTER_HOME and TL_DAGSTER_STORE.
+    """
+
+    folder: Path
+    pipeline: str
+    environment: dict[str, str]
+
+    @property
+    def store(self) -> Path:
+        """The folder of artifacts."""
+        return Path(self.environment["TL_DAGSTER_STORE"])
+
+    def instance(self) -> dg.DagsterInstance:
+        """Open the instance that the commands use."""
+        return dg.DagsterInstance.from_config(self.environment["DAGSTER_HOME"])
+
+    def start(self, mark: str) -> subprocess.Popen[str]:
+        """Start `tl-dagster run` in a session of its own, as a terminal does."""
+        command = [str(Path(sys.executable).with_name("tl-dagster")), "run", self.pipeline]
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env={**self.environment, MARK: mark},
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def forget(self, stage: str) -> None:
+        """Delete the artifacts of a stage and of those below it: the next run computes them again."""
+        gone = [Path("artifacts", name) for name in STAGES[STAGES.index(stage) :]]
+        gone += [Path("features")] if stage in STAGES[:3] else []
+        gone += [Path("index"), Path("groups")] if stage == "dataset" else []
+        for folder in gone:
+            shutil.rmtree(self.store / folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was left of a stopped run, and of the same command run again.
+
+    Attributes:
+        status: of the stopped run when its process had ended.
+        returncode: of the stopped command.
+        output: of the stopped command.
+        orphans: processes that went on after the command ended.
+        again: return code of the second command; None: it did not end.
+        output_again: of the second command.
+        unfinished: runs that were neither successful, failed nor canceled after the second command.
+        slots: slots of pools held after the second command.
+    """
+
+    status: dg.DagsterRunStatus
+    returncode: int
+    output: str
+    orphans: list[str]
+    again: int | None
+    output_again: str
+    unfinished: int
+    slots: int
+
+    @property
+    def tracebacks(self) -> int:
+        """Tracebacks in the terminal."""
+        return (self.output + self.output_again).count("Traceback")
+
+
+def stop_and_run_again(project: Project, how: str, stage: str, *, after: float = 0.2) -> Outcome:
+    """Run the pipeline, stop it in a stage, and run it again.
+
+    Args:
+        project: whose pipeline; what it computed before is reused up to the stage.
+        how: one of :data:`SIGNALS`.
+        stage: in which it is stopped.
+        after: seconds after the stage began.
+    """
+    project.forget(stage)
+    mark = uuid.uuid4().hex
+    with project.instance() as instance:
+        running = project.start(mark)
+        run_id = _wait_for_stage(instance, project, running, stage)
+        time.sleep(after)
+        number, group = SIGNALS[how]
+        os.killpg(running.pid, number) if group else os.kill(running.pid, number)
+        output = _output(running, END_SECONDS) or ""
+        orphans = _wait_for_end(mark)
+        run = instance.get_run_by_id(run_id)
+        again = project.start(uuid.uuid4().hex)
+        output_again = _output(again, RUN_SECONDS)
+        if output_again is None:
+            _end(again)
+        unfinished = [run for run in instance.get_runs() if not run.is_finished]
+        pools = instance.event_log_storage
+        slots = sum(len(pools.get_concurrency_info(pool).claimed_slots) for pool in pools.get_concurrency_keys())
+        return Outcome(
+            run.status if run else dg.DagsterRunStatus.NOT_STARTED,
+            running.returncode,
+            output,
+            orphans,
+            again.returncode if output_again is not None else None,
+            output_again or "",
+            len(unfinished),
+            slots,
+        )
+
+
+def _wait_for_stage(instance: dg.DagsterInstance, project: Project, running: subprocess.Popen[str], stage: str) -> str:
+    known = {run.run_id for run in instance.get_runs()}
+    deadline = time.monotonic() + RUN_SECONDS
+    while time.monotonic() < deadline and running.poll() is None:
+        for run in instance.get_runs(limit=3):
+            if run.run_id not in known and _has_begun(instance, run.run_id, f"{project.pipeline}__{stage}"):
+                return run.run_id
+        time.sleep(0.05)
+    _end(running)
+    raise RuntimeError(f"{stage} did not begin: {running.communicate()[0]}")
+
+
+def _has_begun(instance: dg.DagsterInstance, run_id: str, step: str) -> bool:
+    starts = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_START).records
+    return any(record.event_log_entry.step_key == step for record in starts)
+
+
+def _output(running: subprocess.Popen[str], seconds: float) -> str | None:
+    """Return what a command printed once it has ended; None when it does not end, or its children keep it open."""
+    try:
+        return running.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _wait_for_end(mark: str, seconds: float = 10.0) -> list[str]:
+    """Return the processes of a run that do not end by themselves; they are ended."""
+    deadline = time.monotonic() + seconds
+    while (left := _processes(mark)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    found = []
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            found.append(" ".join(process.cmdline()))
+            process.kill()
+    return found
+
+
+def _processes(mark: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def _end(running: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGKILL)
