@@ -22,9 +22,9 @@ import dagster as dg
 import yaml
 
 from benchmarks.common import finish, is_smallest, parse
-from benchmarks.daemon import Daemon
+from benchmarks.harness.daemon import Daemon
+from benchmarks.harness.stopped_runs import SIGNALS, STAGES, Project, stop_and_run_again
 from benchmarks.hostile import hostile_peak_mb
-from benchmarks.stopped_runs import SIGNALS, STAGES, Project, stop_and_run_again
 
 ROOT = Path(__file__).parent.parent
 TARGETS = {

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from dagster import DagsterRunStatus
 
-from benchmarks.stopped_runs import SIGNALS, Project, stop_and_run_again
+from benchmarks.harness.stopped_runs import SIGNALS, Project, stop_and_run_again
 from tests.conftest import ROOT
 from tl_dagster.graph.runs import PROCESS_TAG
 

@@ -13,7 +13,7 @@ from typing import Self
 import dagster as dg
 from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
 
-from benchmarks.stopped_runs import Project
+from benchmarks.harness.stopped_runs import Project
 
 __all__ = ["Daemon"]
 
