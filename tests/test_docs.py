@@ -1,17 +1,26 @@
 """The documentation keeps up with the code."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
 from benchmarks.__main__ import NAMES
-from tl_dagster import declaration as spec
-from tl_dagster.data import sources
+from tl_dagster import Declaration
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "declaration.md").read_text()
-DECLARED = [getattr(module, name) for module in (spec, *sources.MODULES) for name in module.__all__]
-MODELS = [model for model in DECLARED if isinstance(model, type) and hasattr(model, "model_fields")]
+
+
+def find_models(annotation: object) -> set[type[BaseModel]]:
+    """The models in a type: itself, and those of its fields."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation}.union(*(find_models(field.annotation) for field in annotation.model_fields.values()))
+    return set().union(*map(find_models, get_args(annotation)))
+
+
+MODELS = sorted(find_models(Declaration), key=lambda model: model.__name__)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
