@@ -46,6 +46,26 @@ class Checks(Settings):
         description="Change of the class mix or of image statistics since the last version; above it "
         "a warning. Total variation distance, and the Kolmogorov-Smirnov statistic.",
     )
+    contrast: float = Field(
+        5.0,
+        ge=0,
+        le=128,
+        description="Standard deviation of an image's brightness (0 to 255) that it should have; below it a warning.",
+    )
+    near_identical: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of the held-out images that may look nearly like one of another split; above it a warning.",
+    )
+    label_suspects: float = Field(
+        0.01, ge=0, le=1, description="Share of the labels that may be contradicted strongly; above it a warning."
+    )
+    acknowledged: list[str] = Field(
+        [],
+        description="Images that were looked at and are right, by their paths (or the ends of them) or image ids: "
+        "contrast, near_identical and label_suspects do not count them.",
+    )
     leakage: Literal["warn", "stop"] = Field(
         "warn", description="What near copies across splits do: a warning, or the end of the run."
     )

@@ -4,13 +4,18 @@ import os
 import shutil
 
 import dagster as dg
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance
 
 from tests.conftest import Pipeline, copy_photos
+from tests.data.sources.conftest import write_tree
 from tl_dagster.data.manifest import read_manifest
 from tl_dagster.declaration import Checks
-from tl_dagster.graph.checks import drift
+from tl_dagster.graph import checks
+from tl_dagster.graph.checks import class_balance, drift
+from tl_dagster.graph.dataset_checks import classes
 
 
 def checked(pipeline: Pipeline, **changes) -> dict[str, dg.AssetCheckEvaluation]:
@@ -49,7 +54,7 @@ def test_a_clean_folder_passes(pipeline):
     found = checked(pipeline)
     assert set(found) == {
         *("readable", "label_conflicts", "per_class", "class_balance", "drift", "leakage", "near_identical"),
-        "label_suspects",
+        *("label_suspects", "classes", "contrast"),
     }
     failed = {name for name, each in found.items() if not each.passed}
     assert failed <= {"near_identical", "label_suspects"}  # sixty cells at 64 pixels: those two may see something
@@ -95,6 +100,65 @@ def test_small_and_unequal_classes(pipeline, photos):
     assert found["class_balance"].description.startswith("'functional' has 1.5 times the images of 'defective'")
 
 
+def test_classes_of_equal_size_are_not_compared_with_themselves():
+    balance = class_balance(pd.Series({"cat": 12, "dog": 12}), Checks())
+    assert balance.passed and balance.description == "each of 2 classes has 12 images"
+
+
+def test_a_class_without_a_usable_image_stops_the_run(pipeline, photos):
+    (photos / "bird").mkdir()
+    write_tree(photos, {"fox/1.xyz": b"a text", "owl/1.png": b"", "docs/a.txt": b"", "docs/b.txt": b""})
+    classes = checked(pipeline)["classes"]
+    assert not classes.passed and classes.severity == dg.AssetCheckSeverity.ERROR
+    assert {row["name"]: row["why"].partition(":")[0] for row in table(classes)} == {
+        **{"bird": "0 files", "docs": "2 files", "fox": "1 files", "owl": "1 files"}
+    }
+    assert "can be used: 'bird' (an empty folder), 'docs' (2 files, the first: not" in classes.description
+    assert set(pipeline.held()) == {"dataset"}
+
+
+def test_a_folder_of_documents_is_named_and_stops_nothing(pipeline, photos):
+    write_tree(photos, {"docs/a.txt": b"", ".git/x": b"", "functional/Thumbs.db": b""})
+    found = checked(pipeline)
+    assert not found["classes"].passed and found["classes"].severity == dg.AssetCheckSeverity.WARN
+    assert "'docs' (1 files, the first: not an image by its name)" in found["classes"].description
+    rows = pipeline.held()["dataset"].artifact.summary.tables["not_looked_at"]
+    assert {row["first"] for row in rows} == {"docs/a.txt", ".git", "functional/Thumbs.db"}
+    assert "leakage" in found
+
+
+def test_the_classes_of_a_pattern_are_those_that_it_finds(pipeline, photos):
+    write_tree(photos, {"docs/a.txt": b"", "bird/a.xyz": b""})
+    pipeline.settings["source"]["pattern"] = "^(?P<label>functional|defective)/"
+    assert checked(pipeline)["classes"].passed
+
+
+def test_names_that_look_alike_are_named(photos):
+    labels = ["Cat", "cat", "great white", "great_white", "gr\u200beat  white", "dog", "straße", "STRASSE"]
+    rows = {"label": labels, "group": ["m1", "M1", *["x"] * 6], "problem": None}
+    found = classes(pd.DataFrame(rows), pd.DataFrame({"label": [], "reason": [], "entries": []}))
+    assert not found.passed and not found.blocking
+    assert "'Cat' and 'cat'" in found.description and "group 'M1' and 'm1'" in found.description
+    assert found.metrics == {"lost_classes": 0, "names_alike": 5}
+
+
+def test_images_of_nearly_no_contrast_are_named_with_their_usual_causes(pipeline, photos):
+    """12 bits in a file of 16, a fourth band that is taken for transparency, and a lens cap."""
+    for number, path in enumerate(sorted((photos / "functional").iterdir())[:3]):
+        grey = np.asarray(Image.open(path).convert("L"))
+        Image.fromarray(grey.astype(np.uint16) * 16).save(photos / "functional" / f"twelve{number}.png")
+        bands = Image.merge("RGBA", [Image.fromarray(grey)] * 3 + [Image.new("L", grey.shape[::-1], 12)])
+        bands.save(photos / "defective" / f"infrared{number}.tif")
+    Image.new("RGB", (64, 64), "black").save(photos / "functional" / "cap.jpg")
+    found = checked(pipeline)["contrast"]
+    causes = {row["file"].rpartition("/")[2]: row["usual cause"] for row in table(found)}
+    assert set(causes) == {"cap.jpg", *(f"twelve{n}.png" for n in range(3)), *(f"infrared{n}.tif" for n in range(3))}
+    assert "bits in a file of 16" in causes["twelve0.png"] and "transparency" in causes["infrared0.tif"]
+    assert causes["cap.jpg"] == "wrongly exposed, or empty"
+    assert not found.passed and "7 of 67 images show almost nothing" in found.description
+    assert checked(pipeline, checks={"contrast": 0})["contrast"].passed
+
+
 def test_drift_is_reported_until_the_data_changes_again(pipeline, photos):
     assert checked(pipeline)["drift"].description.startswith("the first version")
     for path in sorted((photos / "functional").iterdir()):
@@ -133,6 +197,23 @@ def test_given_splits_that_leak_are_listed(pipeline, tmp_path, labels):
     )
 
 
+def test_copies_that_were_left_out_of_training_are_no_leak(pipeline, tmp_path, labels):
+    given = copy_photos(tmp_path / "given" / "train", labels, 30).parent
+    for name in ("functional", "defective"):
+        (given / "test" / name).mkdir(parents=True)
+        for path in sorted((given / "train" / name).iterdir())[:8]:
+            shutil.copy(path, given / "test" / name)
+    (given / "train" / "defective" / "copy.png").write_bytes(path.read_bytes())
+    pipeline.settings["source"]["path"] = str(given)
+    found = checked(pipeline, checks={"leakage": "stop"}, duplicates={"distance": 0})
+    assert (
+        found["leakage"].passed
+        and "17 files that the source also gives in another split" in found["leakage"].description
+    )
+    assert {row["state"] for row in table(found["leakage"])} == {"the second is left out"}
+    assert "near_identical" in found  # the run went on
+
+
 def test_held_out_copies_are_found_by_their_features(pipeline, tmp_path, labels):
     given = tmp_path / "given"
     copy_photos(given / "train", labels, 30)
@@ -146,7 +227,7 @@ def test_held_out_copies_are_found_by_their_features(pipeline, tmp_path, labels)
             Image.open(path).convert("RGB").save(given / "test" / name / f"{path.stem}.jpg", quality=95)
             copied.add((f"{path.stem}.jpg", path.name))
     pipeline.settings["source"]["path"] = str(given)
-    near = checked(pipeline)["near_identical"]
+    near = checked(pipeline, checks={"near_identical": 0})["near_identical"]
     assert not near.passed and "data:image/jpeg" in near.metadata["Near-identical pairs"].value
     pairs = [tuple(row[name].rpartition("/")[2] for name in ("image", "nearly the same as")) for row in table(near)]
     # A copied training image may have been drawn for validation: then its copy leaks nothing.
@@ -158,10 +239,33 @@ def test_swapped_labels_are_suspected(pipeline, photos):
         for number in range(30):
             Image.new("RGB", (64, 64), colour).resize((64 + number, 64)).save(photos / label / f"{colour}{number}.png")
     (photos / "functional" / "red3.png").rename(photos / "defective" / "red3.png")
-    suspects = checked(pipeline)["label_suspects"]
+    suspects = checked(pipeline, checks={"label_suspects": 0})["label_suspects"]
     assert not suspects.passed and "data:image/jpeg" in suspects.metadata["Label suspects"].value
     (swapped,) = [row for row in table(suspects)[:5] if row["image"].endswith("defective/red3.png")]
     assert (swapped["label"], swapped["looks like"]) == ("defective", "functional")
+    right = {"label_suspects": 0, "acknowledged": ["defective/red3.png"]}
+    names = [row["image"] for row in table_or_none(checked(pipeline, checks=right)["label_suspects"])]
+    assert len(names) < len(table(suspects)) and not any(name.endswith("/red3.png") for name in names)
+
+
+def test_few_suspects_and_pairs_are_named_and_warn_of_nothing():
+    rows = [{"image": "/a.png"}]
+    for check in (checks.label_suspects, checks.near_identical):
+        result = check(rows, 1, 398, Checks(), "")
+        assert result.passed and "1 of 398" in result.description and result.table == rows
+        assert not check(rows, 5, 398, Checks(), "").passed
+
+
+def test_images_are_acknowledged_by_id_address_or_the_end_of_it():
+    uris = pd.Series(["/in/cat/1.png", "/in/cat/11.png", "zip://cat/2.png::/a.zip", "/in/cat/3.png"])
+    names = ["cat/1.png", "d" * 64, "/in/cat/11.png"]
+    assert checks.are_acknowledged(pd.Series(["a", "b", "c", "d" * 64]), uris, names).tolist() == [
+        True,
+        True,
+        False,
+        True,
+    ]
+    assert not checks.are_acknowledged(uris, uris, []).any() and checks.are_acknowledged(uris[:0], uris[:0], []).empty
 
 
 def test_thresholds_are_no_part_of_any_fingerprint(pipeline):

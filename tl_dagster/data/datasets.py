@@ -13,6 +13,7 @@ from tl_dagster.data.file_index import FileIndex
 from tl_dagster.data.ingestion import identify
 from tl_dagster.data.manifest import reject_copies, usable
 from tl_dagster.data.near_copies import GroupRegistry, group_near_copies
+from tl_dagster.data.skipped import Skipped
 from tl_dagster.data.source_cache import SourceContext
 from tl_dagster.data.sources.base import ImageSource
 from tl_dagster.runtime.errors import InputError, printable
@@ -29,21 +30,21 @@ class IngestedSource:
     Attributes:
         manifest: one row per image; see :func:`tl_dagster.data.manifest.read_manifest`.
         pairs: near copies among the usable ones: a, b (image ids), distance (bits).
-        others: files that are not images by their names.
+        skipped: what is not looked at, by class folder and reason.
         decoded: images whose bytes were new.
         settled: whether the same listing will lead to the same manifest.
     """
 
     manifest: pd.DataFrame
     pairs: pd.DataFrame
-    others: int
+    skipped: Sequence[Skipped]
     decoded: int
     settled: bool
 
     def content(self) -> dict[str, Any]:
         """Return digests of all that the source holds (JSON-serialisable)."""
         rows, pairs = digest_columns(self.manifest), digest_columns(self.pairs)
-        return {"rows": rows, "pairs": pairs, "other_files": self.others}
+        return {"rows": rows, "pairs": pairs, "skipped": list(self.skipped)}
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class SourceIngestion:
         return IngestedSource(
             manifest[list(columns)],
             pairs,
-            int(listing.attrs.get("other_files", 0)),
+            listing.attrs.get("skipped", ()),
             decoded,
             settled=bool(stamped and not unreadable.any()),
         )

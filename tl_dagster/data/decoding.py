@@ -17,7 +17,16 @@ from PIL import Image, UnidentifiedImageError
 from tl_dagster.data.files import read
 from tl_dagster.runtime.errors import InputError, printable
 
-__all__ = ["DECODER_VERSION", "ImageInfo", "Resize", "image_id", "inspect_image", "read_verified", "thumbnail"]
+__all__ = [
+    "DECODER_VERSION",
+    "ImageInfo",
+    "Resize",
+    "image_id",
+    "inspect_image",
+    "is_image",
+    "read_verified",
+    "thumbnail",
+]
 
 # Part of every feature key: bumped whenever a decoded or resized pixel may differ.
 DECODER_VERSION = 2
@@ -29,6 +38,8 @@ FORMATS = (
     *("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "AVIF", "TIFF", "PPM", "JPEG2000", "ICO", "PCX", "SGI", "TGA"),
     "HEIF",  # where a plugin reads it
 )
+# Those whose first bytes no other file has.
+SIGNED = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "JPEG2000", "BMP", "HEIF")
 # EXIF's orientation → Image.Transpose that turns the pixels upright.
 TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 SIDEWAYS = {TURNS[value] for value in (5, 6, 7, 8)}
@@ -65,6 +76,13 @@ class ImageInfo:
 def image_id(content: bytes) -> str:
     """Return an image's identity: the SHA-256 (64 hex digits) of the file's bytes."""
     return hashlib.sha256(content).hexdigest()
+
+
+def is_image(head: bytes) -> bool:
+    """Return whether a file is an image by its first bytes (16 or more), as Pillow's decoders recognise theirs."""
+    Image.init()
+    tests = [Image.OPEN[name][1] for name in SIGNED if name in Image.OPEN]
+    return any(accepts is not None and bool(accepts(head)) for accepts in tests)
 
 
 def inspect_image(content: bytes) -> ImageInfo:

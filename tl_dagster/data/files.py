@@ -22,12 +22,12 @@ from tl_dagster.data.remote import filesystem, is_remote, is_web, retrying
 
 __all__ = [
     "DAMAGED",
-    "as_text",
     "change_of",
     "local_uri",
     "name_of",
     "path_of",
     "read",
+    "read_head",
     "stamp_of",
     "tar_uri",
     "zip_uri",
@@ -47,15 +47,6 @@ def local_uri(path: bytes | str | Path) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return f"file://{quote(raw)}"
-
-
-def as_text(name: bytes | str) -> str:
-    """Return a file's or member's name; percent-encoded where it is not UTF-8."""
-    raw = name if isinstance(name, bytes) else os.fsencode(name)
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return quote(raw)
 
 
 def zip_uri(member: str, container: str) -> str:
@@ -101,6 +92,29 @@ def read(uri: str) -> bytes:
     return local.read_bytes()
 
 
+def read_head(uri: str, size: int) -> bytes:
+    """Return the first bytes at an address, at most ``size``; the rest is not read.
+
+    Raises:
+        OSError: see :func:`read`.
+        UnreachableError: a server did not answer.
+    """
+    if uri.startswith("zip://"):
+        member, container = _split_chain(uri)
+        try:
+            with _zip(container).open(member) as file:
+                return file.read(size)
+        except DAMAGED as error:
+            raise OSError(f"{type(error).__name__}: {error}") from error
+    if uri.startswith("tar://"):
+        return _read_tar(uri, size)
+    if is_remote(uri):
+        files, path = filesystem(uri)
+        return bytes(retrying(lambda: files.cat_file(path, start=0, end=size), uri))[:size]
+    with Path(path_of(uri)).open("rb") as local:
+        return local.read(size)
+
+
 def _read_zip(uri: str) -> bytes:
     member, container = _split_chain(uri)
     try:
@@ -111,15 +125,17 @@ def _read_zip(uri: str) -> bytes:
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 
-def _read_tar(uri: str) -> bytes:
+def _read_tar(uri: str, most: int | None = None) -> bytes:
+    """Return a member's bytes, or the first ``most`` of them."""
     member, container = _split_chain(uri)
-    offset, _, size = member.rpartition("@")[2].partition("+")
-    _check_size(int(size))
+    offset, _, whole = member.rpartition("@")[2].partition("+")
+    size = int(whole) if most is None else min(int(whole), most)
+    _check_size(size)
     with Path(path_of(container)).open("rb") as file:
         file.seek(int(offset))
-        content = file.read(int(size))
-    if len(content) < int(size):
-        raise OSError(f"the tar file ends {int(size) - len(content)} bytes too early")
+        content = file.read(size)
+    if len(content) < size:
+        raise OSError(f"the tar file ends {size - len(content)} bytes too early")
     return content
 
 

@@ -2,8 +2,9 @@
 
 import os
 import stat
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -49,19 +50,40 @@ def _read(path: Path, separator: str | None, columns: list[str] | None) -> pd.Da
             # Or one empty cell would turn group 1 into group 1.0, and move its images.
             table: pd.DataFrame = pq.ParquetFile(path).read().to_pandas(integer_object_nulls=True)
             return table
-        return pd.read_csv(
-            path,
-            sep=r"\s+" if separator == "whitespace" else separator,
-            names=columns,
-            header=None if columns else "infer",
-            index_col=False,
-            dtype="str",
-            keep_default_na=False,
-            na_values=[""],
-            encoding="utf-8-sig",
-        )
-    except (OSError, *DAMAGED) as error:
-        raise InputError(f"{path} cannot be read as a table: {error}; check `separator` and `columns`") from error
+        return _read_text(path, separator, columns)
+    except (OSError, *DAMAGED, pd.errors.ParserWarning) as error:
+        raise InputError(
+            f"{path} cannot be read as a table: {' '.join(str(error).split())}; check `separator` and `columns`, and "
+            "quote each value that holds the separator"
+        ) from error
+
+
+def _read_text(path: Path, separator: str, columns: list[str] | None) -> pd.DataFrame:
+    """Return the rows of a text table, without blanks around values; none may have more values than columns."""
+    options: dict[str, Any] = {
+        "sep": r"\s+" if separator == "whitespace" else separator,
+        "index_col": False,
+        "dtype": "str",
+        "keep_default_na": False,
+        "na_values": [""],
+        "encoding": "utf-8-sig",
+        "skipinitialspace": separator not in (" ", "\t", "whitespace"),
+        "low_memory": False,
+    }
+    # Its own reading of the first line: pandas would rename columns that are called alike, or not at all.
+    names = columns or pd.read_csv(path, header=None, nrows=1, **options).iloc[0].fillna("").str.strip().tolist()
+    twice = {name for name in names if name and names.count(name) > 1}
+    if twice:
+        raise ValueError(f"two columns are called '{min(twice)}'")
+    with warnings.catch_warnings():
+        # Of surplus values in the first row, and so perhaps in all, pandas only warns; and drops them.
+        warnings.filterwarnings("error", "Length of header", pd.errors.ParserWarning)
+        table = pd.read_csv(path, header=None if columns else 0, names=range(len(names)), **options)
+    unnamed = [number for number, name in enumerate(names) if number and not name]
+    surplus = table[unnamed].notna().any(axis=1)
+    if surplus.any():
+        raise ValueError(f"row {int(surplus.to_numpy().argmax()) + 1} has a value in a column without a name")
+    return pd.DataFrame({name: table[number].str.strip() for number, name in enumerate(names) if name})
 
 
 def _check_columns(table: pd.DataFrame, source: "ManifestSource", path: Path) -> None:
@@ -71,11 +93,23 @@ def _check_columns(table: pd.DataFrame, source: "ManifestSource", path: Path) ->
         if column not in table.columns:
             raise InputError(f"source.{field}: {path} has no column '{column}': {suggest(column, table.columns)}")
     needed = [source.uri] if source.pattern is not None else [source.uri, source.label]
+    if source.pattern is None and path.suffix.lower() != ".parquet":
+        _check_quotes(table[source.label], path)
     missing = (table[needed].isna() | (table[needed] == "")).any(axis=1)
     if missing.any():
         row = int(missing.to_numpy().argmax())
         names = " or ".join(f"'{name}'" for name in needed)
         raise InputError(f"{path}: row {row + 1} has an empty {names}; fill it in or remove the row")
+
+
+def _check_quotes(labels: pd.Series, path: Path) -> None:
+    """Refuse a label that goes on over several lines: those rows would vanish in it."""
+    broken = labels.str.contains("\n", regex=False).fillna(False)
+    if broken.any():
+        raise InputError(
+            f"{path}: the '{labels.name}' of row {int(broken.to_numpy().argmax()) + 1} goes on over several lines: "
+            "close its quotation mark, or double it"
+        )
 
 
 def _label_rows(table: pd.DataFrame, source: "ManifestSource", path: Path) -> pd.DataFrame:

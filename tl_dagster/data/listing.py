@@ -10,10 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tl_dagster.data.source_files import SPLITS, SourceRow, may_be_image
+from tl_dagster.data.skipped import count_skipped, sort_out
+from tl_dagster.data.source_files import SPLITS, SourceRow, is_visible
 from tl_dagster.runtime.errors import InputError, suggest
 
-__all__ = ["COLUMNS", "build_listing", "label_paths", "list_files", "parse_splits"]
+__all__ = ["COLUMNS", "build_listing", "label_paths", "list_files", "normalize_names", "parse_splits"]
 
 COLUMNS = ("uri", "stamp", "label", "group", "split", "confidence", "problem")
 # The first two folders of a path, and the rest.
@@ -21,30 +22,51 @@ TWO_FOLDERS = "(?s)^(?P<a>[^/]*)/?(?P<b>[^/]*)/?(?P<c>.*)$"
 
 
 def build_listing(rows: Mapping[str, Any] | pd.DataFrame) -> pd.DataFrame:
-    """Return a listing from its columns; those that are not there are empty."""
+    """Return a listing from its columns; those that are not there are empty.
+
+    The names of classes and groups are normalized (see :func:`normalize_names`), whatever the source.
+    """
     frame = pd.DataFrame(rows)
     for column in COLUMNS:
         if column not in frame:
             frame[column] = None
     texts = {column: "str" for column in COLUMNS if column != "confidence"}
     frame = frame[list(COLUMNS)].astype({**texts, "confidence": "float64"})
-    return frame.assign(group=frame["group"].where(frame["group"] != "", None).astype("str"))
+    label, group = normalize_names(frame["label"]).fillna(""), normalize_names(frame["group"])
+    problem = frame["problem"].mask((label == "") & frame["problem"].isna(), "has no label")
+    return frame.assign(label=label, group=group.where(group != "", None).astype("str"), problem=problem)
+
+
+def normalize_names(names: pd.Series) -> pd.Series:
+    """Return names (str) in Unicode's composed form (NFC) and without blanks around them; missing stays missing."""
+    composed = pc.utf8_normalize(pa.array(names, pa.large_string(), from_pandas=True), form="NFC")
+    return pd.Series(pc.utf8_trim_whitespace(composed), names.index, dtype="str")
 
 
 def list_files(files: Sequence[SourceRow], pattern: str | None) -> pd.DataFrame:
     """Return the listing of a folder's or archive's files, labelled by their paths.
 
     Args:
-        files: all of them; a file that is not an image by its name is counted in ``attrs["other_files"]``, not listed.
+        files: all of them, and empty folders; what is not an image is counted in ``attrs["skipped"]``, not listed.
         pattern: see :func:`label_paths`.
     """
-    images = [file for file in files if may_be_image(file.path)]
+    images, others = sort_out(files)
     columns = {name: pd.Series([getattr(image, name) for image in images], dtype="str") for name in SourceRow._fields}
     labelled = label_paths(columns["path"], pattern)
     problem = columns["problem"].fillna(labelled["problem"])
     frame = build_listing(labelled.assign(uri=columns["uri"], stamp=columns["stamp"], problem=problem))
-    frame.attrs["other_files"] = len(files) - len(images)
+    folders = [""] * len(others) if pattern is not None else _class_folders([path for path, _ in others], images, frame)
+    frame.attrs["skipped"] = count_skipped(others, folders)
     return frame
+
+
+def _class_folders(paths: Sequence[str], images: Sequence[SourceRow], frame: pd.DataFrame) -> list[str]:
+    """Return the class folder of each path, where images show in which folders classes lie; "" where it has none."""
+    depth = 1 if frame["split"].notna().any() else 0
+    splits = {image.path.partition("/")[0] for image in images} if depth else set()
+    parts = [path.split("/") for path in paths]
+    names = [each[depth] if len(each) > depth + 1 and (not depth or each[0] in splits) else "" for each in parts]
+    return normalize_names(pd.Series([name if is_visible(name) else "" for name in names], dtype="str")).tolist()
 
 
 def label_paths(paths: pd.Series, pattern: str | None) -> pd.DataFrame:
@@ -54,12 +76,15 @@ def label_paths(paths: pd.Series, pattern: str | None) -> pd.DataFrame:
     split and one of them train: a class may be called "test".
 
     Args:
-        paths: (n,) str.
+        paths: (n,) str; compared in Unicode's composed form, without blanks around their parts.
         pattern: a regular expression with the named group label, and perhaps group and split; None: by folders.
 
     Raises:
         InputError: the pattern finds a split of an unknown name.
     """
+    composed = pc.utf8_normalize(pa.array(paths, pa.large_string(), from_pandas=True), form="NFC")
+    trimmed = pc.utf8_trim_whitespace(pc.replace_substring_regex(composed, r"[ \t]*/[ \t]*", "/"))
+    paths = pd.Series(trimmed, paths.index, dtype="str")
     if pattern is not None:
         rows = paths.str.extract(pattern).reindex(columns=["label", "group", "split"])
         rows["label"] = rows["label"].where(rows["label"] != "")
@@ -93,7 +118,8 @@ def parse_splits(values: pd.Series, where: str) -> pd.Series:
     Raises:
         InputError: a name means none of them.
     """
-    lowered = values.where(values.notna() & (values != ""), None).astype("str").str.strip().str.lower()
+    stripped = values.where(values.notna(), None).astype("str").str.strip()
+    lowered = stripped.where(stripped != "", None).str.lower()
     for name in lowered.dropna().unique():
         if name not in SPLITS:
             raise InputError(f"{where}: split '{name}': {suggest(name, SPLITS)}")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from filelock import BaseFileLock, FileLock
 
-from tl_dagster.data.manifest import COPY, image_uris
+from tl_dagster.data.manifest import COPY, image_uris, usable
 from tl_dagster.runtime.errors import InputError, printable
 from tl_dagster.store.files import replace_atomically
 
@@ -236,7 +236,7 @@ def _describe_conflicts(images: pd.DataFrame, conflicts: pd.Series) -> pd.Series
 
 
 def find_leaks(manifest: pd.DataFrame, pairs: pd.DataFrame, assigned: pd.Series) -> pd.DataFrame:
-    """Return near copies across splits, and exact copies that the source puts into several splits.
+    """Return near copies across splits, and exact copies that the source gives in several, of which one is used.
 
     Args:
         manifest: the dataset.
@@ -244,26 +244,32 @@ def find_leaks(manifest: pd.DataFrame, pairs: pd.DataFrame, assigned: pd.Series)
         assigned: the split of each usable image, indexed by image id.
 
     Returns:
-        Columns split_a, uri_a, split_b, uri_b (str), distance (int64; 0 for exact copies), the nearest first.
+        Columns split_a, uri_a, split_b, uri_b (str), distance (int64; 0 for exact copies) and used (bool: whether both
+        images are; b is left out otherwise), those first of which both are, the nearest first.
     """
     used = image_uris(manifest).to_frame().assign(split=assigned)
+    given = usable(manifest).set_index("id")["split"]
     near = pd.DataFrame(
         {
             **{f"{name}_a": pairs["a"].map(used[name]) for name in ("split", "uri")},
             **{f"{name}_b": pairs["b"].map(used[name]) for name in ("split", "uri")},
             "distance": pairs["distance"],
+            "used": True,
         }
     )
     copies = manifest[manifest["problem"].str.startswith(COPY).fillna(False) & manifest["split"].notna()]
     exact = pd.DataFrame(
         {
-            "split_a": copies["id"].map(used["split"]),
+            "split_a": copies["id"].map(given),
             "uri_a": copies["id"].map(used["uri"]),
             "split_b": copies["split"],
             "uri_b": copies["uri"],
             "distance": 0,
+            "used": False,
         }
     )
-    both = pd.concat([exact, near], ignore_index=True)
-    # Where the source gives no validation split, it is taken from given training images: that is not the source's leak.
-    return both[both["split_a"] != both["split_b"]].sort_values(["distance", "uri_a", "uri_b"], ignore_index=True)
+    both = pd.concat([near, exact], ignore_index=True)
+    across = both[both["split_a"] != both["split_b"]]
+    return across.sort_values(
+        ["used", "distance", "uri_a", "uri_b"], ascending=[False, True, True, True], ignore_index=True
+    )

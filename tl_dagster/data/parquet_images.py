@@ -52,7 +52,7 @@ def _list_file(source: "ParquetSource", uri: str, cache: SourceCache) -> pd.Data
         raise InputError(f"source.path: {path} is a damaged Parquet file: {error}") from error
     members = list(tar_members(tar, stamp, cache))
     labels = table[source.label]
-    frame = build_listing(
+    return build_listing(
         {
             "uri": [member.uri for member in members],
             "stamp": [member.stamp for member in members],
@@ -61,8 +61,6 @@ def _list_file(source: "ParquetSource", uri: str, cache: SourceCache) -> pd.Data
             "split": parse_splits(table[source.split], str(path)) if source.split else _split_by_name(path),
         }
     )
-    frame["problem"] = frame["problem"].mask(frame["label"].isna(), "has no label")
-    return frame.assign(label=frame["label"].fillna(""))
 
 
 def _check_columns(source: "ParquetSource", file: pq.ParquetFile, path: Path) -> None:

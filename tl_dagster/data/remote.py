@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
+from tl_dagster.data.source_files import as_text
 from tl_dagster.runtime import retries
 from tl_dagster.runtime.errors import InputError, printable
 
@@ -65,6 +66,8 @@ def remote_stamps(urls: Sequence[str]) -> Iterator[tuple[str | None, str | None]
 def find(url: str) -> list[tuple[str, str, Mapping[str, Any]]]:
     """Return (path below it, address, fsspec's info) of all files under a remote folder, sorted.
 
+    A path that ends with a slash is an empty folder, or the placeholder that consoles of buckets write for a folder.
+
     Raises:
         OSError: the folder is not there, or not allowed.
         UnreachableError: a server did not answer.
@@ -74,9 +77,9 @@ def find(url: str) -> list[tuple[str, str, Mapping[str, Any]]]:
     infos = _crawl(files, top) if is_web(url) else retrying(lambda: files.find(top, detail=True), url).values()
     below = [(info["name"].removeprefix(f"{top}/"), info) for info in infos if info["name"].startswith(f"{top}/")]
     rows = [
-        (unquote(path) if is_web(url) else path, files.unstrip_protocol(info["name"]), info)
+        (as_text(unquote_to_bytes(path)) if is_web(url) else path, files.unstrip_protocol(info["name"]), info)
         for path, info in below
-        if not path.endswith("/")  # the placeholders that consoles of buckets write for a folder
+        if path
     ]
     return sorted(rows, key=lambda row: row[:2])
 
@@ -84,19 +87,22 @@ def find(url: str) -> list[tuple[str, str, Mapping[str, Any]]]:
 def _crawl(files: Any, top: str) -> Collection[Mapping[str, Any]]:
     """Return the files that a web server's index pages link to; fsspec's own walk skips pages that do not answer."""
     linked: dict[str, Mapping[str, Any]] = {}
-    folders, visited = [top], {unquote(top)}
+    folders, visited = [top], {unquote_to_bytes(top)}
     while folders:
         folder = f"{folders.pop()}/"
+        before = len(visited)
         for info in retrying(partial(files.ls, folder), folder):
             name = html.unescape(info["name"]).rstrip("/")
-            path = unquote(name)
-            if path in visited or "?" in name or {".", ".."} & set(path.split("/")):
+            path = unquote_to_bytes(name)
+            if path in visited or "?" in name or {b".", b".."} & set(path.split(b"/")):
                 continue  # a page's links to itself, to its other orders and to the folders above it
             visited.add(path)
             if info["type"] == "directory":
                 folders.append(name)
             else:
                 linked[name] = {**info, "name": name}
+        if len(visited) == before and folder != f"{top}/":
+            linked[folder] = {"name": folder, "type": "directory"}
     return linked.values()
 
 

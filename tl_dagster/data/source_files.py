@@ -3,7 +3,17 @@
 import re
 from typing import NamedTuple
 
-__all__ = ["SPLITS", "SourceRow", "climbs_out", "is_visible", "may_be_image"]
+__all__ = [
+    "CAMERA_RAW",
+    "OTHER_SUFFIXES",
+    "SPLITS",
+    "SourceRow",
+    "as_text",
+    "climbs_out",
+    "is_visible",
+    "may_be_image",
+    "suffix_of",
+]
 
 # The names that people give to splits.
 SPLITS = {
@@ -19,8 +29,41 @@ IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".avif", ".tif"),
     *(".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".ico", ".pcx", ".sgi", ".heic", ".heif"),
 }
-# A part of a path that begins with a dot, or that Windows or macOS leaves in folders and archives.
-HIDDEN = re.compile(r"(?:^|/)(?:\.|(?:thumbs\.db|desktop\.ini|__macosx)(?:/|$))", re.IGNORECASE)
+# Not developed yet: what a TIFF's reader finds in many of them is a thumbnail.
+CAMERA_RAW = {
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mos", ".mrw", ".nef", ".nrw"),
+    *(".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+}
+# What often lies beside images, one to each: not worth opening.
+OTHER_SUFFIXES = {
+    *(
+        ".txt",
+        ".md",
+        ".rst",
+        ".csv",
+        ".tsv",
+        ".json",
+        ".jsonl",
+        ".xml",
+        ".yaml",
+        ".yml",
+        ".toml",
+        ".ini",
+        ".cfg",
+        ".log",
+    ),
+    *(".html", ".htm", ".pdf", ".py", ".ipynb", ".sh", ".m", ".mat", ".npy", ".npz", ".pkl", ".pt", ".pth", ".h5"),
+    *(".parquet", ".zip", ".tar", ".gz", ".tgz", ".xmp", ".aae", ".svg", ".mp4", ".mov", ".avi", ".db"),
+}
+# A part of a path that begins with a dot, or that systems, NAS boxes and viewers leave in folders and archives: their
+# thumbnails, bins and snapshots.
+HIDDEN = re.compile(
+    r"(?:^|/)(?:\.|(?:(?:eh)?thumbs\.db|desktop\.ini|icon\r|picasa\.ini|zbthumbnail\.info|__macosx|@eadir|@tmp|@sharebin"
+    r"|[@#]recycle|@recently-snapshot|#snapshot|~snapshot|\$recycle\.bin|recycler|system volume information|lost\+found"
+    r"|found\.\d{3}|network trash folder|temporary items)(?:/|$))",
+    re.IGNORECASE,
+)
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # as `surrogateescape` decodes it
 
 
 class SourceRow(NamedTuple):
@@ -39,11 +82,26 @@ class SourceRow(NamedTuple):
     problem: str | None
 
 
-def may_be_image(path: str) -> bool:
-    """Return whether a file may be an image by its name: it has an image's suffix, or none."""
+def as_text(name: bytes | str) -> str:
+    """Return a file's or member's name, with those bytes percent-encoded that are not UTF-8."""
+    raw = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return NOT_UTF8.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", raw.decode("utf-8", "surrogateescape"))
+
+
+def suffix_of(path: str) -> str:
+    """Return a file's suffix in lower case, with its dot; "" where it has none."""
     name = path.rpartition("/")[2]
     dot = name.rfind(".")  # not a PurePosixPath: a million names take seconds with it
-    return not 0 < dot < len(name) - 1 or name[dot:].lower() in IMAGE_SUFFIXES
+    return name[dot:].lower() if 0 < dot < len(name) - 1 else ""
+
+
+def may_be_image(path: str) -> bool:
+    """Return whether a file may be an image by its name: it has an image's suffix, or none."""
+    suffix = suffix_of(path)
+    return not suffix or suffix in IMAGE_SUFFIXES
 
 
 def is_visible(path: str) -> bool:

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from tl_dagster.data.files import DAMAGED, as_text, change_of, local_uri, tar_uri
+from tl_dagster.data.files import DAMAGED, change_of, local_uri, tar_uri
 from tl_dagster.data.source_cache import CHUNK, SourceCache
-from tl_dagster.data.source_files import SourceRow, climbs_out
+from tl_dagster.data.source_files import SourceRow, as_text, climbs_out
 from tl_dagster.runtime.errors import InputError
 
 __all__ = ["CLIMBS", "LINK", "plain_tar", "tar_members", "write_tar"]
@@ -22,13 +22,14 @@ LINK = "a link or device in the archive, not a file"
 OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}  # by the first two bytes
 
 
-def tar_members(path: Path, stamp: str, cache: SourceCache) -> Iterator[SourceRow]:
-    """Yield the members of a tar file, except folders.
+def tar_members(path: Path, stamp: str, cache: SourceCache, *, folders: bool = False) -> Iterator[SourceRow]:
+    """Yield the members of a tar file.
 
     Args:
         path: the tar file, compressed or not.
         stamp: the tar file's own stamp, which its members share; "" if it has none.
         cache: stores the plain copy of a compressed tar file.
+        folders: yield folders too; their paths end with a slash.
 
     Raises:
         InputError: it is not a tar file, or ends too early.
@@ -38,10 +39,12 @@ def tar_members(path: Path, stamp: str, cache: SourceCache) -> Iterator[SourceRo
     try:
         with tarfile.open(plain, "r:") as archive:
             for member in archive:
+                name = member.name.removeprefix("./")
                 if not member.isdir():
-                    name = member.name.removeprefix("./")
                     uri = tar_uri(name, member.offset_data, member.size, container)
                     yield SourceRow(as_text(name), uri, stamp or None, _problem(member, name))
+                elif folders and name != ".":
+                    yield SourceRow(f"{as_text(name)}/", "", None, None)
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep every header in memory
             _check_end(plain, archive.offset)
     except (tarfile.TarError, OSError) as error:

@@ -1,6 +1,6 @@
 """Results of the asset checks, from a manifest, splits or features. Thresholds are declared in `checks`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tl_dagster.data.manifest import CONFLICT, COPY, diff_manifests, usable
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "are_acknowledged",
     "class_balance",
     "drift",
     "label_conflicts",
@@ -94,7 +95,11 @@ def class_balance(counts: "pd.Series", settings: Checks) -> CheckResult:
         settings: the largest ratio.
     """
     ratio = float(counts.max() / counts.min())
-    description = f"'{counts.idxmax()}' has {ratio:.1f} times the images of '{counts.idxmin()}'"
+    description = (
+        f"each of {len(counts):,} classes has {counts.max():,} images"
+        if counts.nunique() == 1
+        else f"'{counts.idxmax()}' has {ratio:.1f} times the images of '{counts.idxmin()}'"
+    )
     if ratio > settings.imbalance:
         description += "; declare top_model.balanced: true, or add images of the small class"
     total = int(counts.sum())
@@ -144,17 +149,21 @@ def _drift_table(moved: Mapping[str, float], old: "pd.DataFrame", new: "pd.DataF
 
 
 def leakage(pairs: "pd.DataFrame", settings: Checks) -> CheckResult:
-    """Check for near copies across splits, and for exact copies that the source puts into several splits.
+    """Check for near copies across splits; exact ones that the source puts into several are named as left out.
 
     Args:
-        pairs: columns split_a, uri_a, split_b, uri_b, distance (bits of the perceptual hash).
+        pairs: columns split_a, uri_a, split_b, uri_b, distance (bits of the perceptual hash), used (whether both are).
         settings: the consequence: a warning, or the end of the run.
     """
+    leaks, repaired = int(pairs["used"].sum()), int((~pairs["used"]).sum())
     description = (
-        f"near copies in two splits: {len(pairs):,} pairs; the measured accuracy is too good: "
+        f"near copies in two splits: {leaks:,} pairs; the measured accuracy is too good: "
         "remove one of each pair, or give them the same group or split"
-        if len(pairs)
-        else "no image has a copy or near copy in another split"
+        if leaks
+        else "no used image has a copy or near copy in another split"
+    )
+    description += (
+        f"; {repaired:,} files that the source also gives in another split were left out there" if repaired else ""
     )
     table = table_rows(
         {
@@ -163,44 +172,63 @@ def leakage(pairs: "pd.DataFrame", settings: Checks) -> CheckResult:
             "near copy": pairs["uri_b"],
             "its split": pairs["split_b"],
             "distance in bits": pairs["distance"],
+            "state": pairs["used"].map({True: "both are used", False: "the second is left out"}).astype("str"),
         }
     )
-    return CheckResult(not len(pairs), description, settings.leakage == "stop", table, metrics={"pairs": len(pairs)})
+    metrics = {"pairs": leaks, "left_out": repaired}
+    return CheckResult(not leaks, description, settings.leakage == "stop", table, metrics=metrics)
 
 
-def near_identical(pairs: TableRows, count: int, sheet: str) -> CheckResult:
+def near_identical(pairs: TableRows, count: int, images: int, settings: Checks, sheet: str) -> CheckResult:
     """Check for held-out images whose features nearly equal those of a training or validation image.
 
     Args:
         pairs: rows of the table.
-        count: images.
+        count: images in it that are not acknowledged.
+        images: all held-out images.
+        settings: the share that may be so.
         sheet: title of the figure that shows the pairs.
     """
     description = (
-        f"nearly the same features in two splits: {count:,} images (mirrored, cropped or retouched copies look like "
-        "this); give each such pair one group"
+        f"nearly the same features in two splits: {count:,} of {images:,} held-out images (mirrored, cropped or "
+        "retouched copies look like this); give each such pair one group, or name it in checks.acknowledged"
         if count
         else "no images of two splits have nearly the same features"
     )
-    return CheckResult(count == 0, description, table=pairs, picture=sheet, metrics={"images": count})
+    passed = count <= settings.near_identical * images
+    return CheckResult(passed, description, table=pairs, picture=sheet, metrics={"images": count})
 
 
-def label_suspects(rows: TableRows, count: int, images: int, sheet: str) -> CheckResult:
+def label_suspects(rows: TableRows, count: int, images: int, settings: Checks, sheet: str) -> CheckResult:
     """Check for images whose held-out prediction contradicts their label strongly.
 
     Args:
         rows: rows of the table.
-        count: suspects.
+        count: suspects in it that are not acknowledged.
         images: all images with a prediction.
+        settings: the share that may be so.
         sheet: title of the figure that shows the suspects.
     """
     description = (
         f"{count:,} of {images:,} labels are contradicted strongly by a model that has not seen them; "
-        "look at the first ones, and correct or remove what is wrong"
+        "look at the first ones: correct or remove what is wrong, and name what is right in checks.acknowledged"
         if count
         else f"none of {images:,} labels is contradicted strongly by a model that has not seen it"
     )
-    return CheckResult(count == 0, description, table=rows, picture=sheet, metrics={"suspects": count})
+    passed = count <= settings.label_suspects * images
+    return CheckResult(passed, description, table=rows, picture=sheet, metrics={"suspects": count})
+
+
+def are_acknowledged(ids: "pd.Series", uris: "pd.Series", names: Sequence[str]) -> "pd.Series":
+    """Return which images are declared as right (bool, index of ``ids``).
+
+    Args:
+        ids: image ids.
+        uris: their addresses.
+        names: image ids, addresses, or the ends of them from a slash on.
+    """
+    ends = tuple(f"/{name.lstrip('/')}" for name in names)
+    return ids.isin(names) | uris.map(lambda uri: f"/{uri}".endswith(ends)).astype(bool)
 
 
 def _gap(before: "pd.Series", now: "pd.Series") -> float:

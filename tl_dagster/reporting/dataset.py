@@ -4,8 +4,9 @@ from pathlib import Path
 
 from tl_dagster.data.datasets import IngestedSource
 from tl_dagster.data.manifest import REJECTED_SHEET, content_digest, usable, write_manifest
+from tl_dagster.data.skipped import HIDDEN, write_skipped
 from tl_dagster.reporting.sheets import contact_sheet
-from tl_dagster.reporting.tables import REJECTED, table_rows
+from tl_dagster.reporting.tables import MOST_ROWS, REJECTED, table_rows
 from tl_dagster.store.artifacts import ArtifactSummary
 
 __all__ = ["write_dataset"]
@@ -18,8 +19,9 @@ def write_dataset(folder: Path, ingested: IngestedSource) -> ArtifactSummary:
         folder: to write into.
         ingested: the source's images.
     """
-    manifest, pairs = ingested.manifest, ingested.pairs
+    manifest, pairs, skipped = ingested.manifest, ingested.pairs, ingested.skipped
     write_manifest(folder, manifest, pairs)
+    write_skipped(folder, skipped)
     classes = usable(manifest)["label"].value_counts().sort_index()
     rejected = manifest[manifest["problem"].notna()]
     tables, figures = {}, {}
@@ -29,6 +31,9 @@ def write_dataset(folder: Path, ingested: IngestedSource) -> ArtifactSummary:
         tiles = zip(rejected["uri"].where(rejected["width"] > 0, ""), rejected["problem"], strict=True)
         contact_sheet(folder / "set_aside.jpg", list(tiles))
         figures[REJECTED_SHEET] = "set_aside.jpg"
+    if skipped:
+        columns = ("class folder", "reason", "first", "entries")
+        tables["not_looked_at"] = [dict(zip(columns, row, strict=True)) for row in skipped[:MOST_ROWS]]
     return ArtifactSummary(
         rows=len(manifest),
         computed=ingested.decoded,
@@ -38,7 +43,7 @@ def write_dataset(folder: Path, ingested: IngestedSource) -> ArtifactSummary:
             "set_aside": len(rejected),
             "groups": usable(manifest)["group"].dropna().nunique(),
             "near_copies": len(pairs),
-            "other_files": ingested.others,
+            "other_files": sum(each.entries for each in skipped if each.reason != HIDDEN),
         },
         metadata={"images_per_class": {str(label): int(count) for label, count in classes.items()}},
         figures=figures,

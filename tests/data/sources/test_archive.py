@@ -50,7 +50,10 @@ def test_class_folders(tmp_path, listing, kind):
     pack(tmp_path / f"photos.{kind}", {**TREE, "cat/notes.txt": b"", "__MACOSX/cat/._0.png": b""})
     listed = listing("archive", f"photos.{kind}")
     assert labels_of(listed) == LABELS and contents(listed) == sorted(TREE.values())
-    assert listed.attrs["other_files"] == 1
+    assert {each.first: each.entries for each in listed.attrs["skipped"]} == {
+        "cat/notes.txt": 1,
+        "__MACOSX/cat/._0.png": 1,
+    }
 
 
 @pytest.mark.parametrize("beside", [{}, {"README": b""}, {"docs/manual.txt": b""}, {"../evil.png": b""}])

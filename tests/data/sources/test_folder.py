@@ -43,12 +43,16 @@ def test_a_class_may_be_called_test(tmp_path, listing):
     assert labels_of(listing("folder", "photos")) == {"test": 3, "dog": 3}
 
 
-def test_what_is_no_image_is_counted_and_what_is_hidden_is_not(tmp_path, listing):
+def test_what_is_not_looked_at_is_counted_with_its_reason(tmp_path, listing):
     write_tree(
         tmp_path / "photos", {**TREE, "cat/notes.txt": b"", "cat/.DS_Store": b"", ".git/x.png": b"", "x.png": b""}
     )
     listed = listing("folder", "photos")
-    assert listed.attrs["other_files"] == 1
+    assert listed.attrs["skipped"] == [
+        ("", "hidden, or a system's own", ".git", 1),
+        ("cat", "hidden, or a system's own", "cat/.DS_Store", 1),
+        ("cat", "not an image by its name", "cat/notes.txt", 1),
+    ]
     assert listed.loc[listed["problem"].notna(), "problem"].tolist() == ["lies in no class's folder"]
 
 

@@ -49,6 +49,20 @@ def test_addresses_relative_absolute_and_of_another_root(tmp_path, listing):
     assert sorted(files.read(uri) for uri in listed["uri"]) == sorted([png(1), png(1), png(2), png(3)])
 
 
+def test_blanks_around_values_and_names_of_columns_do_not_count(tmp_path, listing):
+    table = b'uri, label ,group,split\na.png, "cat, big",m1,train\nb.png,"cat, big" , m1, val \nc.png,dog , ,\n'
+    write_tree(tmp_path, {"images.csv": table, "a.png": b"", "b.png": b"", "c.png": b""})
+    listed = listing("manifest", "images.csv", group="group", split="split")
+    assert labels_of(listed) == {"cat, big": 2, "dog": 1}
+    assert listed["group"].tolist()[:2] == ["m1", "m1"] and pd.isna(listed["group"].tolist()[2])
+    assert listed["split"].tolist()[:2] == ["train", "validation"] and pd.isna(listed["split"].tolist()[2])
+
+
+def test_separators_at_the_ends_of_lines_are_no_values(tmp_path, listing):
+    write_tree(tmp_path, {"images.csv": b"uri,label\na.png,x,\nb.png,y,\n", "a.png": b"", "b.png": b""})
+    assert labels_of(listing("manifest", "images.csv")) == {"x": 1, "y": 1}
+
+
 def test_pattern_instead_of_a_label_column(tmp_path, listing):
     write_tree(tmp_path, {"cat.0.png": b"", "dog.0.png": b"", "images.csv": b"uri\ncat.0.png\ndog.0.png\n7.png\n"})
     listed = listing("manifest", "images.csv", pattern=r"(?P<label>[a-z]+)\.\d")
@@ -76,6 +90,17 @@ def test_what_is_missing_or_no_file_is_set_aside(tmp_path, listing):
         (b"uri,label\na.png,x\nb.png,2\n", {"bins": {"edges": [1.0], "names": ["a", "b"]}}, "'x' is not a number"),
         (b"uri,label,s\na.png,x,trian\n", {"split": "s"}, "did you mean 'train'"),
         (b"uri,label\n\xff.png,x\n", {}, "cannot be read as a table"),
+        (b"uri,label\na.png,shark, white\nb.png,ray, manta\n", {}, "quote each value that holds the separator"),
+        (b"uri,label\na.png,shark, white\nb.png,ray\n", {}, "quote each value that holds the separator"),
+        (b"uri,label\na.png,shark\nb.png,ray, manta\n", {}, "Expected 2 fields in line 3, saw 3.*quote each value"),
+        (b"uri,label,\na.png,shark,\nb.png,ray, manta\n", {}, "row 2 has a value in a column without a name"),
+        (b"uri label\na.png great white\nb.png ray manta\n", {"separator": "whitespace"}, "quote each value"),
+        (b"a.png,x,1\nb.png,y,2\n", {"columns": ["uri", "label"]}, "check `separator` and `columns`"),
+        (b"uri,label, label\na.png,x,y\nb.png,y,x\n", {}, "two columns are called 'label'"),
+        (b'uri,label\na.png,"x\nb.png,y\n', {}, "EOF inside string"),
+        (b'uri,label\na.png,"x\nb.png,y\n",z\nc.png,y\n', {}, "quote each value"),
+        (b'uri,label\na.png,"x\nb.png,y"\nc.png,y\n', {}, "'label' of row 1 goes on over several lines"),
+        (b"uri,label\na.png,x\nb.png,  \n", {}, "row 2 has an empty"),
     ],
 )
 def test_bad_tables(tmp_path, listing, content, fields, words):

@@ -49,15 +49,20 @@ def list_images(source: ImageSource, context: SourceContext) -> "pd.DataFrame":
     if usable.empty:
         reason = f", the first of {len(frame):,} files: {frame['problem'].iloc[0]}" if len(frame) else ""
         raise InputError(
-            f"{source.where(context)} holds no images{reason}; give one sub-folder (or label) for each class"
+            f"{source.where(context)} holds no images{reason or _skipped(frame)}; give one sub-folder (or label) for "
+            "each class"
         )
     classes = sorted(usable["label"].unique())
     if len(classes) < 2:
         raise InputError(
-            f"{source.where(context)} has a single class, '{classes[0]}'; a classifier needs at least two: "
-            "one sub-folder (or label) for each class"
+            f"{source.where(context)} has a single class, '{classes[0]}'{_skipped(frame)}; a classifier needs at least "
+            "two: one sub-folder (or label) for each class"
         )
-    other_files = frame.attrs.get("other_files", 0)
-    frame = frame.sort_values("uri", ignore_index=True)
-    frame.attrs["other_files"] = other_files
-    return frame
+    return frame.sort_values("uri", ignore_index=True)
+
+
+def _skipped(frame: "pd.DataFrame") -> str:
+    """Return what is not looked at in class folders without an image, for a message."""
+    labels = set(frame["label"])
+    lost = [each for each in frame.attrs.get("skipped", []) if each.label not in labels]
+    return f"; not looked at: {lost[0].first} ({lost[0].reason})" if lost else ""

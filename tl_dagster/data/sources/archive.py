@@ -11,7 +11,7 @@ from pydantic import Field
 from tl_dagster.data.files import DAMAGED, local_uri, path_of, zip_uri
 from tl_dagster.data.remote import is_remote
 from tl_dagster.data.source_cache import SourceContext
-from tl_dagster.data.source_files import SPLITS, SourceRow, climbs_out, is_visible, may_be_image
+from tl_dagster.data.source_files import SPLITS, SourceRow, as_text, climbs_out, is_visible, may_be_image
 from tl_dagster.data.sources.base import Patterned
 from tl_dagster.data.tar_files import CLIMBS, LINK, tar_members
 from tl_dagster.runtime.errors import InputError, printable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ArchiveSource"]
 
+ZIP_UTF8 = 0x800  # the flag of a name in UTF-8
 ENCRYPTED = "encrypted; pack the archive without a password"
 
 
@@ -50,21 +51,19 @@ class ArchiveSource(Patterned):
     def listing(self, context: SourceContext) -> "pd.DataFrame":
         """Return one row per image; see :meth:`ImageSource.listing`."""
         path, stamp = context.cache.local(context.uri(self.path))
-        members = _zip_members(path) if _is_zip(path) else tar_members(path, stamp, context.cache)
-        listed = [member for member in members if is_visible(member.path) or member.problem]
-        return self.list_files(_strip_single_folder(listed))
+        members = _zip_members(path) if _is_zip(path) else tar_members(path, stamp, context.cache, folders=True)
+        return self.list_files(_strip_single_folder(list(members)))
 
 
 def _strip_single_folder(members: list[SourceRow]) -> list[SourceRow]:
     """Leave out the name of one folder that holds everything, as in many archives, unless it is a split's name."""
-    paths = [
-        member.path for member in members if "/" in member.path and member.problem is None and may_be_image(member.path)
-    ]
+    usable = [member.path for member in members if member.problem is None and is_visible(member.path)]
+    paths = [path for path in usable if "/" in path and may_be_image(path) and not path.endswith("/")]
     tops = {path.partition("/")[0] for path in paths}
     if len(tops) != 1 or min(tops).lower() in SPLITS or all(path.count("/") < 2 for path in paths):
         return members
     top = f"{tops.pop()}/"
-    return [member._replace(path=member.path.removeprefix(top)) for member in members]
+    return [member._replace(path=member.path.removeprefix(top)) for member in members if member.path != top]
 
 
 def _is_zip(path: Path) -> bool:
@@ -77,16 +76,26 @@ def _is_zip(path: Path) -> bool:
 
 
 def _zip_members(path: Path) -> Iterator[SourceRow]:
-    """Yield the members of a zip file; the checksum of each is its stamp."""
+    """Yield the members of a zip file, folders included; the checksum of each is its stamp."""
     container = local_uri(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {member.filename: member for member in archive.infolist() if not member.is_dir()}
+            members = {member.filename: member for member in archive.infolist()}
     except (OSError, *DAMAGED) as error:
         raise InputError(f"source.path: {path} is a damaged zip file: {error}; copy it again") from error
     for name, member in members.items():  # of several under one name, the last one counts
         stamp = f"{member.CRC}:{member.file_size}:{member.compress_size}:{member.date_time}"
-        yield SourceRow(name, zip_uri(name, container), stamp, _zip_problem(member))
+        yield SourceRow(_zip_name(member), zip_uri(name, container), stamp, _zip_problem(member))
+
+
+def _zip_name(member: zipfile.ZipInfo) -> str:
+    """Return a member's path. Many programs write UTF-8 and do not say so; zipfile reads that as code page 437."""
+    if member.flag_bits & ZIP_UTF8:
+        return member.filename
+    try:
+        return member.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return as_text(member.filename)
 
 
 def _zip_problem(member: zipfile.ZipInfo) -> str | None:

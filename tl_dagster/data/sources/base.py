@@ -30,7 +30,8 @@ class ImageSource(Settings, ABC):
             The columns :data:`tl_dagster.data.listing.COLUMNS`, texts but for ``confidence``: ``uri`` (see
             :mod:`tl_dagster.data.files`), ``stamp`` (None: read it again each time), ``label``, ``group``, ``split``,
             ``confidence`` (probability that the label is right) and ``problem`` (why it cannot be used, where that is
-            known already). ``attrs["other_files"]``, where set, counts files that are not images by their names.
+            known already). ``attrs["skipped"]``, where set, lists what is not looked at
+            (:class:`tl_dagster.data.skipped.Skipped`).
 
         Raises:
             InputError: the source is missing or cannot be read.

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from tl_dagster.data.files import as_text, local_uri, path_of, stamp_of
+from tl_dagster.data.files import local_uri, path_of, stamp_of
 from tl_dagster.data.remote import find, is_remote, remote_stamp, remote_stamps
 from tl_dagster.data.source_cache import SourceContext
-from tl_dagster.data.source_files import SourceRow, is_visible
+from tl_dagster.data.source_files import SourceRow, as_text, is_visible
 from tl_dagster.data.sources.base import Patterned
 from tl_dagster.runtime.errors import InputError, printable
 
@@ -66,7 +66,9 @@ class FolderSource(Patterned):
     def _walk(
         self, folder: bytes, prefix: int, root: bytes, parents: frozenset[tuple[int, int]]
     ) -> Iterator[SourceRow]:
-        """Yield the files under a folder; a link to a folder above it is not followed.
+        """Yield the files under a folder, and folders that are empty or not entered; their paths end with a slash.
+
+        A link to a folder above it is not followed.
 
         Args:
             folder: to list.
@@ -80,12 +82,16 @@ class FolderSource(Patterned):
             return
         with os.scandir(folder) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
+        if not ordered and len(folder) > prefix:
+            yield SourceRow(f"{as_text(folder[prefix:])}/", "", None, None)
         for entry in ordered:
             path, link = as_text(entry.path[prefix:]), entry.is_symlink()
             if not is_visible(path):
-                continue
-            if link and not self.follow_links and not _inside(entry.path, root):
+                yield SourceRow(path, local_uri(entry.path), None, None)
+            elif link and not self.follow_links and not _inside(entry.path, root):
                 yield SourceRow(path, local_uri(entry.path), None, OUTSIDE)
+                if os.path.isdir(entry.path):  # noqa: PTH112  (bytes)
+                    yield SourceRow(f"{path}/", "", None, OUTSIDE)
             # Of a link that leads to itself, the entry's own is_dir() raises an error.
             elif os.path.isdir(entry.path) if link else entry.is_dir():  # noqa: PTH112  (bytes)
                 yield from self._walk(entry.path, prefix, root, parents | {identity})
@@ -111,11 +117,11 @@ def _file(path: str, entry: os.DirEntry[bytes]) -> SourceRow | None:
 
 def _remote(url: str) -> Iterator[SourceRow]:
     try:
-        files = [(path, uri, remote_stamp(info)) for path, uri, info in find(url) if is_visible(path)]
+        files = [(path, uri, remote_stamp(info)) for path, uri, info in find(url)]
     except OSError as error:
         raise InputError(f"source.path: {printable(url)} cannot be listed: {error}") from error
     # A listing over HTTP names files and no more: request the etag of each, which is less than the file.
-    unstamped = [uri for _, uri, stamp in files if stamp is None]
+    unstamped = [uri for path, uri, stamp in files if stamp is None and not path.endswith("/") and is_visible(path)]
     stamps = dict(zip(unstamped, remote_stamps(unstamped), strict=True))
     for path, uri, stamp in files:
         yield SourceRow(path, uri, *stamps.get(uri, (stamp, None)))

@@ -9,7 +9,7 @@ from pydantic import Field
 from tl_dagster.data.files import name_of, read
 from tl_dagster.data.globs import expand
 from tl_dagster.data.source_cache import SourceContext
-from tl_dagster.data.source_files import SPLITS, SourceRow, is_visible, may_be_image
+from tl_dagster.data.source_files import SPLITS, SourceRow, as_text, is_visible, may_be_image
 from tl_dagster.data.sources.base import ImageSource
 from tl_dagster.data.tar_files import tar_members
 from tl_dagster.runtime.errors import InputError, printable
@@ -83,7 +83,7 @@ class WebDatasetSource(ImageSource):
 
     def _label(self, uri: str, field: str, where: str) -> str:
         """Return the class in a member; "" where it holds none."""
-        text = read(uri).decode("utf-8", "replace").strip()
+        text = as_text(read(uri)).strip()
         if field:
             try:
                 value = json.loads(text)[field]

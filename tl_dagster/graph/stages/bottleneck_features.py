@@ -88,10 +88,11 @@ class BottleneckFeatures(Stage):
         from tl_dagster.graph import checks
         from tl_dagster.reporting.tables import table_rows
 
-        pairs = read_near_pairs(materialization.artifact.path)
-        if pairs.empty:
-            return {"near_identical": checks.near_identical([], 0, SHEET)}
+        pairs, settings = read_near_pairs(materialization.artifact.path), self.declaration.checks
         manifest = read_manifest(context.inputs["dataset"].path)
+        pairs = pairs[~checks.are_acknowledged(pairs["id"], shown_uris(manifest, pairs["id"]), settings.acknowledged)]
+        sizes = context.inputs["augmented_splits"].summary.metrics
+        held_out = int(sizes["validation_images"] + sizes["test_images"])
         table = table_rows(
             {
                 "image": shown_uris(manifest, pairs["id"]),
@@ -101,4 +102,4 @@ class BottleneckFeatures(Stage):
                 "distance": pairs["distance"].astype("float64"),
             }
         )
-        return {"near_identical": checks.near_identical(table, len(pairs), SHEET)}
+        return {"near_identical": checks.near_identical(table, len(pairs), held_out, settings, SHEET)}

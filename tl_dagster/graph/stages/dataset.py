@@ -26,7 +26,7 @@ class Dataset(Stage):
     """
 
     name = "dataset"
-    version = 2
+    version = 3
     description = (
         "One row per image of the source: identity (SHA-256 of the bytes), label, group, size, statistics, "
         "and what is wrong with it."
@@ -50,12 +50,14 @@ class Dataset(Stage):
     }
     check_descriptions: ClassVar[Mapping[str, str]] = {
         "readable": "Files that were set aside, each with its reason; stops the run above the declared share.",
+        "classes": "Classes of which no image can be used, which stops the run, and names that look alike.",
+        "contrast": "Images that show almost nothing, as 12 bits in a file of 16 do.",
         "label_conflicts": "Images whose bytes appear under two labels.",
         "per_class": "Usable images of each class against the declared minimum.",
         "class_balance": "Largest class over smallest.",
         "drift": "Class mix and image statistics against the last version of the data.",
     }
-    blocking_checks = frozenset({"readable"})
+    blocking_checks = frozenset({"readable", "classes"})
 
     def settings(self) -> dict[str, Any]:
         """Return the declared source, and what counts as a near copy."""
@@ -74,8 +76,8 @@ class Dataset(Stage):
         layout, index = context.store.layout, index_name(source.where(place))
         distance = self.declaration.duplicates.distance
         registry = layout.group_registry(digest([source.where(place), source.grouping(), distance])[:32])
-        others = int(listing.attrs.get("other_files", 0))
-        seen = layout.listing(index, digest([self.version, registry.name, others, digest_columns(listing)]))
+        skipped = listing.attrs.get("skipped", ())
+        seen = layout.listing(index, digest([self.version, registry.name, skipped, digest_columns(listing)]))
         if known := context.store.find(self.name, seen.read_text()) if seen.exists() else None:
             return Materialization(known, reused=True, computed=0, reused_rows=known.summary.rows)
         ingestion = SourceIngestion(source, place, layout.file_index(index), registry, distance)
@@ -91,7 +93,8 @@ class Dataset(Stage):
     def run_checks(self, context: StageContext, materialization: Materialization) -> dict[str, CheckResult]:
         """See :mod:`tl_dagster.graph.checks`."""
         from tl_dagster.data.manifest import REJECTED_SHEET, read_manifest, usable
-        from tl_dagster.graph import checks
+        from tl_dagster.data.skipped import read_skipped
+        from tl_dagster.graph import checks, dataset_checks
 
         settings, artifact = self.declaration.checks, materialization.artifact
         manifest = read_manifest(artifact.path)
@@ -99,6 +102,8 @@ class Dataset(Stage):
         counts = usable(manifest)["label"].value_counts()
         return {
             "readable": checks.readable(manifest, artifact.summary, settings, REJECTED_SHEET),
+            "classes": dataset_checks.classes(manifest, read_skipped(artifact.path)),
+            "contrast": dataset_checks.contrast(usable(manifest), settings),
             "label_conflicts": checks.label_conflicts(manifest),
             "per_class": checks.per_class(counts, settings),
             "class_balance": checks.class_balance(counts, settings),

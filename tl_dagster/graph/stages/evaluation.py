@@ -104,9 +104,11 @@ class Evaluation(Stage):
         from tl_dagster.graph import checks
         from tl_dagster.reporting.tables import table_rows
 
-        suspects = pd.read_parquet(held.artifact.path / LABEL_SUSPECTS)
+        suspects, settings = pd.read_parquet(held.artifact.path / LABEL_SUSPECTS), self.declaration.checks
+        uris = shown_uris(read_manifest(context.inputs["dataset"].path), suspects["id"])
+        suspects = suspects[~checks.are_acknowledged(suspects["id"], uris, settings.acknowledged)]
         columns = {
-            "image": shown_uris(read_manifest(context.inputs["dataset"].path), suspects["id"]),
+            "image": uris[suspects.index],
             "label": suspects["label"],
             "looks like": suspects["predicted"],
             "p(label)": suspects["p_label"],
@@ -114,4 +116,5 @@ class Evaluation(Stage):
             "split": suspects["split"],
         }
         labels = int(held.artifact.summary.metrics["labels"])
-        return {"label_suspects": checks.label_suspects(table_rows(columns), len(suspects), labels, SUSPECTS)}
+        rows = table_rows(columns)
+        return {"label_suspects": checks.label_suspects(rows, len(suspects), labels, settings, SUSPECTS)}
