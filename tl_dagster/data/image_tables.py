@@ -51,7 +51,7 @@ def _read(path: Path, separator: str | None, columns: list[str] | None) -> pd.Da
             table: pd.DataFrame = pq.ParquetFile(path).read().to_pandas(integer_object_nulls=True)
             return table
         return _read_text(path, separator, columns)
-    except (OSError, *DAMAGED, pd.errors.ParserWarning) as error:
+    except (OSError, *DAMAGED) as error:
         raise InputError(
             f"{path} cannot be read as a table: {' '.join(str(error).split())}; check `separator` and `columns`, and "
             "quote each value that holds the separator"
@@ -78,7 +78,10 @@ def _read_text(path: Path, separator: str, columns: list[str] | None) -> pd.Data
     with warnings.catch_warnings():
         # Of surplus values in the first row, and so perhaps in all, pandas only warns; and drops them.
         warnings.filterwarnings("error", "Length of header", pd.errors.ParserWarning)
-        table = pd.read_csv(path, header=None if columns else 0, names=range(len(names)), **options)
+        try:
+            table = pd.read_csv(path, header=None if columns else 0, names=range(len(names)), **options)
+        except pd.errors.ParserWarning as error:
+            raise ValueError(f"rows have more values than the {len(names)} columns {', '.join(names)}") from error
     unnamed = [number for number, name in enumerate(names) if number and not name]
     surplus = table[unnamed].notna().any(axis=1)
     if surplus.any():

@@ -34,7 +34,7 @@ def classes(manifest: "pd.DataFrame", skipped: "pd.DataFrame") -> CheckResult:
     lost, images = lost_classes(manifest, skipped), usable(manifest)
     alike = {"class": names_alike(images["label"]), "group": names_alike(images["group"])}
     table = [
-        {"what": "class", "name": row.label, "why": f"{row.files:,} files: {row.reason}"} for row in lost.itertuples()
+        {"what": "class", "name": row.label, "why": f"files: {row.files:,}; {row.reason}"} for row in lost.itertuples()
     ]
     for what, pairs in alike.items():
         table += [{"what": what, "name": name, "why": f"looks like '{other}'"} for name, other in pairs]
@@ -58,7 +58,7 @@ def _describe_lost(lost: "pd.DataFrame") -> str:
 
 
 def _describe_class(row: Any) -> str:
-    return f"'{row.label}' ({f'{row.files:,} files, the first: ' if row.files else ''}{row.reason})"
+    return f"'{row.label}' ({f'files: {row.files:,}, the first: ' if row.files else ''}{row.reason})"
 
 
 def _describe_alike(what: str, pairs: list[tuple[str, str]]) -> str:

@@ -90,7 +90,11 @@ def test_what_is_missing_or_no_file_is_set_aside(tmp_path, listing):
         (b"uri,label\na.png,x\nb.png,2\n", {"bins": {"edges": [1.0], "names": ["a", "b"]}}, "'x' is not a number"),
         (b"uri,label,s\na.png,x,trian\n", {"split": "s"}, "did you mean 'train'"),
         (b"uri,label\n\xff.png,x\n", {}, "cannot be read as a table"),
-        (b"uri,label\na.png,shark, white\nb.png,ray, manta\n", {}, "quote each value that holds the separator"),
+        (
+            b"uri,label\na.png,shark, white\nb.png,ray, manta\n",
+            {},
+            "more values than the 2 columns uri, label.*quote each",
+        ),
         (b"uri,label\na.png,shark, white\nb.png,ray\n", {}, "quote each value that holds the separator"),
         (b"uri,label\na.png,shark\nb.png,ray, manta\n", {}, "Expected 2 fields in line 3, saw 3.*quote each value"),
         (b"uri,label,\na.png,shark,\nb.png,ray, manta\n", {}, "row 2 has a value in a column without a name"),
