@@ -4,6 +4,7 @@
 (str, path of the first one) and entries (int64; a hidden folder is one, an empty one none).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -50,17 +51,15 @@ def sort_out(files: Sequence[SourceRow]) -> tuple[list[SourceRow], list[tuple[st
         UnreachableError: a server did not answer.
     """
     reasons = [_reason(file) for file in files]
-    unknown = [file.uri for file, reason in zip(files, reasons, strict=True) if reason == CONTENT]
+    unknown = [number for number, reason in enumerate(reasons) if reason == CONTENT]
     with ThreadPoolExecutor(REQUESTS) as pool:
-        recognised = {uri for uri, image in zip(unknown, pool.map(_has_image, unknown), strict=True) if image}
-    rows = list(zip(files, reasons, strict=True))
-    images = [file for file, reason in rows if reason is None or (reason == CONTENT and file.uri in recognised)]
-    filled = _parents(files) if EMPTY in reasons else set()
-    others = [
-        (file.path, reason)
-        for file, reason in rows
-        if reason is not None and not (reason == CONTENT and file.uri in recognised) and file.path not in filled
-    ]
+        for number, image in zip(unknown, pool.map(lambda each: _has_image(files[each].uri), unknown), strict=True):
+            reasons[number] = None if image else CONTENT
+    images = [file for file, reason in zip(files, reasons, strict=True) if reason is None]
+    others = [(file.path, reason) for file, reason in zip(files, reasons, strict=True) if reason is not None]
+    if EMPTY in reasons:  # archives and buckets name folders that hold something too
+        filled = _parents(files)
+        others = [(path, reason) for path, reason in others if path not in filled]
     return images, others
 
 
@@ -103,11 +102,12 @@ def count_skipped(others: Sequence[tuple[str, str]], labels: Sequence[str]) -> l
         others: see :func:`sort_out`.
         labels: the class folder of each; "" where it lies in none.
     """
-    counted: dict[tuple[str, str], Skipped] = {}
+    first: dict[tuple[str, str], str] = {}
+    entries: Counter[tuple[str, str]] = Counter()
     for (path, reason), label in zip(others, labels, strict=True):
-        first = counted.setdefault((label, reason), Skipped(label, reason, printable(path), 0))
-        counted[label, reason] = first._replace(entries=first.entries + (not path.endswith("/") or reason == HIDDEN))
-    return sorted(counted.values())
+        first.setdefault((label, reason), path)
+        entries[label, reason] += not path.endswith("/") or reason == HIDDEN
+    return [Skipped(*key, printable(path), entries[key]) for key, path in sorted(first.items())]
 
 
 def write_skipped(folder: Path, skipped: Sequence[Skipped]) -> None:
