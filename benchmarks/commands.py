@@ -45,6 +45,7 @@ def make_project(folder: Path, images: int, **declared: object) -> Project:
     for name in ("pyproject.toml", "workspace.yaml"):
         shutil.copy(ROOT / name, folder)
     (folder / "assets" / "cells").mkdir(parents=True)
+    (folder / "assets" / "__init__.py").touch()
     (folder / "home").mkdir()
     shutil.copy(ROOT / "dagster.yaml", folder / "home")
     for number, (label, file) in enumerate(itertools.islice(solar_cells(), images)):
