@@ -31,6 +31,7 @@ def keep(photos: Path, name: str, count: int) -> None:
         (lambda photos: shutil.rmtree(photos), "dataset", "no folder"),
         (lambda photos: [shutil.rmtree(child) for child in photos.iterdir()], "dataset", "holds no images"),
         (lambda photos: shutil.rmtree(photos / "functional"), "dataset", "a single class, 'defective'"),
+        (lambda photos: (photos / "functional").rename(photos / "test"), "dataset", "'test' is named like a split"),
         (lambda photos: keep(photos, "functional", 1), "augmented_splits", "class 'functional' has 1 usable images"),
         (lambda photos: [p.write_bytes(b"x") for p in (photos / "functional").iterdir()], "dataset", "were set aside"),
     ],

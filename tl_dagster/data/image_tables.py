@@ -12,8 +12,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from tl_dagster.data.files import DAMAGED, local_uri, path_of, stamp_of
-from tl_dagster.data.listing import build_listing, label_paths, parse_splits
+from tl_dagster.data.listing import build_listing
+from tl_dagster.data.path_labels import match_pattern, names_split, split_folders
 from tl_dagster.data.remote import is_remote, is_web, remote_stamps
+from tl_dagster.data.single_labels import require_single_labels, several_labels
+from tl_dagster.data.split_columns import parse_splits, require_declared_splits
 from tl_dagster.runtime.errors import InputError, suggest
 
 if TYPE_CHECKING:
@@ -36,7 +39,12 @@ def list_table(source: "ManifestSource", path: Path, base: str) -> pd.DataFrame:
     table = _read(path, source.separator, source.columns)
     _check_columns(table, source, path)
     frame = build_listing(_label_rows(table, source, path))
-    frame["uri"] = [_absolute(uri, base) for uri in table[source.uri].astype("str")]
+    addresses = [_absolute(uri, base) for uri in table[source.uri].astype("str")]
+    frame["uri"] = pd.Series(addresses, index=frame.index, dtype="str")
+    if source.split is None and not names_split(source.pattern):
+        declared = {getattr(source, field) for field in source.read_fields()}
+        require_declared_splits({name: table[name] for name in table.columns if name not in declared}, str(path))
+        frame["split"] = split_folders(frame["uri"], source.split_names, str(path))
     stamps = pd.DataFrame(_stamps(frame["uri"].tolist()), columns=["stamp", "problem"], index=frame.index)
     problem = frame["problem"].fillna(stamps["problem"].astype("str"))
     return frame.assign(stamp=stamps["stamp"].astype("str"), problem=problem)
@@ -95,6 +103,8 @@ def _check_columns(table: pd.DataFrame, source: "ManifestSource", path: Path) ->
         column = getattr(source, field)
         if column not in table.columns:
             raise InputError(f"source.{field}: {path} has no column '{column}': {suggest(column, table.columns)}")
+    if source.pattern is None and table[source.label].map(pd.api.types.is_list_like).any():
+        raise several_labels(f"{path}: column '{source.label}' holds lists")
     needed = [source.uri] if source.pattern is not None else [source.uri, source.label]
     if source.pattern is None and path.suffix.lower() != ".parquet":
         _check_quotes(table[source.label], path)
@@ -118,17 +128,18 @@ def _check_quotes(labels: pd.Series, path: Path) -> None:
 def _label_rows(table: pd.DataFrame, source: "ManifestSource", path: Path) -> pd.DataFrame:
     """Return the columns of a listing that a table itself holds."""
     if source.pattern is not None:
-        rows = label_paths(table[source.uri].astype("str"), source.pattern)
+        rows = match_pattern(table[source.uri].astype("str"), source.pattern, source.split_names)
     else:
         rows = table[[]].copy()
         values, bins = table[source.label], source.bins
         rows["label"] = _bin_values(values, bins, path) if bins else values.astype(str)
+        require_single_labels(rows["label"], str(path))
         if bins and bins.soft_targets:
             rows["confidence"] = _class_probabilities(values, bins, path)
     if source.group is not None:
         rows["group"] = table[source.group].astype("str").where(table[source.group].notna(), None)
     if source.split is not None:
-        rows["split"] = parse_splits(table[source.split], str(path))
+        rows["split"] = parse_splits(table[source.split], source.split_names, str(path))
     return rows.assign(uri="")
 
 

@@ -10,15 +10,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tl_dagster.data.layouts import class_folder, find_split_levels
+from tl_dagster.data.path_labels import label_paths
 from tl_dagster.data.skipped import count_skipped, sort_out
-from tl_dagster.data.source_files import SPLITS, SourceRow, is_visible
-from tl_dagster.runtime.errors import InputError, suggest
+from tl_dagster.data.source_files import SourceRow, is_visible
+from tl_dagster.data.split_names import SplitChoice
 
-__all__ = ["COLUMNS", "build_listing", "label_paths", "list_files", "normalize_names", "parse_splits"]
+__all__ = ["COLUMNS", "build_listing", "list_files", "normalize_names"]
 
 COLUMNS = ("uri", "stamp", "label", "group", "split", "confidence", "problem")
-# The first two folders of a path, and the rest.
-TWO_FOLDERS = "(?s)^(?P<a>[^/]*)/?(?P<b>[^/]*)/?(?P<c>.*)$"
 
 
 def build_listing(rows: Mapping[str, Any] | pd.DataFrame) -> pd.DataFrame:
@@ -43,84 +43,33 @@ def normalize_names(names: pd.Series) -> pd.Series:
     return pd.Series(pc.utf8_trim_whitespace(composed), names.index, dtype="str")
 
 
-def list_files(files: Sequence[SourceRow], pattern: str | None) -> pd.DataFrame:
+def list_files(
+    files: Sequence[SourceRow], pattern: str | None, names: Mapping[str, SplitChoice] | None, where: str
+) -> pd.DataFrame:
     """Return the listing of a folder's or archive's files, labelled by their paths.
 
     Args:
         files: all of them, and empty folders; what is not an image is counted in ``attrs["skipped"]``, not listed.
-        pattern: see :func:`label_paths`.
+        pattern: see :func:`tl_dagster.data.path_labels.label_paths`.
+        names: declared choices for names of splits.
+        where: the source, for messages.
     """
     images, others = sort_out(files)
     columns = {name: pd.Series([getattr(image, name) for image in images], dtype="str") for name in SourceRow._fields}
-    labelled = label_paths(columns["path"], pattern)
+    labelled = label_paths(columns["path"], pattern, names, where)
     problem = columns["problem"].fillna(labelled["problem"])
     frame = build_listing(labelled.assign(uri=columns["uri"], stamp=columns["stamp"], problem=problem))
-    folders = [""] * len(others) if pattern is not None else _class_folders([path for path, _ in others], images, frame)
+    folders = [""] * len(others) if pattern is not None else _class_folders(others, images, names, where)
     frame.attrs["skipped"] = count_skipped(others, folders)
     return frame
 
 
-def _class_folders(paths: Sequence[str], images: Sequence[SourceRow], frame: pd.DataFrame) -> list[str]:
-    """Return the class folder of each path, where images show in which folders classes lie; "" where it has none."""
-    depth = 1 if frame["split"].notna().any() else 0
-    splits = {image.path.partition("/")[0] for image in images} if depth else set()
-    parts = [path.split("/") for path in paths]
-    names = [each[depth] if len(each) > depth + 1 and (not depth or each[0] in splits) else "" for each in parts]
-    return normalize_names(pd.Series([name if is_visible(name) else "" for name in names], dtype="str")).tolist()
-
-
-def label_paths(paths: pd.Series, pattern: str | None) -> pd.DataFrame:
-    """Return label, group, split and problem (why there is no label) of relative POSIX paths.
-
-    Without a pattern, the first folder is the class, or the second one when every first folder is named like a
-    split and one of them train: a class may be called "test".
-
-    Args:
-        paths: (n,) str; compared in Unicode's composed form, without blanks around their parts.
-        pattern: a regular expression with the named group label, and perhaps group and split; None: by folders.
-
-    Raises:
-        InputError: the pattern finds a split of an unknown name.
-    """
-    composed = pc.utf8_normalize(pa.array(paths, pa.large_string(), from_pandas=True), form="NFC")
-    trimmed = pc.utf8_trim_whitespace(pc.replace_substring_regex(composed, r"[ \t]*/[ \t]*", "/"))
-    paths = pd.Series(trimmed, paths.index, dtype="str")
-    if pattern is not None:
-        rows = paths.str.extract(pattern).reindex(columns=["label", "group", "split"])
-        rows["label"] = rows["label"].where(rows["label"] != "")
-        rows["split"] = parse_splits(rows["split"], "source.pattern")
-        problem = f"the pattern {pattern} does not match the path"
-    else:
-        rows = _label_by_folders(paths)
-        problem = "lies in no class's folder"
-    rows["problem"] = pd.Series(problem, index=rows.index, dtype=object).where(rows["label"].isna(), None)
-    return rows.assign(label=rows["label"].fillna(""))
-
-
-def _label_by_folders(paths: pd.Series) -> pd.DataFrame:
-    parts = pc.extract_regex(pa.array(paths, pa.large_string()), TWO_FOLDERS)
-    folders = [pd.Series(pc.struct_field(parts, part), paths.index, dtype="str") for part in "abc"]
-    first = set(folders[0][folders[1] != ""].str.lower().unique())
-    has_splits = bool(first) and first <= set(SPLITS) and "train" in {SPLITS[name] for name in first}
-    depth = 1 if has_splits else 0
-    label = folders[depth].where(folders[depth + 1] != "")
-    split = folders[0].str.lower().map(SPLITS) if has_splits else None
-    return pd.DataFrame({"label": label, "group": None, "split": split}, index=paths.index)
-
-
-def parse_splits(values: pd.Series, where: str) -> pd.Series:
-    """Return train, validation or test (str) for the names that people give to splits; missing stays missing.
-
-    Args:
-        values: (n,) names.
-        where: the file or field, for the message.
-
-    Raises:
-        InputError: a name means none of them.
-    """
-    stripped = values.where(values.notna(), None).astype("str").str.strip()
-    lowered = stripped.where(stripped != "", None).str.lower()
-    for name in lowered.dropna().unique():
-        if name not in SPLITS:
-            raise InputError(f"{where}: split '{name}': {suggest(name, SPLITS)}")
-    return lowered.map(SPLITS)
+def _class_folders(
+    others: Sequence[tuple[str, str]], images: Sequence[SourceRow], names: Mapping[str, SplitChoice] | None, where: str
+) -> list[str]:
+    """Return the class folder that each other entry lies in, as the folders of images show; "" where it has none."""
+    if not others:
+        return []
+    levels = find_split_levels(sorted({image.path.rpartition("/")[0] for image in images}), names, where)
+    folders = [class_folder(path.rpartition("/")[0], levels, names) or "" for path, _ in others]
+    return normalize_names(pd.Series([name if is_visible(name) else "" for name in folders], dtype="str")).tolist()

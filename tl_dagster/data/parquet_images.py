@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tl_dagster.data.files import change_of
-from tl_dagster.data.listing import build_listing, parse_splits
+from tl_dagster.data.listing import build_listing
+from tl_dagster.data.shard_splits import find_shard_splits
+from tl_dagster.data.single_labels import require_single_labels, several_labels
+from tl_dagster.data.skipped import count_skipped
 from tl_dagster.data.source_cache import SourceCache
-from tl_dagster.data.source_files import SPLITS
+from tl_dagster.data.source_files import SourceRow
+from tl_dagster.data.split_columns import parse_splits, require_declared_splits
+from tl_dagster.data.split_names import IGNORED, LEFT_OUT, may_name_splits
 from tl_dagster.data.tar_files import tar_members, write_tar
-from tl_dagster.runtime.errors import InputError, suggest
+from tl_dagster.runtime.errors import InputError, printable, suggest
 
 if TYPE_CHECKING:
     from tl_dagster.data.sources.parquet import ParquetSource
@@ -22,53 +28,96 @@ if TYPE_CHECKING:
 __all__ = ["list_parquet"]
 
 BATCH = 256  # rows in memory at once
+BY_PATH = "\0split"  # a column that no file has
 
 
-def list_parquet(source: "ParquetSource", uris: list[str], cache: SourceCache) -> pd.DataFrame:
+def list_parquet(source: "ParquetSource", declared: str, uris: list[str], cache: SourceCache) -> pd.DataFrame:
     """Return one row per row of the files; see :meth:`tl_dagster.data.sources.ImageSource.listing`.
 
     Args:
         source: names the columns.
+        declared: the address that they were found under.
         uris: the files.
         cache: stores the copies of image bytes.
 
     Raises:
         InputError: a file is damaged, lacks a column, or holds something other than image bytes.
     """
-    return pd.concat([_list_file(source, uri, cache) for uri in uris], ignore_index=True)
-
-
-def _list_file(source: "ParquetSource", uri: str, cache: SourceCache) -> pd.DataFrame:
-    path, stamp = cache.local(uri)
-    try:
-        file = pq.ParquetFile(path)
-        _check_columns(source, file, path)
-        tar = cache.path(uri, stamp or change_of(path.stat()), source.image, name=f"{path.stem}.tar")
-        cache.file(tar, lambda opened: write_tar(opened, _images(file, source.image)))
-        columns = list(dict.fromkeys(name for name in (source.label, source.group, source.split) if name is not None))
-        table = pq.read_table(path, columns=columns).to_pandas(integer_object_nulls=True)
-        classes = _class_names(file.schema_arrow, source.label)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"source.path: {path} is a damaged Parquet file: {error}") from error
-    members = list(tar_members(tar, stamp, cache))
-    labels = table[source.label]
-    return build_listing(
+    named = [None] * len(uris) if source.split else find_shard_splits(declared, uris, source.split_names)
+    read = [(uri, split) for uri, split in zip(uris, named, strict=True) if split != IGNORED]
+    if not read:
+        return build_listing({})
+    tables = [_read_columns(source, cache.local(uri)[0]).assign(**{BY_PATH: split}) for uri, split in read]
+    table = pd.concat(tables, ignore_index=True)
+    require_single_labels(table[source.label], printable(declared))
+    if source.split is not None:
+        splits = parse_splits(table[source.split], source.split_names, printable(declared))
+    else:
+        splits = table[BY_PATH]
+        if not any(named):
+            columns = set(table.columns) - {source.label, source.group, BY_PATH}
+            require_declared_splits({name: table[name] for name in sorted(columns)}, printable(declared))
+    images = [image for uri, _ in read for image in _copy_images(source, uri, cache)]  # the long part
+    frame = build_listing(
         {
-            "uri": [member.uri for member in members],
-            "stamp": [member.stamp for member in members],
-            "label": labels.map(dict(enumerate(classes))) if classes else labels,
+            "uri": [image.uri for image in images],
+            "stamp": [image.stamp for image in images],
+            "label": table[source.label],
             "group": table[source.group] if source.group else None,
-            "split": parse_splits(table[source.split], str(path)) if source.split else _split_by_name(path),
+            "split": splits,
         }
     )
+    left_out = [(uri, LEFT_OUT) for uri, split in zip(uris, named, strict=True) if split == IGNORED]
+    frame.attrs["skipped"] = count_skipped(left_out, [""] * len(left_out))
+    return frame
 
 
-def _check_columns(source: "ParquetSource", file: pq.ParquetFile, path: Path) -> None:
-    columns = file.schema_arrow.names
+def _read_columns(source: "ParquetSource", path: Path) -> pd.DataFrame:
+    """Return the columns of labels (by their names), groups and splits, and others that may hold splits.
+
+    Raises:
+        InputError: the file is damaged, lacks a column, or has several labels for each image.
+    """
+    with _damage(path):
+        schema = pq.ParquetFile(path).schema_arrow
+        _check_columns(source, schema, path)
+        columns = [name for name in (source.label, source.group, source.split) if name is not None]
+        flat = [field.name for field in schema if not pa.types.is_nested(field.type) and field.name != source.image]
+        columns += [name for name in flat if may_name_splits(name)]
+        table: pd.DataFrame = pq.read_table(path, columns=list(dict.fromkeys(columns))).to_pandas(
+            integer_object_nulls=True
+        )
+        classes = _class_names(schema, source.label)
+    if classes:
+        table[source.label] = table[source.label].map(dict(enumerate(classes)))
+    return table
+
+
+def _copy_images(source: "ParquetSource", uri: str, cache: SourceCache) -> list[SourceRow]:
+    """Return the rows of a file's images, copied into a tar file unless they are there."""
+    path, stamp = cache.local(uri)
+    with _damage(path):
+        tar = cache.path(uri, stamp or change_of(path.stat()), source.image, name=f"{path.stem}.tar")
+        cache.file(tar, lambda opened: write_tar(opened, _images(pq.ParquetFile(path), source.image)))
+    return list(tar_members(tar, stamp, cache))
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turn the errors that a damaged file raises into one that names it."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"source.path: {path} is a damaged Parquet file: {error}") from error
+
+
+def _check_columns(source: "ParquetSource", schema: pa.Schema, path: Path) -> None:
     for field in ("image", "label", "group", "split"):
         column = getattr(source, field)
-        if column is not None and column not in columns:
-            raise InputError(f"source.{field}: {path} has no column '{column}': {suggest(column, columns)}")
+        if column is not None and column not in schema.names:
+            raise InputError(f"source.{field}: {path} has no column '{column}': {suggest(column, schema.names)}")
+    if pa.types.is_nested(schema.field(source.label).type):
+        raise several_labels(f"source.label: {path}: column '{source.label}' holds lists")
 
 
 def _images(file: pq.ParquetFile, column: str) -> Iterator[tuple[str, bytes]]:
@@ -90,7 +139,3 @@ def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
     feature = described.get("info", {}).get("features", {}).get(label, {})
     names: list[str] | None = feature.get("names") if feature.get("_type") == "ClassLabel" else None
     return names
-
-
-def _split_by_name(path: Path) -> str | None:
-    return SPLITS.get(path.stem.partition("-")[0].lower())

@@ -6,7 +6,6 @@ from typing import NamedTuple
 __all__ = [
     "CAMERA_RAW",
     "OTHER_SUFFIXES",
-    "SPLITS",
     "SourceRow",
     "as_text",
     "climbs_out",
@@ -15,16 +14,6 @@ __all__ = [
     "suffix_of",
 ]
 
-# The names that people give to splits.
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
 IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".avif", ".tif"),
     *(".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".ico", ".pcx", ".sgi", ".heic", ".heif"),

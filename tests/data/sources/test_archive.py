@@ -62,12 +62,28 @@ def test_one_folder_that_holds_everything(tmp_path, listing, beside):
     assert labels_of(listing("archive", "photos.zip")) == LABELS
 
 
-@pytest.mark.parametrize(("parts", "splits"), [(("train", "test"), {"train", "test"}), (("train",), {"train"})])
+@pytest.mark.parametrize(
+    ("parts", "splits"),
+    [
+        (("train", "test"), {"train", "test"}),
+        (("train",), {"train"}),
+        (("training_set", "dev", "holdout"), {"train", "validation", "test"}),
+    ],
+)
 @pytest.mark.parametrize("top", ["", "photos/"])
 def test_given_splits(tmp_path, listing, parts, splits, top):
     tree = {f"{top}{part}/{name}": content for part in parts for name, content in TREE.items()}
     listed = listing("archive", pack(tmp_path / "photos.tar", tree))
     assert set(listed["split"]) == splits and set(listed["label"]) == set(LABELS)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_folder_beside_the_splits_is_refused(tmp_path, listing, kind):
+    parts = ("train", "test", "extra")
+    tree = {f"photos/{part}/{name}": content for part in parts for name, content in TREE.items()}
+    pack(tmp_path / f"photos.{kind}", tree)
+    with pytest.raises(InputError, match=f"photos.{kind}: .*'train' is named like a split, and 'extra' is not"):
+        listing("archive", f"photos.{kind}")
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])

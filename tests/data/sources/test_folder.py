@@ -29,7 +29,7 @@ def test_sub_folders_are_classes(photos, listing):
     assert listed["uri"].is_monotonic_increasing
 
 
-@pytest.mark.parametrize("names", [("train", "val"), ("Training", "validation")])
+@pytest.mark.parametrize("names", [("train", "val"), ("Training", "validation"), ("train_set", "dev")])
 def test_given_splits(tmp_path, listing, names):
     for name in names:
         write_tree(tmp_path / "given" / name)
@@ -38,9 +38,65 @@ def test_given_splits(tmp_path, listing, names):
     assert labels_of(listed) == {"cat": 6, "dog": 6}
 
 
-def test_a_class_may_be_called_test(tmp_path, listing):
+def test_a_class_may_be_called_test_when_that_is_declared(tmp_path, listing):
     write_tree(tmp_path / "photos").joinpath("cat").rename(tmp_path / "photos" / "test")
-    assert labels_of(listing("folder", "photos")) == {"test": 3, "dog": 3}
+    with pytest.raises(InputError, match=r"'test' is named like a split, and 'dog' is not; declare source.split_names"):
+        listing("folder", "photos")
+    listed = listing("folder", "photos", split_names={"test": "none"})
+    assert labels_of(listed) == {"test": 3, "dog": 3} and listed["split"].isna().all()
+
+
+def test_a_folder_beside_the_splits_is_refused_or_left_out_as_declared(tmp_path, listing):
+    for name in ("train", "test", "unlabeled"):
+        write_tree(tmp_path / "given" / name)
+    with pytest.raises(InputError, match="given: the folder 'test' is named like a split, and 'unlabeled' is not"):
+        listing("folder", "given")
+    listed = listing("folder", "given", split_names={"unlabeled": "ignore"})
+    assert labels_of(listed) == {"cat": 6, "dog": 6} and set(listed["split"]) == {"train", "test"}
+    assert listed.attrs["skipped"][0][:2] == ("", "left out by source.split_names")
+    assert listed.attrs["skipped"][0].entries == 6
+
+
+def test_splits_below_the_classes_count(tmp_path, listing):
+    tree = {name.replace("/", f"/{part}/"): content for part in ("train", "test") for name, content in TREE.items()}
+    write_tree(tmp_path / "photos", tree)
+    listed = listing("folder", "photos")
+    assert labels_of(listed) == {"cat": 6, "dog": 6}
+    assert listed["split"].value_counts().to_dict() == {"train": 6, "test": 6}
+
+
+def test_splits_without_training_images_are_refused(tmp_path, listing):
+    for name in ("val", "test"):
+        write_tree(tmp_path / "given" / name)
+    with pytest.raises(InputError, match="given gives images of the test and validation split and none to train on"):
+        listing("folder", "given")
+
+
+@pytest.mark.parametrize("names", ["train_{}.png test_{}.png", "{}-Train.png {}-val.jpg", "train{}.png dev{}.png"])
+def test_splits_in_the_names_of_all_images_are_refused(tmp_path, listing, names):
+    tree = {f"{label}/{name.format(7)}": b"" for label in ("cat", "dog") for name in names.split()}
+    write_tree(tmp_path / "photos", tree)
+    with pytest.raises(
+        InputError, match=r"photos: the names of all images hold splits \(.*\); declare a source.pattern"
+    ):
+        listing("folder", "photos")
+    pattern = r"(?P<label>cat|dog)/.*(?P<split>[Tt]rain|test|val|dev)"
+    assert "train" in set(listing("folder", "photos", pattern=pattern)["split"])
+    write_tree(tmp_path / "photos", {"cat/other.png": b""})
+    assert listing("folder", "photos")["split"].isna().all()
+
+
+def test_a_pattern_without_a_split_leaves_it_to_the_folders(tmp_path, listing):
+    names = {f"{part}/{name.replace('/', '.')}": b"" for part in ("train", "test") for name in TREE}
+    write_tree(tmp_path / "flat", names)
+    pattern = r"(?P<label>cat|dog)\.\d"
+    assert listing("folder", "flat", pattern=pattern)["split"].value_counts().to_dict() == {"train": 6, "test": 6}
+    drawn = listing("folder", "flat", pattern=pattern, split_names={"train": "none", "test": "none"})
+    assert drawn["split"].isna().all() and labels_of(drawn) == {"cat": 6, "dog": 6}
+    assert listing("folder", "flat/test", pattern=pattern)["split"].isna().all()
+    write_tree(tmp_path / "flat", {"more/cat.7.png": b""})
+    with pytest.raises(InputError, match="'test' is named like a split, and 'more' is not"):
+        listing("folder", "flat", pattern=pattern)
 
 
 def test_what_is_not_looked_at_is_counted_with_its_reason(tmp_path, listing):

@@ -70,6 +70,75 @@ def test_pattern_instead_of_a_label_column(tmp_path, listing):
     assert listed["problem"].dropna().str.contains("does not match").tolist() == [True]
 
 
+def write_table(folder, folders=("", "", "", ""), values=("a", "b", "c", "d"), column="x", more=()) -> None:
+    """Four images and their table, of two classes by turns, with one further column; and further rows."""
+    paths = [f"{place}{number}.png" for number, place in enumerate(folders)]
+    rows = [f"{path},{label},{value}" for path, label, value in zip(paths, ("cat", "dog") * 2, values, strict=True)]
+    (folder / "t.csv").write_text("\n".join([f"uri,label,{column}", *rows, *more]))
+    write_tree(folder, dict.fromkeys((*paths, "a.png", "b.png"), b""))
+
+
+@pytest.mark.parametrize("values", [("train", "train", "dev", "holdout"), ("Training", "train", "Val", "test_set")])
+def test_a_column_of_splits_by_the_names_of_the_field(tmp_path, listing, values):
+    write_table(tmp_path, values=values)
+    frame = listing("manifest", "t.csv", split="x")
+    assert frame["split"].tolist() == ["train", "train", "validation", "test"]
+
+
+def test_declared_meanings_of_a_column_of_splits(tmp_path, listing):
+    write_table(tmp_path, values=("0", "0", "1", "-1"))
+    with pytest.raises(InputError, match=r"t.csv: split '0' is not known: .*source.split_names: {'0': …}"):
+        listing("manifest", "t.csv", split="x")
+    frame = listing("manifest", "t.csv", split="x", split_names={"0": "train", "1": "none", "-1": "ignore"})
+    assert frame["split"].fillna("").tolist() == ["train", "train", ""] and frame.attrs["skipped"][0].entries == 1
+    numbers = listing(
+        "manifest", "t.csv", split="x", split_names={0: "train", 1: "test", -1: "none"}
+    )  # as YAML has them
+    assert numbers["split"].fillna("").tolist() == ["train", "train", "test", ""]
+
+
+@pytest.mark.parametrize("values", [("train", "train", "val", "test"), ("0", "1", "0", "1")])
+def test_a_column_of_splits_that_is_not_declared_is_refused(tmp_path, listing, values):
+    name = "subset" if values[0] == "train" else "is_train"
+    write_table(tmp_path, values=values, column=name)
+    with pytest.raises(InputError, match=f"t.csv: column '{name}' looks like splits .*declare source.split: {name}"):
+        listing("manifest", "t.csv")
+    drawn = listing("manifest", "t.csv", split=name, split_names=dict.fromkeys(values, "none"))
+    assert drawn["split"].isna().all()
+
+
+def test_splits_in_the_paths_of_a_table_count_or_are_refused(tmp_path, listing):
+    write_table(tmp_path, ("train/", "train/", "val/", f"{tmp_path}/test/"))
+    assert listing("manifest", "t.csv")["split"].tolist() == ["test", "train", "train", "validation"]
+    write_table(tmp_path, ("train/", "train/", "more/", "test/"))
+    with pytest.raises(InputError, match=r"t.csv: the folder 'train' is named like a split, and 'more' is not"):
+        listing("manifest", "t.csv")
+    for folders in (("test/",) * 4, ("",) * 4, (f"{tmp_path}/train/in/",) * 4):
+        write_table(tmp_path, folders)
+        assert listing("manifest", "t.csv")["split"].isna().all()
+
+
+@pytest.mark.parametrize(
+    "cell", ["[cat dog]", "['cat', 'dog']", "cat|dog", "cat;bird", "dog, cat", "cat dog", "cat/dog"]
+)
+def test_cells_of_several_labels_are_refused(tmp_path, listing, cell):
+    write_table(tmp_path, more=[f'a.png,"{cell}",e', 'b.png,"cow;bird",f'])
+    with pytest.raises(InputError, match=r"t.csv: label '.*' is .*, but a classifier gives each image one class"):
+        listing("manifest", "t.csv")
+
+
+@pytest.mark.parametrize("cell", ["great white shark", "cat (big, old)", "A+", "yes/no", "rock & roll", "New York, NY"])
+def test_names_of_several_words_are_one_class(tmp_path, listing, cell):
+    write_table(tmp_path, more=[f'a.png,"{cell}",e'])
+    assert cell in set(listing("manifest", "t.csv")["label"])
+
+
+def test_a_column_of_lists_is_refused(tmp_path, listing):
+    pq.write_table(pa.table({"uri": ["a.png", "b.png"], "label": [["cat"], ["dog"]]}), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"t.parquet: column 'label' holds lists, but a classifier"):
+        listing("manifest", "t.parquet")
+
+
 def test_what_is_missing_or_no_file_is_set_aside(tmp_path, listing):
     os.mkfifo(tmp_path / "pipe.png")
     rows = b"uri,label\na.png,x\nb.png,y\ngone.png,x\npipe.png,x\n.,x\n"

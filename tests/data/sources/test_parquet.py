@@ -18,7 +18,7 @@ def write(path, images, labels, features=NAMES, **columns):
     if features is not None:
         described = json.dumps({"info": {"features": features}})
         table = table.replace_schema_metadata({b"huggingface": described.encode()})
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
     return path
 
@@ -41,6 +41,76 @@ def test_given_splits_from_file_names(tmp_path, listing):
     assert listed["split"].value_counts().to_dict() == {"train": 2, "validation": 2, "test": 2}
     for path, count in (("data/t*.parquet", 4), ("data/{train,test}-00000-of-00001.parquet", 4)):
         assert len(listing("parquet", path)) == count
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("default/train/0000", "default/validation/0000", "default/test/0000"),
+        ("train/0", "val/0", "test/0"),
+        ("mnist-train.0", "mnist_dev_0", "mnist-eval"),
+        ("partial-train/0000", "valid/0000", "holdout/0000"),
+        ("train/train-000", "val/val-000", "test/test-000"),
+    ],
+)
+def test_given_splits_from_folders_and_words_of_names(tmp_path, listing, names):
+    for number, name in enumerate(names):
+        write(tmp_path / "my-test-set" / f"{name}.parquet", structs(2 * number, 2 * number + 1), [0, 1])
+    listed = listing("parquet", "my-test-set")
+    assert listed["split"].value_counts().to_dict() == {"train": 2, "validation": 2, "test": 2}
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("train-0", "extra-0"), "'train-0.parquet' names a split and 'extra-0.parquet' does not; .*{'extra': …}"),
+        (("train/0", "unsup/0"), "'train/0.parquet' names a split and 'unsup/0.parquet' does not; .*{'unsup': …}"),
+        (("train/test-0", "test/train-0"), "names two splits"),
+        (("train-test-0", "train-0"), "'train-test-0.parquet' names two splits"),
+        (("train-0", "val-0", "dev-0"), "both mean the validation split"),
+        (("test-0", "val-0"), "none to train on"),
+    ],
+)
+def test_files_whose_splits_are_unclear_are_refused(tmp_path, cache_folder, listing, names, words):
+    for number, name in enumerate(names):
+        write(tmp_path / "data" / f"{name}.parquet", structs(2 * number, 2 * number + 1), [0, 1])
+    with pytest.raises(InputError, match=f"data:? .*{words}"):
+        listing("parquet", "data")
+
+
+def test_declared_meanings_of_files(tmp_path, listing):
+    for number, name in enumerate(("train-00000-of-00001", "train_small-00000-of-00001", "unsup-0", "more-0")):
+        write(tmp_path / "data" / f"{name}.parquet", structs(2 * number, 2 * number + 1), [0, 1])
+    names = {"train_small": "ignore", "unsup": "ignore", "more": "validation"}
+    listed = listing("parquet", "data", split_names=names)
+    assert listed["split"].value_counts().to_dict() == {"train": 2, "validation": 2}
+    assert [each.entries for each in listed.attrs["skipped"]] == [2]
+
+
+def test_a_column_of_splits_that_is_not_declared_is_refused(tmp_path, listing):
+    for part, values in (("train", (1, 2)), ("test", (3, 4))):
+        write(tmp_path / "data" / f"{values[0]}.parquet", structs(*values), [0, 1], split=[part, part])
+    with pytest.raises(InputError, match=r"data: column 'split' looks like splits \('test', 'train'\)"):
+        listing("parquet", "data")
+    assert set(listing("parquet", "data", split="split")["split"]) == {"train", "test"}
+
+
+def test_splits_of_all_files_are_read_together(tmp_path, listing):
+    for part, values in (("train", (1, 2)), ("eval", (3, 4)), ("test", (5, 6))):
+        write(tmp_path / "data" / f"{values[0]}.parquet", structs(*values), [0, 1], part=[part, part])
+    listed = listing("parquet", "data", split="part")
+    assert listed["split"].value_counts().to_dict() == {"train": 2, "validation": 2, "test": 2}
+
+
+def test_lists_of_labels_are_refused(tmp_path, cache_folder, listing):
+    features = {"label": {"feature": NAMES["label"], "_type": "Sequence"}}
+    write(tmp_path / "photos.parquet", structs(1, 2), [[0, 1], [1]], features)
+    with pytest.raises(InputError, match=r"photos.parquet: column 'label' holds lists, but a classifier"):
+        listing("parquet", "photos.parquet")
+    write(tmp_path / "texts.parquet", structs(1, 2, 3), ["cat", "dog", "cat|dog"], None)
+    with pytest.raises(InputError, match=r"texts.parquet: label 'cat\|dog' is several in one cell"):
+        listing("parquet", "texts.parquet")
+    assert not cache_folder.exists()  # nothing was copied before
 
 
 def test_plain_bytes_numbers_without_names_groups_and_splits(tmp_path, listing):
@@ -83,7 +153,7 @@ def test_a_changed_file_is_copied_again(tmp_path, listing):
         (structs(1, 2), [0, 1], {"group": "who"}, "source.group: .* no column 'who'"),
         (["a", "b"], [0, 1], {}, "holds str, not bytes"),
         (structs(1, 2), [0, 0], {}, "single class, 'cat'"),
-        (structs(1, 2), ["cat", "dog"], {"split": "label"}, "split 'cat': allowed"),
+        (structs(1, 2), ["cat", "dog"], {"split": "label"}, "split 'cat' is not known: allowed"),
     ],
 )
 def test_bad_files(tmp_path, listing, images, labels, fields, words):

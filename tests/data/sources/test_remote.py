@@ -211,6 +211,27 @@ def test_a_folder_in_a_bucket(bucket, listing, tmp_path, place):
     assert (labels_of(identified), read) == ({"cat": 4, "dog": 3}, 2)
 
 
+def test_splits_in_a_bucket(bucket, listing):
+    for part in ("train", "dev", "test"):
+        for name, content in TREE.items():
+            bucket.put_object(Key=f"in/{part}/{name}", Body=content)
+    listed = listing("folder", f"s3://{bucket.name}/in")
+    assert labels_of(listed) == {"cat": 9, "dog": 9}
+    assert listed["split"].value_counts().to_dict() == {"train": 6, "validation": 6, "test": 6}
+    bucket.put_object(Key="in/unlabeled/cat/0.png", Body=png(0))
+    with pytest.raises(InputError, match=f"s3://{bucket.name}/in: .* is named like a split, and 'unlabeled' is not"):
+        listing("folder", f"s3://{bucket.name}/in")
+
+
+def test_shards_in_folders_of_splits_over_http_and_in_a_bucket(server, bucket, listing, tmp_path):
+    for number, part in enumerate(("train", "test")):
+        tar = pack(tmp_path / "x.tar", samples(10 * number, ["cat", "dog"]))
+        write_tree(server.folder / "my test%20data" / part, {"000.tar": tar.read_bytes()})
+        bucket.upload_file(str(tar), f"shards/{part}/000.tar")
+    for url in (f"{server.url}/my%20test%2520data", f"s3://{bucket.name}/shards"):
+        assert listing("webdataset", url)["split"].value_counts().to_dict() == {"train": 2, "test": 2}
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
 def test_an_archive_in_a_bucket(bucket, listing, tmp_path, kind):
     for tree in (TREE, {**TREE, "cat/9.png": png(9)}):

@@ -15,7 +15,8 @@ from pydantic import Field
 
 from tl_dagster.data.source_cache import SourceContext
 from tl_dagster.data.sources.base import ImageSource
-from tl_dagster.runtime.errors import InputError
+from tl_dagster.data.split_names import IGNORED, LEFT_OUT
+from tl_dagster.runtime.errors import InputError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,7 @@ def list_images(source: ImageSource, context: SourceContext) -> "pd.DataFrame":
     Raises:
         InputError: the source is missing, empty, or has a single class.
     """
-    frame = source.listing(context)
+    frame = _leave_out_ignored(source.listing(context))
     usable = frame[frame["problem"].isna()]
     if usable.empty:
         reason = f", the first of {len(frame):,} files: {frame['problem'].iloc[0]}" if len(frame) else ""
@@ -58,6 +59,12 @@ def list_images(source: ImageSource, context: SourceContext) -> "pd.DataFrame":
             f"{source.where(context)} has a single class, '{classes[0]}'{_skipped(frame)}; a classifier needs at least "
             "two: one sub-folder (or label) for each class"
         )
+    splits = sorted(usable["split"].fillna("train").unique())
+    if "train" not in splits:
+        raise InputError(
+            f"{source.where(context)} gives images of the {' and '.join(splits)} split and none to train on; give "
+            "these too, or declare in source.split_names what the names of splits mean here (none: not a split)"
+        )
     return frame.sort_values("uri", ignore_index=True)
 
 
@@ -66,3 +73,15 @@ def _skipped(frame: "pd.DataFrame") -> str:
     labels = set(frame["label"])
     lost = [each for each in frame.attrs.get("skipped", []) if each.label not in labels]
     return f"; not looked at: {lost[0].first} ({lost[0].reason})" if lost else ""
+
+
+def _leave_out_ignored(listed: "pd.DataFrame") -> "pd.DataFrame":
+    """Return a listing without the rows that the declaration leaves out; they are counted in ``attrs["skipped"]``."""
+    from tl_dagster.data.skipped import Skipped
+
+    ignored = listed[listed["split"] == IGNORED]
+    frame = listed.drop(index=ignored.index)
+    if len(ignored):
+        first = printable(ignored["uri"].min())
+        frame.attrs["skipped"] = [Skipped("", LEFT_OUT, first, len(ignored)), *listed.attrs.get("skipped", [])]
+    return frame

@@ -11,8 +11,9 @@ from pydantic import Field
 from tl_dagster.data.files import DAMAGED, local_uri, path_of, zip_uri
 from tl_dagster.data.remote import is_remote
 from tl_dagster.data.source_cache import SourceContext
-from tl_dagster.data.source_files import SPLITS, SourceRow, as_text, climbs_out, is_visible, may_be_image
+from tl_dagster.data.source_files import SourceRow, as_text, climbs_out, is_visible, may_be_image
 from tl_dagster.data.sources.base import Patterned
+from tl_dagster.data.split_names import split_of
 from tl_dagster.data.tar_files import CLIMBS, LINK, tar_members
 from tl_dagster.runtime.errors import InputError, printable
 
@@ -52,7 +53,7 @@ class ArchiveSource(Patterned):
         """Return one row per image; see :meth:`ImageSource.listing`."""
         path, stamp = context.cache.local(context.uri(self.path))
         members = _zip_members(path) if _is_zip(path) else tar_members(path, stamp, context.cache, folders=True)
-        return self.list_files(_strip_single_folder(list(members)))
+        return self.list_files(_strip_single_folder(list(members)), context)
 
 
 def _strip_single_folder(members: list[SourceRow]) -> list[SourceRow]:
@@ -60,7 +61,7 @@ def _strip_single_folder(members: list[SourceRow]) -> list[SourceRow]:
     usable = [member.path for member in members if member.problem is None and is_visible(member.path)]
     paths = [path for path in usable if "/" in path and may_be_image(path) and not path.endswith("/")]
     tops = {path.partition("/")[0] for path in paths}
-    if len(tops) != 1 or min(tops).lower() in SPLITS or all(path.count("/") < 2 for path in paths):
+    if len(tops) != 1 or split_of(min(tops)) or all(path.count("/") < 2 for path in paths):
         return members
     top = f"{tops.pop()}/"
     return [member._replace(path=member.path.removeprefix(top)) for member in members if member.path != top]

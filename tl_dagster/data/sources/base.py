@@ -3,12 +3,13 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from tl_dagster.data.source_cache import SourceContext
 from tl_dagster.data.source_files import SourceRow
+from tl_dagster.data.split_names import SplitChoice
 from tl_dagster.runtime.settings import Settings
 from tl_dagster.store.digests import digest_columns
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-__all__ = ["ImageSource", "Patterned"]
+__all__ = ["ImageSource", "Patterned", "SplitSource"]
 
 
 class ImageSource(Settings, ABC):
@@ -54,7 +55,22 @@ class ImageSource(Settings, ABC):
         return digest_columns(self.listing(context).sort_values("uri"))
 
 
-class Patterned(ImageSource):
+class SplitSource(ImageSource):
+    """A source whose paths or columns may name splits."""
+
+    split_names: dict[str, SplitChoice] | None = Field(
+        None,
+        description="What the source's own names of folders, shards or splits mean, such as {extra: train, unlabeled: "
+        "ignore}: train, validation, test, ignore (left out) or none (not a split); before the usual names.",
+    )
+
+    @field_validator("split_names", mode="before")
+    @classmethod
+    def _text_keys(cls, names: Any) -> Any:
+        return {str(name): choice for name, choice in names.items()} if isinstance(names, dict) else names  # {0: train}
+
+
+class Patterned(SplitSource):
     """A source whose labels are parts of paths."""
 
     pattern: str | None = None
@@ -72,8 +88,8 @@ class Patterned(ImageSource):
                 raise ValueError(f"'{pattern}': name its groups (?P<label>…), (?P<group>…) or (?P<split>…)")
         return pattern
 
-    def list_files(self, files: Sequence[SourceRow]) -> "pd.DataFrame":
+    def list_files(self, files: Sequence[SourceRow], context: SourceContext) -> "pd.DataFrame":
         """Return the listing of a folder's or archive's files; see :func:`tl_dagster.data.listing.list_files`."""
         from tl_dagster.data.listing import list_files
 
-        return list_files(files, self.pattern)
+        return list_files(files, self.pattern, self.split_names, self.where(context))

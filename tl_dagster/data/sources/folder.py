@@ -48,7 +48,7 @@ class FolderSource(Patterned):
     def listing(self, context: SourceContext) -> "pd.DataFrame":
         """Return one row per image; see :meth:`ImageSource.listing`."""
         uri = context.uri(self.path)
-        return self.list_files(list(_remote(uri) if is_remote(uri) else self._local(uri)))
+        return self.list_files(list(_remote(uri) if is_remote(uri) else self._local(uri)), context)
 
     def _local(self, uri: str) -> Iterator[SourceRow]:
         folder = Path(path_of(uri))

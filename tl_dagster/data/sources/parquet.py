@@ -6,7 +6,7 @@ from pydantic import Field
 
 from tl_dagster.data.globs import expand
 from tl_dagster.data.source_cache import SourceContext
-from tl_dagster.data.sources.base import ImageSource
+from tl_dagster.data.sources.base import SplitSource
 from tl_dagster.runtime.errors import printable
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["ParquetSource"]
 
 
-class ParquetSource(ImageSource):
+class ParquetSource(SplitSource):
     """Parquet files whose rows hold an image's bytes and its label.
 
     The image column holds bytes, or structs of ``bytes`` and ``path`` as Hugging Face writes them; its metadata names
@@ -32,7 +32,9 @@ class ParquetSource(ImageSource):
     label: str = Field("label", description="Column of class names, or of numbers that the file's metadata names.")
     group: str | None = Field(None, description="Column of group names; a group is never cut by a split.")
     split: str | None = Field(
-        None, description="Column of given splits; nothing: from file names such as train-00000-of-00002.parquet."
+        None,
+        description="Column of given splits; nothing: from folders and file names, such as "
+        "default/train/0000.parquet or train-00000-of-00002.parquet.",
     )
 
     def where(self, context: SourceContext) -> str:
@@ -47,7 +49,7 @@ class ParquetSource(ImageSource):
         """Return one row per row of the files; see :meth:`ImageSource.listing`."""
         from tl_dagster.data.parquet_images import list_parquet
 
-        return list_parquet(self, self._files(context), context.cache)
+        return list_parquet(self, context.uri(self.path), self._files(context), context.cache)
 
     def _files(self, context: SourceContext) -> list[str]:
         return expand(context.uri(self.path), (".parquet",))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from tl_dagster.data.source_cache import SourceContext
-from tl_dagster.data.source_files import SPLITS
 from tl_dagster.data.sources.base import ImageSource
+from tl_dagster.data.split_names import split_of
 from tl_dagster.data.tar_files import tar_members, write_tar
 from tl_dagster.runtime.errors import InputError, suggest
 from tl_dagster.runtime.libraries import import_torchvision
@@ -56,7 +56,7 @@ class TorchvisionSource(ImageSource):
             {
                 "uri": [member.uri for member in members],
                 "label": [bytes.fromhex(label).decode() for _, label, _ in names],
-                "split": [SPLITS.get(part) for part, _, _ in names],
+                "split": [split_of(part) for part, _, _ in names],
                 "stamp": STAMP,
             }
         )
