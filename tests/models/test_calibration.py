@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from tl_dagster.models.calibration import averaged_probabilities, averaged_softmax, temperature, validate
+from tl_dagster.models.calibration import (
+    averaged_probabilities,
+    averaged_softmax,
+    calibrated_score,
+    temperature,
+    validate,
+)
 
 
 def drawn(count: int, views: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -24,6 +30,16 @@ def test_finds_the_factor(factor):
     assert after <= before
     if factor != 1:
         assert after < before - 0.05
+
+
+@pytest.mark.parametrize("factor", [0.25, 4])
+def test_how_sure_a_model_is_does_not_make_it_win(factor):
+    """Models that differ in nothing else have the same score."""
+    logits, labels, images = drawn(200)
+    plain, other = calibrated_score(logits, labels, images), calibrated_score(logits * factor, labels, images)
+    assert other.log_loss == pytest.approx(plain.log_loss, rel=1e-5) and other.accuracy == plain.accuracy
+    assert other.temperature == pytest.approx(factor * plain.temperature, rel=1e-3)
+    assert abs(validate(softmax(logits * factor, 1), labels, images)[0] - plain.log_loss) > 0.05
 
 
 @pytest.mark.parametrize("scale", [0.01, 1, 100])

@@ -5,11 +5,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.special import softmax
 
 from tl_dagster.backbones.splitting import split_backbone
+from tl_dagster.models.calibration import calibrated_score, temperature, validate
+from tl_dagster.models.networks import build_tuned_network
 from tl_dagster.models.predictions import read_predictions
 from tl_dagster.models.spec import ModelSpec, read_spec
-from tl_dagster.training.fine_tuning import frozen_digest
+from tl_dagster.runtime.progress import Progress
+from tl_dagster.training.feature_batches import Targets
+from tl_dagster.training.fine_tuning import FineTuningData, fine_tune, frozen_digest, predict
+from tl_dagster.training.settings import ResolvedFineTuning
 
 FP32 = {"backbone": {"precision": "fp32", "image_size": 64, "taps": ["stage4", "stage5"]}}
 
@@ -68,12 +74,75 @@ def test_a_frozen_part_that_ran_uncompiled_goes_on_so(pipeline, monkeypatch):
 def test_starts_at_the_top_models_loss(pipeline, depth, kind):
     top_model = {"kind": "linear", "l2": [0.1]} if kind == "linear" else {"kind": "mlp", "epochs": 3}
     pipeline.settings["top_model"] = top_model
-    found = described(pipeline, **FP32, **tuning(depth=depth, epochs=1))
-    top = pipeline.held()["top_model"].artifact.summary.metrics
-    assert found.training.history[0]["validation_log_loss"] == pytest.approx(top["validation_log_loss"], rel=2e-3)
-    assert found.training.history[0]["validation_accuracy"] == pytest.approx(top["validation_accuracy"])
-    best = min(found.training.history, key=lambda epoch: epoch["validation_log_loss"])
-    assert best["epoch"] == found.training.epoch
+    found = described(pipeline, **FP32, **standstill(depth))
+    first, then = found.training.history
+    assert then["validation_log_loss"] == pytest.approx(first["validation_log_loss"], rel=2e-3)
+    assert then["validation_accuracy"] == pytest.approx(first["validation_accuracy"])
+
+
+def standstill(depth: str) -> dict:
+    """Settings that train nothing: epoch 1 is the network as training starts from it."""
+    return tuning(depth=depth, epochs=1, learning_rate=1e-12, head_learning_rate=1e-12, weight_decay=0)
+
+
+def test_the_top_model_itself_is_a_candidate_and_is_never_worse(pipeline):
+    """Not its weights on the network's own path, where bf16 gives other predictions."""
+    bf16 = {"backbone": {**FP32["backbone"], "precision": "bf16"}}
+    for rate in (1e-12, 1e-3, 0.1):  # hardly trained, trained, spoilt
+        found = described(pipeline, **bf16, **tuning(depth="all", learning_rate=rate, epochs=1)).training
+        held = pipeline.held()
+        top, tuned = (held[name].artifact for name in ("top_model", "fine_tuned_model"))
+        for name in ("validation_log_loss", "validation_accuracy"):
+            assert found.history[0][name] == top.summary.metrics[name]
+            assert found.history[found.epoch][name] == pytest.approx(tuned.summary.metrics[name], rel=1e-5)
+        assert tuned.summary.metrics["validation_log_loss"] <= top.summary.metrics["validation_log_loss"]
+        same = (top.path / "predictions.parquet").read_bytes() == (tuned.path / "predictions.parquet").read_bytes()
+        assert same == (found.epoch == 0)
+    assert same
+
+
+class Upper(torch.nn.Module):
+    """A trained layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 8)
+        torch.nn.init.eye_(self.layer.weight)
+
+    def forward(self, inputs: torch.Tensor) -> list[torch.Tensor]:
+        """Return its features."""
+        return [self.layer(inputs)]
+
+
+def test_less_sure_and_more_accurate_epochs_win():
+    """Label smoothing leaves a network less sure than it is right, and the top model is calibrated."""
+    random = np.random.default_rng(0)
+    values = torch.from_numpy(random.normal(size=(400, 8))).float()
+    true, rows = random.normal(size=(3, 8)), np.arange(400)
+    labels = (values.numpy() @ true.T).argmax(1)
+    weight = torch.from_numpy(true + random.normal(size=(3, 8))).float()
+    head = {"mean": torch.zeros(8), "std": torch.ones(8), "output.weight": weight, "output.bias": torch.zeros(3)}
+    model = build_tuned_network(Upper(), head, [False] * 8)
+
+    def inputs(rows, size, epoch):
+        for start in range(0, len(rows), size):
+            chosen = values[rows[start : start + size]]
+            yield chosen, torch.zeros(len(chosen), 0)
+
+    targets = Targets(labels, None, 3)
+    data = FineTuningData(inputs, rows[:200, None], rows[200:], np.arange(200), labels, targets)
+    rates = {"learning_rate": 0.02, "head_learning_rate": 0.02}
+    settings = ResolvedFineTuning(depth="top", epochs=5, label_smoothing=0.7, averaging=0, batch_size=20, **rates)
+    start = calibrated_score(predict(model, inputs, rows[200:], "fp32").numpy(), labels[200:], np.arange(200))
+    depths = {name: 0 for name, _ in model.upper.named_parameters()}
+    found = fine_tune(model, data, settings, depths, "fp32", start, Progress(print))
+    assert found.epoch > 0 and found.score.accuracy > start.accuracy + 0.05 and found.score.temperature < 0.9
+    logits = predict(model, inputs, rows[200:], "fp32").numpy()
+    loss, accuracy = validate(softmax(logits, 1), labels[200:], np.arange(200))
+    assert loss == pytest.approx(found.score.log_loss, rel=1e-5) and accuracy == found.score.accuracy
+    assert temperature(logits, labels[200:], np.arange(200)) == pytest.approx(1, rel=1e-2)
+    unsure = logits * found.score.temperature
+    assert validate(softmax(unsure, 1), labels[200:], np.arange(200))[0] > start.log_loss  # so it would have lost
 
 
 def test_what_is_frozen_stays_to_the_bit(pipeline):
@@ -141,9 +210,8 @@ def test_lower_stages_learn_more_slowly(pipeline):
 
 def test_a_network_that_cannot_be_cut(pipeline, monkeypatch):
     monkeypatch.setattr("tl_dagster.backbones.splitting.upper_module", lambda *_: None)
-    found = described(pipeline, **FP32, **tuning(epochs=1))
-    top = pipeline.held()["top_model"].artifact.summary.metrics
-    assert found.training.history[0]["validation_log_loss"] == pytest.approx(top["validation_log_loss"], rel=2e-3)
+    first, then = described(pipeline, **FP32, **standstill("top")).training.history
+    assert then["validation_log_loss"] == pytest.approx(first["validation_log_loss"], rel=2e-3)
     assert "cannot be cut" in pipeline.held()["fine_tuned_model"].artifact.summary.metadata["frozen_part"]
 
 
@@ -171,9 +239,8 @@ def test_a_top_model_of_other_taps_is_refused(pipeline):
 def test_a_vector_as_boundary(pipeline):
     """The dense layers of AlexNet can be tuned alone."""
     alexnet = {"backbone": {"name": "torchvision/alexnet", "weights": "random:0", "image_size": 64}}
-    found = described(pipeline, **alexnet, **tuning(depth="above classifier.1", epochs=1))
-    top = pipeline.held()["top_model"].artifact.summary.metrics
-    assert found.training.history[0]["validation_log_loss"] == pytest.approx(top["validation_log_loss"], rel=2e-2)
+    first, then = described(pipeline, **alexnet, **standstill("above classifier.1")).training.history
+    assert then["validation_log_loss"] == pytest.approx(first["validation_log_loss"], rel=2e-2)
 
 
 def test_fresh_views_of_other_transforms_are_another_model(pipeline):

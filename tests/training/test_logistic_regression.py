@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.preprocessing import StandardScaler
 
 from tl_dagster.features import blocks as module
+from tl_dagster.models.calibration import Score
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.feature_batches import LabelledFeatures, Targets, standardize
 from tl_dagster.training.logistic_regression import LogisticRegression, fit_l2_path, held_out_probabilities
@@ -92,10 +93,10 @@ def test_the_search_is_bounded(better, last):
     """With a loss that falls forever."""
     strengths: list[float] = []
 
-    def score(network: torch.nn.Module) -> tuple[float, float]:
+    def score(network: torch.nn.Module) -> Score:
         norm = float(network.output.weight.detach().norm())
         strengths.append(norm)
-        return better * norm, 0.5
+        return Score(better * norm, 0.5)
 
     train = views(noise=0)[0]
     targets = Targets(train.labels, None, 2)

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from tl_dagster.models.calibration import Score
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.checkpoints import Checkpoint
@@ -26,9 +27,12 @@ def network() -> torch.nn.Module:
         )
 
 
-def score(model: torch.nn.Module) -> tuple[float, float]:
+def score(model: torch.nn.Module) -> Score:
     logits = copy.deepcopy(model).eval()(X)
-    return float(torch.nn.functional.cross_entropy(logits, Y)), float((logits.argmax(1) == Y).float().mean())
+    return Score(float(torch.nn.functional.cross_entropy(logits, Y)), float((logits.argmax(1) == Y).float().mean()))
+
+
+START = score(network())
 
 
 def training(model, kind="adamw", checkpoint=None, stop_in=None, scored=score, spoilt=None, log=None, **config):
@@ -43,7 +47,7 @@ def training(model, kind="adamw", checkpoint=None, stop_in=None, scored=score, s
             yield loss * float("nan") if epoch == spoilt else loss
 
     config = LoopConfig(**{"epochs": 6, "steps": 4, "hint": "lower the_rate", "clip": 1.0, "averaging": 0.9, **config})
-    return train(model, optimiser, losses, scored, config, Progress(log) if log else SILENT, checkpoint)
+    return train(model, optimiser, losses, scored, config, Progress(log) if log else SILENT, checkpoint, START)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
@@ -56,15 +60,25 @@ def test_goes_on_to_the_last_bit(tmp_path, kind):
     lines: list[str] = []
     again = training(resumed, kind, checkpoint, log=lines.append)
     assert lines[0] == "goes on after epoch 3 of 6, from a checkpoint"
-    assert (again.epoch, again.history) == (whole.epoch, whole.history)
+    assert (again.epoch, again.history, again.score) == (whole.epoch, whole.history, whole.score)
+    assert lines[-1].startswith(f"chosen: epoch {whole.epoch}: validation log-loss {whole.score.log_loss:.4f}")
     for name, value in undisturbed.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
-def test_keeps_the_best_epoch_and_stops_early():
-    losses = iter([0.9, 0.5, 0.6, 0.7, 0.4])
-    found = training(network(), scored=lambda model: (next(losses), 0.0), patience=2)
-    assert (found.epoch, len(found.history)) == (1, 4)
+@pytest.mark.parametrize(("warmup", "stopped_after"), [(0.0, 3), (0.2, 4), (0.5, 5)])
+def test_keeps_the_best_epoch_and_stops_early_after_the_warmup(warmup, stopped_after):
+    scores = iter([Score(loss, 0.0, 2.0) for loss in (0.5, 0.6, 0.7, 0.8, 0.9, 0.4)])
+    found = training(network(), scored=lambda model: next(scores), patience=2, warmup=warmup)
+    assert (found.epoch, len(found.history) - 1) == (1, stopped_after)
+    assert found.score == (0.5, 0.0, 2.0)
+
+
+def test_what_training_starts_from_stays_where_no_epoch_is_better_by_more_than_rounding():
+    model = network()
+    found = training(model, scored=lambda model: Score(START.log_loss - 1e-9, 1.0, 2.0))
+    assert (found.epoch, found.score) == (0, START)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in network().state_dict().items())
 
 
 def test_a_nan_loss(tmp_path):

@@ -12,7 +12,7 @@ from tl_dagster.models.scratch_networks import NormalizedNetwork, build_convnet
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.checkpoints import Checkpoint
 from tl_dagster.training.feature_batches import Targets
-from tl_dagster.training.scratch import Examples, predict, train
+from tl_dagster.training.scratch import WARMUP, Examples, predict, train
 from tl_dagster.training.settings import ScratchBaseline
 
 SIZE, BATCH = 48, 8
@@ -76,7 +76,8 @@ def test_it_learns_and_keeps_the_epoch_with_the_lowest_validation_log_loss(cells
     assert lowest["epoch"] == result.epoch
     probabilities = predict(model, cells, examples.validation, precision, BATCH).softmax(1).numpy()
     loss, _ = validate(probabilities, examples.labels, examples.images)
-    assert loss == pytest.approx(lowest["validation_log_loss"], rel=1e-6)
+    assert loss == pytest.approx(lowest["validation_log_loss"], rel=1e-5 if precision == "fp32" else 1e-2)
+    assert lowest["temperature"] != 1  # so it is in the weights
 
 
 def test_each_epoch_sees_every_training_image_once_in_an_order_of_its_own(cells, tmp_path):
@@ -111,7 +112,7 @@ def test_killed_training_goes_on_to_the_last_bit(cells, tmp_path):
 def test_stops_early(cells, tmp_path):
     settings = ScratchBaseline(epochs=50, patience=1, batch_size=BATCH, learning_rate=0.1)
     result = train(network(), cells, cells.examples(40), settings, "fp32", saved(tmp_path), Progress(print))
-    assert len(result.history) == result.epoch + 1 < 50
+    assert len(result.history) == max(result.epoch, WARMUP * 50) + 1 < 50
 
 
 def test_random_weights_are_never_selected(cells, tmp_path):

@@ -1,16 +1,31 @@
 """Averaging over the views of an image, and temperature scaling of what is averaged."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 
-__all__ = ["averaged_probabilities", "averaged_softmax", "temperature", "validate"]
+__all__ = ["Score", "averaged_probabilities", "averaged_softmax", "calibrated_score", "temperature", "validate"]
 
 LOWEST, HIGHEST = 0.05, 20.0
 BLOCK_VALUES = 2**23
 TINY = 1e-12
+
+
+class Score(NamedTuple):
+    """The quality of a model on the validation split, calibrated: models are only compared so.
+
+    Attributes:
+        log_loss: mean over the images, with the temperature.
+        accuracy: share of the images that are predicted rightly, with it.
+        temperature: divisor of the logits; 1 where it is folded in already.
+    """
+
+    log_loss: float
+    accuracy: float
+    temperature: float = 1.0
 
 
 def averaged_probabilities(probabilities: np.ndarray, images: np.ndarray) -> np.ndarray:
@@ -80,6 +95,18 @@ def temperature(logits: np.ndarray, labels: np.ndarray, images: np.ndarray) -> f
     bounds = (math.log(LOWEST), math.log(HIGHEST))
     result = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
     return math.exp(result.x) if result.fun < loss(0.0) else 1.0
+
+
+def calibrated_score(logits: np.ndarray, labels: np.ndarray, images: np.ndarray) -> Score:
+    """Return the score of a model on the validation split; see :func:`temperature`.
+
+    Args:
+        logits: float32 (M, classes), one row per view.
+        labels: (M,) class number of each view.
+        images: (M,) image number of each view, 0 … n-1, each occurring at least once.
+    """
+    divisor = temperature(logits, labels, images)
+    return Score(*validate(softmax(logits / divisor, axis=1), labels, images), divisor)
 
 
 def _own_probabilities(logits: np.ndarray, labels: np.ndarray, divisor: float) -> np.ndarray:

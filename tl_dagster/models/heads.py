@@ -10,7 +10,7 @@ from torch import nn
 
 from tl_dagster.features.blocks import blocks
 
-__all__ = ["SliceableRows", "TopModelHead", "build_head", "build_layers", "compute_logits"]
+__all__ = ["SliceableRows", "TopModelHead", "build_head", "build_layers", "compute_logits", "fold_temperature"]
 
 BATCH = 256  # rows of a forward pass
 
@@ -87,6 +87,13 @@ def build_head(state: Mapping[str, torch.Tensor], dropout: float = 0.0) -> TopMo
     head = TopModelHead(len(state["mean"]), len(state["output.bias"]), hidden, dropout)
     head.load_state_dict(dict(state))
     return head.eval()
+
+
+def fold_temperature(output: nn.Module, temperature: float) -> None:
+    """Divide the logits of a model for good, in the weights and the bias of its last layer."""
+    with torch.no_grad():
+        for parameter in output.parameters():
+            parameter.div_(temperature)
 
 
 def compute_logits(module: nn.Module, features: SliceableRows, classes: int) -> np.ndarray:

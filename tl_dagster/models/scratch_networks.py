@@ -33,6 +33,11 @@ class NormalizedNetwork(nn.Module):
         self.register_buffer("shift", per_channel(mean))
         self.register_buffer("scale", per_channel(std))
 
+    @property
+    def output(self) -> nn.Module:
+        """The last layer, which gives the logits."""
+        return list(self.model.children())[-1]
+
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return logits."""
         logits: torch.Tensor = self.model(normalize(pixels, self.shift, self.scale))

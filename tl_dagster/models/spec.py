@@ -90,7 +90,7 @@ class TapSpec(Part):
 
 
 class HeadSpec(Part):
-    """The classifier on the features; the temperature is folded into its weights."""
+    """The classifier on the features; the temperature of the model's own calibration is folded into its weights."""
 
     kind: Literal["linear", "mlp"]
     temperature: float = Field(gt=0)
@@ -101,7 +101,7 @@ class TrainingRecord(Part):
 
     Attributes:
         epoch: the epoch that was selected; 0 is the top model; None for a model that has no epochs.
-        history: per epoch: epoch, training_loss, validation_log_loss, validation_accuracy.
+        history: per epoch: epoch, training_loss, validation_log_loss and validation_accuracy with a temperature.
         l2: the strength of L2 that was selected.
         path: (l2, validation log-loss, validation accuracy) of each strength tried.
         metrics: further numbers, such as the validation log-loss before and after calibration.

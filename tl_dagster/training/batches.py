@@ -1,7 +1,7 @@
-"""Batches that fine-tuning trains on: activations from the feature cache, recomputed activations, or images."""
+"""What networks train on: activations from the feature cache, recomputed activations, or images."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,35 @@ from tl_dagster.models.networks import to_maps
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 
-__all__ = ["CachedActivations", "DrawnImages", "RecomputedActivations", "draw_views"]
+__all__ = ["CachedActivations", "DrawnImages", "DrawnViews", "RecomputedActivations"]
+
+
+@dataclass(frozen=True)
+class DrawnViews:
+    """The pixels of table rows, drawn when they are asked for.
+
+    Attributes:
+        views: of each table row.
+        loader: draws them.
+        view_in_epoch: the row's own view number, and an epoch → the view drawn in it; None: the row's own.
+    """
+
+    views: Sequence[View]
+    loader: Loader
+    view_in_epoch: Callable[[int, int], int] | None
+
+    def __call__(self, rows: Sequence[int] | np.ndarray, epoch: int = 0) -> Iterator[np.ndarray]:
+        """Yield the loader's batches of some rows: uint8 (n, size, size, 3), each valid until the next.
+
+        Args:
+            rows: their numbers.
+            epoch: from 1, in which they are trained on; 0: the rows' own views.
+        """
+        wanted = [self.views[row] for row in rows]
+        if self.view_in_epoch and epoch:
+            wanted = [replace(view, index=self.view_in_epoch(view.index, epoch)) for view in wanted]
+        with contextlib.closing(self.loader.batches(wanted)) as batches:
+            yield from batches
 
 
 @dataclass(frozen=True)
@@ -45,17 +73,13 @@ class RecomputedActivations:
     """Training inputs from the images: drawn, and put through the frozen part, in each epoch.
 
     Attributes:
-        views: of each table row.
-        fresh: how many views an image has, when each epoch is to draw new ones.
-        loader: draws them.
+        drawn: pixels of table rows.
         lower: the frozen part: pixels → features of the frozen taps, and the boundary's flattened map last.
         dtype: of the feature cache, that the outputs are rounded to as if they came from there.
         shape: (C, H, W) of a map.
     """
 
-    views: list[View]
-    fresh: int | None
-    loader: Loader
+    drawn: DrawnViews
     lower: InferenceRunner
     dtype: str
     shape: tuple[int, ...]
@@ -67,7 +91,7 @@ class RecomputedActivations:
             yield to_maps(maps, self.shape), torch.from_numpy(below).float()
 
     def _outputs(self, rows: np.ndarray, epoch: int) -> Iterator[list[np.ndarray]]:
-        for pixels in draw_views(self.loader, self.views, rows, self.fresh, epoch):
+        for pixels in self.drawn(rows, epoch):
             yield [output.to(getattr(torch, self.dtype)).cpu().numpy() for output in self.lower(pixels)()]
 
 
@@ -76,45 +100,22 @@ class DrawnImages:
     """Training inputs that are the images themselves, where nothing is frozen or the network cannot be cut.
 
     Attributes:
-        views: of each table row.
-        fresh: how many views an image has, when each epoch is to draw new ones.
-        loader: draws them.
+        drawn: pixels of table rows.
         mean: per channel, of pixels in [0, 1].
         std: per channel.
     """
 
-    views: list[View]
-    fresh: int | None
-    loader: Loader
+    drawn: DrawnViews
     mean: Sequence[float]
     std: Sequence[float]
 
     def __call__(self, rows: np.ndarray, size: int, epoch: int) -> Batches:
         """See :class:`tl_dagster.training.fine_tuning.BatchSource`."""
         mean, std = (per_channel(values) for values in (self.mean, self.std))
-        batches = ([pixels.copy()] for pixels in draw_views(self.loader, self.views, rows, self.fresh, epoch))
+        batches = ([pixels.copy()] for pixels in self.drawn(rows, epoch))
         for (pixels,) in _in_batches(batches, size):
             images = normalize(torch.from_numpy(pixels), mean, std)
             yield images.contiguous(memory_format=torch.channels_last), torch.zeros(len(images), 0)
-
-
-def draw_views(
-    loader: Loader, views: Sequence[View], rows: Sequence[int] | np.ndarray, fresh: int | None, epoch: int
-) -> Iterator[np.ndarray]:
-    """The pixels of some table rows, in the loader's batches.
-
-    Args:
-        loader: draws them.
-        views: of each table row.
-        rows: numbers of rows.
-        fresh: how many views an image has, when each epoch is to draw new ones; None: the table's are drawn.
-        epoch: in which they are trained on; 0: the table's are drawn.
-    """
-    wanted = [views[row] for row in rows]
-    if fresh is not None and epoch:
-        wanted = [replace(view, index=view.index + epoch * fresh) for view in wanted]
-    with contextlib.closing(loader.batches(wanted)) as batches:
-        yield from batches
 
 
 def _in_batches(parts: Iterator[list[np.ndarray]], size: int) -> Iterator[list[np.ndarray]]:

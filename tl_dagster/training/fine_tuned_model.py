@@ -13,6 +13,7 @@ from tl_dagster.features.cache import FeatureColumn
 from tl_dagster.features.engine import LocalEngine
 from tl_dagster.features.feature_table import FeatureTable
 from tl_dagster.models.bundle import describe_model, read_state, save_model
+from tl_dagster.models.calibration import Score
 from tl_dagster.models.predictions import copy_predictions, write_predictions
 from tl_dagster.models.spec import ModelSpec, TrainingRecord, read_spec
 from tl_dagster.store.artifacts import ArtifactSummary
@@ -72,15 +73,15 @@ def tune_model(job: FineTuningJob, folder: Path, checkpoint: Checkpoint) -> Arti
         data = _data(job, setup.batches(checkpoint), classes)
         precision = job.engine.features.backbone.precision
         depths = setup.stage_depths(network)
-        result = fine_tune(network, data, job.settings, depths, precision, job.engine.progress, checkpoint)
+        metrics = copy_predictions(job.top_model, folder)  # the top model's own, which stay where it is the best
+        start = Score(metrics["validation_log_loss"], metrics["validation_accuracy"])
+        result = fine_tune(network, data, job.settings, depths, precision, start, job.engine.progress, checkpoint)
         tuned = result.epoch > 0
         if tuned:
             held_out = np.flatnonzero(views["split"] != "train")
             logits = predict(network, data.inputs, held_out, precision).numpy()
             metrics = write_predictions(folder, views.iloc[held_out], classes, logits)
-        else:  # the top model's predictions, to the last bit
-            metrics = copy_predictions(job.top_model, folder)
-    metrics["training_seconds"] = round(result.seconds, 3)
+    metrics |= {"temperature": result.score.temperature, "training_seconds": round(result.seconds, 3)}
     record = TrainingRecord(
         epoch=result.epoch,
         history=result.history,
@@ -88,7 +89,8 @@ def tune_model(job: FineTuningJob, folder: Path, checkpoint: Checkpoint) -> Arti
         activations=setup.column.name if setup.column else None,
     )
     state = network.state_dict() if tuned else {f"head.{name}": value for name, value in head.items()}
-    save_model(folder, _describe(job, top, record, _columns(job, setup), tuned=tuned), state)
+    spec = _describe(job, top, record, _columns(job, setup), result.score.temperature if tuned else None)
+    save_model(folder, spec, state)
     return _summarize(job, setup, data, result, metrics)
 
 
@@ -99,7 +101,7 @@ def _select_top_model(
     metrics = copy_predictions(job.top_model, folder)
     record = TrainingRecord(epoch=0, history=[{"epoch": 0.0, **metrics}])
     columns = [column for tap, column in job.table.columns.items() if tap in job.taps]
-    spec = _describe(job, top, record, columns, tuned=False)
+    spec = _describe(job, top, record, columns)
     save_model(folder, spec, {f"head.{name}": value for name, value in head.items()})
     return ArtifactSummary(
         rows=sum(job.table.views["split"] == "train"),
@@ -118,8 +120,13 @@ def _columns(job: FineTuningJob, setup: FineTuningSetup) -> list[FeatureColumn]:
 
 
 def _describe(
-    job: FineTuningJob, top: ModelSpec, record: TrainingRecord, columns: Sequence[FeatureColumn], *, tuned: bool
+    job: FineTuningJob,
+    top: ModelSpec,
+    record: TrainingRecord,
+    columns: Sequence[FeatureColumn],
+    temperature: float | None = None,
 ) -> ModelSpec:
+    """Return the description of the fine-tuned model, or without a temperature of its own that of the top model."""
     assert top.head is not None  # noqa: S101  (for the type checker)
     return describe_model(
         job.engine,
@@ -128,13 +135,13 @@ def _describe(
         stage=job.stage,
         version=job.version,
         classes=top.classes,
-        head=top.head,
+        head=top.head.model_copy(update={"temperature": temperature}) if temperature else top.head,
         inputs=job.inputs,
         training=record,
         tag=top.backbone.tag if top.backbone else None,
         depth=job.settings.depth,
         frozen_through=job.boundary,
-        tuned=tuned,
+        tuned=temperature is not None,
     )
 
 

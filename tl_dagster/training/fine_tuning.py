@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from tl_dagster.models.calibration import validate
+from tl_dagster.models.calibration import Score, calibrated_score
+from tl_dagster.models.heads import fold_temperature
 from tl_dagster.models.networks import PREDICTION_BATCH, TunedNetwork, predict_batches
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.progress import Progress
@@ -72,10 +73,11 @@ def fine_tune(
     settings: ResolvedFineTuning,
     stage_depths: Mapping[str, int],
     precision: str,
+    top_model: Score,
     progress: Progress,
     checkpoint: Checkpoint | None = None,
 ) -> TrainingResult:
-    """Train in place, and leave the best epoch's weights in the model; the top model is epoch 0, and among them.
+    """Train in place, and leave the best epoch in the model, calibrated; epoch 0 is the top model.
 
     Args:
         model: parameters that require gradients are trained.
@@ -84,6 +86,8 @@ def fine_tune(
         stage_depths: of each trained parameter of ``model.upper``, the number of stages between its own and the
             highest.
         precision: "bf16" (autocast) or "fp32".
+        top_model: score of the top model itself, on the cached features: this network computes them anew, with other
+            rounding, and need not give the same predictions.
         progress: counts the steps.
         checkpoint: resumed from after a kill, and written after each epoch.
 
@@ -96,7 +100,7 @@ def fine_tune(
     score = partial(_score, data, precision)
     optimiser = build_optimiser(settings.optimiser, _groups(model, settings, stage_depths))
     try:
-        result = train(model, optimiser, losses, score, _loop_config(data, settings), progress, checkpoint)
+        result = train(model, optimiser, losses, score, _loop_config(data, settings), progress, checkpoint, top_model)
     except torch.OutOfMemoryError as error:
         raise InputError(
             "the GPU's memory does not hold a step of fine-tuning; lower fine_tuning.batch_size (now "
@@ -104,6 +108,7 @@ def fine_tune(
         ) from error
     if frozen_digest(model) != before:
         raise RuntimeError("a frozen parameter or statistic changed in training")
+    fold_temperature(model.head.get_submodule("output"), result.score.temperature)
     return result
 
 
@@ -139,10 +144,10 @@ def predict(model: torch.nn.Module, inputs: BatchSource, rows: np.ndarray, preci
     return torch.cat([predict_batches(model, values, below, precision) for values, below in batches])
 
 
-def _score(data: FineTuningData, precision: str, model: torch.nn.Module) -> tuple[float, float]:
+def _score(data: FineTuningData, precision: str, model: torch.nn.Module) -> Score:
 
-    probabilities = predict(model, data.inputs, data.validation, precision).softmax(1).numpy()
-    return validate(probabilities, data.labels[data.validation], data.images)
+    logits = predict(model, data.inputs, data.validation, precision).numpy()
+    return calibrated_score(logits, data.labels[data.validation], data.images)
 
 
 def _losses(

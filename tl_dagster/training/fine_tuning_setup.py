@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Self
 
 import pandas as pd
@@ -9,13 +10,12 @@ import torch
 
 from tl_dagster.backbones.inference import InferenceRunner
 from tl_dagster.backbones.splitting import BackboneSplit, lower_module, split_backbone
-from tl_dagster.data.views import View, views_to_draw
+from tl_dagster.data.views import views_to_draw
 from tl_dagster.features.budget import fits_activations, has_room
 from tl_dagster.features.cache import ConcatFeatures, FeatureColumn
 from tl_dagster.features.engine import LocalEngine
-from tl_dagster.features.loading import Loader
 from tl_dagster.models.networks import TunedNetwork, build_tuned_network
-from tl_dagster.training.batches import CachedActivations, DrawnImages, RecomputedActivations, draw_views
+from tl_dagster.training.batches import CachedActivations, DrawnImages, DrawnViews, RecomputedActivations
 from tl_dagster.training.checkpoints import Checkpoint
 from tl_dagster.training.fine_tuning import BatchSource
 from tl_dagster.training.settings import ResolvedFineTuning
@@ -86,7 +86,7 @@ class FineTuningSetup:
         if self.split.reads_images:
             if self.split.boundary is not None:
                 self._say("recomputed in each step: the network cannot be cut at its boundary")
-            return DrawnImages(*self._drawing(), backbone.mean, backbone.std)
+            return DrawnImages(self._drawn(), backbone.mean, backbone.std)
         self.column = self._affordable_column()
         if self.column is None:
             self._say(
@@ -119,31 +119,32 @@ class FineTuningSetup:
         features, backbone = self.engine.features, self.engine.features.backbone
         lower = [*self.split.frozen_taps, (self.split.boundary, "none")]
         columns = [features.column(path, pooling) for path, pooling in lower]
-        views, fresh, loader = self._drawing()
+        drawn = self._drawn()
         network = InferenceRunner(
             lambda: lower_module(features.load(), lower, backbone.size),
             [column.key for column in columns],
             backbone.precision,
             backbone.mean,
             backbone.std,
-            loader.batch_size,
+            drawn.loader.batch_size,
         )
         before, log = checkpoint.metadata().get(COMPILED), self.engine.progress.log
         if self.engine.compute.compile == "auto" and before is not False:
-            first = next(draw_views(loader, views, range(min(loader.batch_size, len(views))), None, 0))
-            network.consider_compiling(first, self._views_drawn(), log, always=bool(before))
+            first = next(drawn(range(min(drawn.loader.batch_size, len(drawn.views)))))
+            network.consider_compiling(first, self._count_drawn(), log, always=bool(before))
         if before and not network.compiled:
             log("the frozen part ran compiled before, and does not now: the model may differ in its last bits")
         checkpoint.circumstances = lambda: {COMPILED: network.compiled}
         shape = self._map_shape(backbone.width(*lower[-1]))
-        return RecomputedActivations(views, fresh, loader, network, columns[0].dtype, shape)
+        return RecomputedActivations(drawn, network, columns[0].dtype, shape)
 
-    def _drawing(self) -> tuple[list[View], int | None, Loader]:
+    def _drawn(self) -> DrawnViews:
         views = views_to_draw(self._table, self.engine.manifest())
-        loader = self._closing.enter_context(self.engine.loader(self._views_drawn()))
-        return views, self.engine.augmentation.views if self.settings.fresh_augmentation else None, loader
+        loader = self._closing.enter_context(self.engine.loader(self._count_drawn()))
+        fresh = partial(_fresh_view, self.engine.augmentation.views) if self.settings.fresh_augmentation else None
+        return DrawnViews(views, loader, fresh)
 
-    def _views_drawn(self) -> int:
+    def _count_drawn(self) -> int:
         plain = self._table["view"] == 0
         train = int(((self._table["split"] == "train") & plain).sum()) * self.settings.views_per_epoch
         return self.settings.epochs * (train + int((self._table["split"] == "validation").sum()))
@@ -155,3 +156,8 @@ class FineTuningSetup:
     def _map_shape(self, values: int) -> tuple[int, ...]:
         assert self.boundary is not None  # noqa: S101  (for the type checker)
         return self.engine.features.backbone.info.map_shape(self.boundary, values)
+
+
+def _fresh_view(views: int, view: int, epoch: int) -> int:
+    """Return a view that is in no table and no other epoch: an image has ``views`` of them in each."""
+    return view + epoch * views

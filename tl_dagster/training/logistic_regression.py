@@ -15,6 +15,7 @@ from scipy.special import softmax
 from torch import nn
 
 from tl_dagster.features.blocks import Features, blocks
+from tl_dagster.models.calibration import Score
 from tl_dagster.models.heads import build_layers, compute_logits
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.feature_batches import FeatureSubset, StandardizedFeatures, Targets, standardize
@@ -124,7 +125,7 @@ def fit_l2_path(
     train: StandardizedFeatures,
     targets: Targets,
     class_weights: torch.Tensor | None,
-    score: Callable[[nn.Module], tuple[float, float]],
+    score: Callable[[nn.Module], Score],
     settings: LinearTopModel,
     progress: Progress,
 ) -> tuple[nn.Module, dict[str, Any]]:
@@ -137,7 +138,7 @@ def fit_l2_path(
         train: (N, D).
         targets: (N, classes).
         class_weights: (classes,) weight of each class, or None.
-        score: a network on standardized features → calibrated log-loss and accuracy on validation.
+        score: a network on standardized features → its calibrated score on validation.
         settings: strengths and iterations.
         progress: counts the strengths.
 
@@ -166,7 +167,7 @@ class _L2Search:
     train: StandardizedFeatures
     targets: Targets
     class_weights: torch.Tensor | None
-    score: Callable[[nn.Module], tuple[float, float]]
+    score: Callable[[nn.Module], Score]
     iterations: int
     progress: Progress
     planned: int
@@ -177,7 +178,8 @@ class _L2Search:
         """Fit one strength, from the parameters of another's model, and remember it if it is the best."""
         model = LogisticRegression(l2, self.iterations, self.class_weights)
         model.fit_standardized(self.train, self.targets, None if start is None else start.parameters)
-        tried = (l2, *self.score(model.build_network()))
+        score = self.score(model.build_network())
+        tried = (l2, score.log_loss, score.accuracy)
         if not self.path or tried[1] < min(self.path, key=_log_loss)[1]:
             self.best = model
         self.path.append(tried)

@@ -1,8 +1,9 @@
 """The training loop of every network: epochs of steps, the best epoch kept, a checkpoint after each.
 
 The exponential moving average of the weights over the steps is validated and kept: it is steadier than any one step's
-weights (Polyak & Juditsky 1992, SIAM J. Control Optim. 30). Best is the lowest validation log-loss: accuracy moves in
-steps of one image, and choosing by it is choosing by chance. The untrained network is among the candidates, as epoch 0.
+weights (Polyak & Juditsky 1992, SIAM J. Control Optim. 30). Best is the lowest validation log-loss after calibration,
+which all candidates get alike: before it, an epoch can win or lose by how sure it is alone. Accuracy moves in steps of
+one image, and choosing by it is choosing by chance.
 """
 
 import math
@@ -15,6 +16,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from tl_dagster.models.calibration import Score
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.memory import keep_freed_memory
 from tl_dagster.runtime.progress import Progress
@@ -22,6 +24,8 @@ from tl_dagster.training.checkpoints import Checkpoint, optimiser_tensors, resto
 from tl_dagster.training.optimisers import decay_weights
 
 __all__ = ["LoopConfig", "TrainingResult", "train"]
+
+LEAST_GAIN = 1e-6  # of log-loss, over epoch 0: folding the temperature into the weights rounds
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,11 @@ class LoopConfig:
         epochs: at most.
         steps: of each epoch.
         hint: shown when the loss is NaN or infinite: the setting to change.
-        patience: epochs without a lower validation log-loss after which training stops; None: it does not.
+        patience: epochs without a lower validation log-loss after which training stops; None: it does not. Those of
+            the warm-up do not count.
         warmup: share of all steps in which the learning rates rise, before their cosine to zero.
         clip: largest norm of a step's gradient; None: any.
         averaging: decay of the moving average of the weights; 0: the weights themselves.
-        untrained: the network starts from random weights, and epoch 0 is not a candidate.
     """
 
     epochs: int
@@ -46,7 +50,6 @@ class LoopConfig:
     warmup: float = 0.2
     clip: float | None = None
     averaging: float = 0.0
-    untrained: bool = False
 
     def rate_factor(self, step: int) -> float:
         """Return the share of the peak learning rate in a step, counted from 0 over all epochs.
@@ -63,12 +66,15 @@ class TrainingResult:
     """The result of a training; the weights are left in the model.
 
     Attributes:
-        epoch: the epoch that was kept; 0 is the network before training.
-        history: per epoch: epoch, training_loss (but for epoch 0), validation_log_loss and validation_accuracy.
+        epoch: the epoch that was kept; 0 is what training started from.
+        score: of that epoch; its temperature is not in the weights.
+        history: per epoch: epoch, training_loss (but for epoch 0), validation_log_loss, validation_accuracy and
+            temperature.
         seconds: duration, that before a kill included.
     """
 
     epoch: int
+    score: Score
     history: list[dict[str, float]]
     seconds: float
 
@@ -87,15 +93,18 @@ class _State:
     def epochs_done(self) -> int:
         return len(self.history) - 1
 
-    def record(self, scored: tuple[float, float], **more: float) -> None:
+    @property
+    def best_score(self) -> Score:
+        row = self.history[self.best_epoch]
+        return Score(row["validation_log_loss"], row["validation_accuracy"], row["temperature"])
+
+    def record(self, score: Score, **more: float) -> None:
         """Add an epoch to the history, and keep its weights if they are the best so far."""
-        loss, accuracy = scored
         epoch = len(self.history)
-        if not self.history or loss < self.history[self.best_epoch]["validation_log_loss"]:
+        if not self.history or score.log_loss < self.best_score.log_loss - (0 if self.best_epoch else LEAST_GAIN):
             self.best_epoch, self.best = epoch, _copy_trained(self.averaged.module)
-        self.history.append(
-            {"epoch": float(epoch), **more, "validation_log_loss": loss, "validation_accuracy": accuracy}
-        )
+        scored = {"validation_log_loss": score.log_loss, "validation_accuracy": score.accuracy}
+        self.history.append({"epoch": float(epoch), **more, **scored, "temperature": score.temperature})
 
     def _improved(self) -> bool:
         """Return whether the last epoch is the best one: its weights need not be saved twice."""
@@ -127,10 +136,11 @@ def train(
     model: torch.nn.Module,
     optimiser: torch.optim.Optimizer,
     losses: Callable[[int], Iterator[torch.Tensor]],
-    score: Callable[[torch.nn.Module], tuple[float, float]],
+    score: Callable[[torch.nn.Module], Score],
     config: LoopConfig,
     progress: Progress,
     checkpoint: Checkpoint | None = None,
+    start: Score | None = None,
 ) -> TrainingResult:
     """Train in place, and leave the best epoch's weights in the model.
 
@@ -139,10 +149,12 @@ def train(
         optimiser: see :func:`tl_dagster.training.optimisers.build_optimiser`.
         losses: the epoch's number, from 1 → the loss of each of its steps; all that is random in it comes from that
             number, so that a training that is resumed ends as if there had been no kill.
-        score: a network → log-loss and accuracy on the validation split.
+        score: a network → its calibrated score on the validation split.
         config: length and schedule.
         progress: counts the steps.
         checkpoint: resumed from, and written after each epoch.
+        start: score of the model that training starts from: epoch 0, which is kept where no epoch is better; None: the
+            weights are random, and there is no such candidate.
 
     Raises:
         InputError: the loss is not a number; the checkpoint of the last good epoch stays.
@@ -153,24 +165,25 @@ def train(
     if saved:
         state.restore(*saved)
         progress.log(f"goes on after epoch {state.epochs_done} of {config.epochs}, from a checkpoint")
-    elif config.untrained:
-        state.record((math.inf, 0.0))
     else:
-        state.record(score(model))
-        _log_epoch(state, config, progress)
+        state.record(start or Score(math.inf, 0.0))
+        if start:
+            _log_epoch(state, config, progress)
     done = state.epochs_done * config.steps
     schedule = LambdaLR(optimiser, config.rate_factor, last_epoch=done - 1)
     progress.start("steps", done)
     while state.epochs_done < config.epochs and not _should_stop(state, config, progress):
         mean = _train_epoch(state, schedule, losses, config, progress, checkpoint)
         scored = score(state.averaged.module)
-        _require_finite(scored[0], "validation log-loss", config, state, checkpoint)
+        _require_finite(scored.log_loss, "validation log-loss", config, state, checkpoint)
         state.record(scored, training_loss=mean)
         _log_epoch(state, config, progress)
         if checkpoint:
             state.save(checkpoint)
     model.load_state_dict(state.best, strict=False)
-    return TrainingResult(state.best_epoch, state.history[config.untrained :], time.monotonic() - state.started)
+    progress.log(f"chosen: epoch {state.best_epoch}: {_described(state.best_score)}")
+    history = state.history if start else state.history[1:]
+    return TrainingResult(state.best_epoch, state.best_score, history, time.monotonic() - state.started)
 
 
 def _train_epoch(
@@ -202,7 +215,8 @@ def _train_epoch(
 
 def _should_stop(state: _State, config: LoopConfig, progress: Progress) -> bool:
     """Return whether the best epoch lies so far back that training stops early (Prechelt 1998)."""
-    stale = config.patience is not None and state.epochs_done - state.best_epoch >= config.patience
+    since = max(state.best_epoch, math.ceil(config.warmup * config.epochs))
+    stale = config.patience is not None and state.epochs_done - since >= config.patience
     if stale:
         progress.log(f"stopped early: no lower validation log-loss since epoch {state.best_epoch}")
     return stale
@@ -211,10 +225,12 @@ def _should_stop(state: _State, config: LoopConfig, progress: Progress) -> bool:
 def _log_epoch(state: _State, config: LoopConfig, progress: Progress) -> None:
     last = state.history[-1]
     loss = f"loss {last['training_loss']:.4f}, " if "training_loss" in last else ""
-    progress.log(
-        f"epoch {last['epoch']:.0f}/{config.epochs}: {loss}validation log-loss {last['validation_log_loss']:.4f}, "
-        f"accuracy {last['validation_accuracy']:.4f}"
-    )
+    score = Score(last["validation_log_loss"], last["validation_accuracy"])
+    progress.log(f"epoch {last['epoch']:.0f}/{config.epochs}: {loss}{_described(score)}")
+
+
+def _described(score: Score) -> str:
+    return f"validation log-loss {score.log_loss:.4f}, accuracy {score.accuracy:.4f}"
 
 
 def _require_finite(value: float, name: str, config: LoopConfig, state: _State, checkpoint: Checkpoint | None) -> None:

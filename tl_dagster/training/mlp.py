@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from tl_dagster.features.blocks import BLOCK_BYTES
+from tl_dagster.models.calibration import Score
 from tl_dagster.models.heads import build_layers
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.feature_batches import StandardizedFeatures, Targets
@@ -28,7 +29,7 @@ def fit_mlp(
     features: StandardizedFeatures,
     targets: Targets,
     class_weights: torch.Tensor | None,
-    score: Callable[[torch.nn.Module], tuple[float, float]],
+    score: Callable[[torch.nn.Module], Score],
     settings: MlpTopModel,
     progress: Progress,
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
@@ -38,7 +39,7 @@ def fit_mlp(
         features: (N, D).
         targets: (N, classes).
         class_weights: (classes,) weight of each class, or None.
-        score: a network on standardized features → log-loss and accuracy on validation.
+        score: a network on standardized features → its calibrated score on validation.
         settings: the declared settings.
         progress: counts the steps.
 
@@ -58,7 +59,6 @@ def fit_mlp(
             math.ceil(len(features) / settings.batch_size),
             f"lower top_model.learning_rate, now {settings.learning_rate:g}",
             warmup=WARMUP,
-            untrained=True,
         )
         result = train(network, build_optimiser("adamw", [group]), losses, score, config, progress)
     return network.eval(), {"epoch": result.epoch, "history": result.history}

@@ -12,8 +12,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from tl_dagster.models.calibration import validate
+from tl_dagster.models.calibration import Score, calibrated_score
+from tl_dagster.models.heads import fold_temperature
 from tl_dagster.models.networks import predict_batches
+from tl_dagster.models.scratch_networks import NormalizedNetwork
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training import loop
@@ -60,7 +62,7 @@ class Examples:
 
 
 def train(
-    model: torch.nn.Module,
+    model: NormalizedNetwork,
     draw: PixelSource,
     examples: Examples,
     settings: ScratchBaseline,
@@ -68,10 +70,10 @@ def train(
     checkpoint: Checkpoint,
     progress: Progress,
 ) -> TrainingResult:
-    """Train in place by AdamW, and leave the weights of the epoch with the lowest validation log-loss in the model.
+    """Train in place by AdamW, and leave the epoch with the lowest validation log-loss in the model, calibrated.
 
     Args:
-        model: see :class:`.scratch_networks.NormalizedNetwork`; on its device.
+        model: on its device.
         draw: yields the pixels, ``settings.batch_size`` at a time.
         examples: the training and validation images.
         settings: the declared settings.
@@ -93,7 +95,6 @@ def train(
         hint=f"lower scratch_baseline.learning_rate (now {settings.learning_rate:g}), or set backbone.precision: fp32",
         patience=settings.patience,
         warmup=WARMUP,
-        untrained=True,
     )
     losses = partial(_losses, model, draw, examples, settings.seed, count, precision)
     score = partial(_score, draw, examples, precision, settings.batch_size)
@@ -101,12 +102,14 @@ def train(
         "adamw", [ParameterGroup(list(model.parameters()), settings.learning_rate, WEIGHT_DECAY)]
     )
     try:
-        return loop.train(model, optimiser, losses, score, config, progress, checkpoint)
+        result = loop.train(model, optimiser, losses, score, config, progress, checkpoint)
     except torch.OutOfMemoryError as error:
         raise InputError(
             "the GPU's memory does not hold a step of training from scratch; lower scratch_baseline.batch_size (now "
             f"{settings.batch_size}), or free the GPU"
         ) from error
+    fold_temperature(model.output, result.score.temperature)
+    return result
 
 
 def _losses(
@@ -126,11 +129,9 @@ def _losses(
         yield torch.nn.functional.cross_entropy(logits.float(), targets)
 
 
-def _score(
-    draw: PixelSource, examples: Examples, precision: str, batch_size: int, model: torch.nn.Module
-) -> tuple[float, float]:
+def _score(draw: PixelSource, examples: Examples, precision: str, batch_size: int, model: torch.nn.Module) -> Score:
     logits = predict(model, draw, examples.validation, precision, batch_size)
-    return validate(logits.softmax(1).numpy(), examples.labels, examples.images)
+    return calibrated_score(logits.numpy(), examples.labels, examples.images)
 
 
 def predict(

@@ -1,7 +1,8 @@
 """Training of one network from random weights, and its artifact."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ from tl_dagster.data.augmentation import Augmenter
 from tl_dagster.data.decoding import DECODER_VERSION
 from tl_dagster.data.labels import class_indices, class_names
 from tl_dagster.data.settings import Augmentation
-from tl_dagster.data.views import View, views_to_draw
+from tl_dagster.data.views import views_to_draw
 from tl_dagster.features.loading import Loader
 from tl_dagster.features.settings import Compute
 from tl_dagster.models.bundle import UNWRITTEN, save_model
@@ -24,13 +25,14 @@ from tl_dagster.models.spec import BackboneSpec, Geometry, ModelSpec, NetworkSpe
 from tl_dagster.runtime.hardware import has_gpu, resolve_precision
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.store.artifacts import ArtifactSummary
+from tl_dagster.training.batches import DrawnViews
 from tl_dagster.training.checkpoints import Checkpoint
 from tl_dagster.training.feature_batches import build_targets
 from tl_dagster.training.scratch import Examples, predict, train
 from tl_dagster.training.scratch_architectures import ScratchArchitecture
 from tl_dagster.training.settings import ScratchBaseline
 
-__all__ = ["ScratchJob", "train_scratch_model"]
+__all__ = ["ScratchJob", "draw_in_turn", "train_scratch_model"]
 
 
 @dataclass(frozen=True)
@@ -60,29 +62,6 @@ class ScratchJob:
     inputs: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class DrawnViews:
-    """Pixels by row of the table of views; see :class:`tl_dagster.training.scratch.PixelSource`.
-
-    Attributes:
-        views: of each table row.
-        loader: draws them.
-        distinct: how many views an image has; None: every epoch has new ones.
-    """
-
-    views: list[View]
-    loader: Loader
-    distinct: int | None
-
-    def __call__(self, rows: np.ndarray, epoch: int = 0) -> Iterator[np.ndarray]:
-        """Yield batches of table rows' own views, or of an epoch's."""
-        wanted = [self.views[row] for row in rows]
-        if epoch:
-            index = (epoch - 1) % self.distinct if self.distinct else epoch - 1
-            wanted = [replace(view, index=index) for view in wanted]
-        return self.loader.batches(wanted)
-
-
 def train_scratch_model(job: ScratchJob, folder: Path, checkpoint: Checkpoint, progress: Progress) -> ArtifactSummary:
     """Train one network, and write its weights, description and predictions.
 
@@ -97,7 +76,7 @@ def train_scratch_model(job: ScratchJob, folder: Path, checkpoint: Checkpoint, p
     parameters = sum(parameter.numel() for parameter in network.parameters())
     progress.log(f"{architecture.name}: {parameters:,} parameters, {architecture.resize.size} pixels, {precision}")
     with _loader(job, len(views) * settings.epochs) as loader:
-        drawn = DrawnViews(views, loader, None if job.augmentation.steps else job.augmentation.views)
+        drawn = DrawnViews(views, loader, partial(draw_in_turn, job.augmentation))
         examples = _examples(table, classes)
         result = train(network, drawn, examples, settings, precision, checkpoint, progress)
         held_out = np.flatnonzero(table["split"] != "train")
@@ -116,6 +95,11 @@ def train_scratch_model(job: ScratchJob, folder: Path, checkpoint: Checkpoint, p
             "history": result.history,
         },
     )
+
+
+def draw_in_turn(augmentation: Augmentation, _: int, epoch: int) -> int:
+    """Return the view of every image that an epoch draws: the next one, over and over where their number is finite."""
+    return epoch - 1 if augmentation.steps else (epoch - 1) % augmentation.views
 
 
 def _build(architecture: ScratchArchitecture, classes: int) -> NormalizedNetwork:

@@ -76,7 +76,11 @@ class FineTuning(Settings):
         None, ge=1, le=1000, description="Passes over the training images; by default chosen by the transfer strategy."
     )
     patience: int | None = Field(
-        10, ge=1, le=1000, description="Epochs without a lower validation log-loss after which training stops early."
+        3,
+        ge=1,
+        le=1000,
+        description="Epochs after the warm-up without a lower validation log-loss after which training stops early; "
+        "null: never.",
     )
     views_per_epoch: int = Field(1, ge=1, le=256, description="Views of each training image seen in one epoch.")
     optimiser: Literal["adamw", "sgd"] = Field("adamw", description="adamw, or sgd with Nesterov's momentum (0.9).")
@@ -148,7 +152,11 @@ class ScratchBaseline(Settings):
     image_size: int = Field(150, ge=32, le=1024, description="Pixels of the convnet's square input.")
     epochs: int = Field(50, ge=1, le=1000, description="Passes over the training images, each with a view of its own.")
     patience: int | None = Field(
-        10, ge=1, le=1000, description="Epochs without a lower validation log-loss after which training stops early."
+        10,
+        ge=1,
+        le=1000,
+        description="Epochs after the warm-up without a lower validation log-loss after which training stops early; "
+        "null: never.",
     )
     learning_rate: float = Field(1e-3, gt=0, le=0.1, description="Peak learning rate of AdamW.")
     batch_size: int = Field(32, ge=1, le=65_536, description="Views in one optimiser step.")

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from tl_dagster.models.calibration import temperature, validate
-from tl_dagster.models.heads import compute_logits
+from tl_dagster.models.calibration import Score, calibrated_score, validate
+from tl_dagster.models.heads import compute_logits, fold_temperature
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.feature_batches import (
     MEMORY_BYTES,
@@ -56,17 +56,9 @@ class _Validation:
     def logits(self, network: torch.nn.Module) -> np.ndarray:
         return compute_logits(network.eval(), self.features, self.classes)
 
-    def temperature(self, logits: np.ndarray) -> float:
-        return temperature(logits, self.labels, self.images)
-
-    def measure(self, logits: np.ndarray) -> tuple[float, float]:
-        """Return log-loss and accuracy."""
-        return validate(softmax(logits, axis=1), self.labels, self.images)
-
-    def score(self, network: torch.nn.Module) -> tuple[float, float]:
-        """Return log-loss and accuracy after calibration: the model is selected as it will be used."""
-        logits = self.logits(network)
-        return self.measure(logits / self.temperature(logits))
+    def score(self, network: torch.nn.Module) -> Score:
+        """Return the calibrated score: the model is selected as it will be used."""
+        return calibrated_score(self.logits(network), self.labels, self.images)
 
 
 def fit_top_model(
@@ -101,11 +93,11 @@ def fit_top_model(
     else:
         network, metadata = fit_l2_path(features, targets, class_weights, held_out.score, settings, progress)
     logits = held_out.logits(network)
-    divisor = held_out.temperature(logits)
-    before, after = held_out.measure(logits)[0], held_out.measure(logits / divisor)[0]
+    before = validate(softmax(logits, axis=1), validation.labels, validation.images)[0]
+    after, _, divisor = calibrated_score(logits, validation.labels, validation.images)
     progress.log(f"temperature {divisor:.3f}: validation log-loss {before:.4f}, then {after:.4f}")
+    fold_temperature(network.get_submodule("output"), divisor)
     state = {"mean": features.mean, "std": features.std, **network.state_dict()}
-    state |= {name: state[name] / divisor for name in ("output.weight", "output.bias")}
     return FittedTopModel(state, divisor, (before, after), metadata)
 
 

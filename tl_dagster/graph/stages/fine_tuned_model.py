@@ -22,10 +22,10 @@ class FineTunedModel(Stage):
     """Upper blocks unfrozen, a very small learning rate, batch-norm statistics frozen."""
 
     name = "fine_tuned_model"
-    version = 4
+    version = 5
     description = (
         "The backbone's upper blocks and the classifier, trained on from the top model with a very small learning "
-        "rate; the epoch with the lowest validation log-loss, never worse there than the top model."
+        "rate; the epoch with the lowest calibrated validation log-loss, or the top model itself."
     )
     kinds = frozenset({"pytorch"})
     inputs = ("dataset", "bottleneck_features", "transfer_strategy", "top_model")

@@ -25,7 +25,7 @@ class ScratchBaseline(Stage):
     """The same images, splits and views, but random weights to begin with: what transfer learning gains."""
 
     name = "scratch_baseline"
-    version = 2
+    version = 3
     description = (
         "Networks trained from random weights on the same splits: the small convnet of Chollet's blog post and, "
         "if declared, the backbone's architecture."
