@@ -74,6 +74,14 @@ def test_keeps_the_best_epoch_and_stops_early_after_the_warmup(warmup, stopped_a
     assert found.score == (0.5, 0.0, 2.0)
 
 
+@pytest.mark.parametrize(("gain", "epochs"), [(0.001, 3), (0.006, 8)])
+def test_a_level_loss_does_not_prolong_a_training(gain, epochs):
+    """The best epoch is kept all the same; small gains count that add up."""
+    losses = iter([0.5 * (1 - gain) ** epoch for epoch in range(8)])
+    found = training(network(), scored=lambda model: Score(next(losses), 0.0), patience=2, warmup=0, epochs=8)
+    assert found.epoch == len(found.history) - 1 == epochs
+
+
 def test_what_training_starts_from_stays_where_no_epoch_is_better_by_more_than_rounding():
     model = network()
     found = training(model, scored=lambda model: Score(START.log_loss - 1e-9, 1.0, 2.0))

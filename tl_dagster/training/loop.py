@@ -26,6 +26,7 @@ from tl_dagster.training.optimisers import decay_weights
 __all__ = ["LoopConfig", "TrainingResult", "train"]
 
 LEAST_GAIN = 1e-6  # of log-loss, over epoch 0: folding the temperature into the weights rounds
+NOTABLE = 0.01  # share of the log-loss: less, as a level loss always finds by chance, does not prolong a training
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class LoopConfig:
         epochs: at most.
         steps: of each epoch.
         hint: shown when the loss is NaN or infinite: the setting to change.
-        patience: epochs without a lower validation log-loss after which training stops; None: it does not. Those of
-            the warm-up do not count.
+        patience: epochs in which the validation log-loss fell by less than 1 % after which training stops; None: it
+            does not. Those of the warm-up do not count.
         warmup: share of all steps in which the learning rates rise, before their cosine to zero.
         clip: largest norm of a step's gradient; None: any.
         averaging: decay of the moving average of the weights; 0: the weights themselves.
@@ -105,6 +106,14 @@ class _State:
             self.best_epoch, self.best = epoch, _copy_trained(self.averaged.module)
         scored = {"validation_log_loss": score.log_loss, "validation_accuracy": score.accuracy}
         self.history.append({"epoch": float(epoch), **more, **scored, "temperature": score.temperature})
+
+    def last_gain(self) -> int:
+        """Return the last epoch with a log-loss notably lower than that of the last one of which that holds."""
+        gain, lowest = 0, math.inf
+        for epoch, row in enumerate(self.history):
+            if row["validation_log_loss"] < lowest * (1 - NOTABLE):
+                gain, lowest = epoch, row["validation_log_loss"]
+        return gain
 
     def _improved(self) -> bool:
         """Return whether the last epoch is the best one: its weights need not be saved twice."""
@@ -214,11 +223,12 @@ def _train_epoch(
 
 
 def _should_stop(state: _State, config: LoopConfig, progress: Progress) -> bool:
-    """Return whether the best epoch lies so far back that training stops early (Prechelt 1998)."""
-    since = max(state.best_epoch, math.ceil(config.warmup * config.epochs))
-    stale = config.patience is not None and state.epochs_done - since >= config.patience
+    """Return whether the last gain lies so far back that training stops early (Prechelt 1998)."""
+    gain = state.last_gain()
+    waited = state.epochs_done - max(gain, math.ceil(config.warmup * config.epochs))
+    stale = config.patience is not None and waited >= config.patience
     if stale:
-        progress.log(f"stopped early: no lower validation log-loss since epoch {state.best_epoch}")
+        progress.log(f"stopped early: since epoch {gain} the validation log-loss fell by less than {NOTABLE:.0%}")
     return stale
 
 

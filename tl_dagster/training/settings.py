@@ -79,8 +79,8 @@ class FineTuning(Settings):
         3,
         ge=1,
         le=1000,
-        description="Epochs after the warm-up without a lower validation log-loss after which training stops early; "
-        "null: never.",
+        description="Epochs after the warm-up in which the validation log-loss fell by less than 1 % after which "
+        "training stops early; null: never.",
     )
     views_per_epoch: int = Field(1, ge=1, le=256, description="Views of each training image seen in one epoch.")
     optimiser: Literal["adamw", "sgd"] = Field("adamw", description="adamw, or sgd with Nesterov's momentum (0.9).")
@@ -155,8 +155,8 @@ class ScratchBaseline(Settings):
         10,
         ge=1,
         le=1000,
-        description="Epochs after the warm-up without a lower validation log-loss after which training stops early; "
-        "null: never.",
+        description="Epochs after the warm-up in which the validation log-loss fell by less than 1 % after which "
+        "training stops early; null: never.",
     )
     learning_rate: float = Field(1e-3, gt=0, le=0.1, description="Peak learning rate of AdamW.")
     batch_size: int = Field(32, ge=1, le=65_536, description="Views in one optimiser step.")
