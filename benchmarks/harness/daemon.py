@@ -7,11 +7,12 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Self
 
 import dagster as dg
-from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
+from dagster_graphql import DagsterGraphQLClient
 
 from benchmarks.harness.stopped_runs import Project
 
@@ -59,8 +60,9 @@ class Daemon:
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/server_info", timeout=5).close()
                 return DagsterGraphQLClient("127.0.0.1", port_number=self.port)
-            except (DagsterGraphQLClientError, OSError):
+            except OSError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
