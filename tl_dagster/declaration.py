@@ -19,6 +19,7 @@ from tl_dagster.strategy.settings import TransferStrategy
 from tl_dagster.training.settings import FineTuning, LinearTopModel, MlpTopModel, ScratchBaseline, TopModel
 
 __all__ = [
+    "NAME",
     "Checks",
     "Declaration",
     "FineTuning",
@@ -29,6 +30,8 @@ __all__ = [
     "TopModel",
     "TransferStrategy",
 ]
+
+NAME = "^[a-z][a-z0-9_]{0,62}$"
 
 
 class Checks(Settings):
@@ -88,7 +91,7 @@ class Schedule(Settings):
 class Declaration(Settings):
     """One pipeline: a folder of labelled images turned into an evaluated, fine-tuned classifier."""
 
-    name: str = Field(pattern="^[a-z][a-z0-9_]{0,62}$", description="Lower-case name; prefix of every asset key.")
+    name: str = Field(pattern=NAME, description="Lower-case name; prefix of every asset key.")
     source: Source = Field(description="Where the labelled images are.")
     description: str = Field("", description="One line for the UI.")
     duplicates: Duplicates = Duplicates()

@@ -1,25 +1,17 @@
-"""The code location: every pipeline declared under ``assets/``."""
-
-from pathlib import Path
+"""The code location: every pipeline declared in the project around the working folder."""
 
 import dagster as dg
 
-from tl_dagster.graph.automation import ended_runs
-from tl_dagster.graph.executor import pipeline_executor
-from tl_dagster.graph.io_manager import ArtifactIOManager
-from tl_dagster.graph.logging import run_logger
+from tl_dagster.graph.project import find_project, get_working_directory
+from tl_dagster.graph.records import record_root, recorded_root
+from tl_dagster.graph.tree import load_definitions
 
 __all__ = ["defs"]
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Return the declared pipelines of the project in the working folder, with the artifact store they share."""
-    declared = dg.load_from_defs_folder(path_within_project=Path.cwd())
-    shared = dg.Definitions(
-        resources={"artifacts": ArtifactIOManager()},
-        loggers={"progress": run_logger},
-        executor=pipeline_executor,
-        sensors=[ended_runs],
-    )
-    return dg.Definitions.merge(declared, shared)
+    """Return the definitions of the project; those of a run are its own, from whatever folder its processes start."""
+    root = recorded_root() or find_project(get_working_directory()).root
+    record_root(root)
+    return load_definitions(root)

@@ -56,10 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _default_home() -> None:
-    """Without DAGSTER_HOME, use the instance and store of `make demo` and `make ui`: .dagster_home here."""
-    if "DAGSTER_HOME" not in os.environ:
-        home = Path(".dagster_home").absolute()
-        home.mkdir(exist_ok=True)
-        if Path("dagster.yaml").exists() and not (home / "dagster.yaml").exists():
-            shutil.copyfile("dagster.yaml", home / "dagster.yaml")
-        os.environ["DAGSTER_HOME"] = str(home)
+    """Without DAGSTER_HOME, use the instance and store of `make demo` and `make ui`: .dagster_home in the project."""
+    from tl_dagster.graph.root import find_root
+
+    if "DAGSTER_HOME" in os.environ or (root := find_root()) is None:
+        return
+    home = root / ".dagster_home"
+    home.mkdir(exist_ok=True)
+    if (root / "dagster.yaml").exists() and not (home / "dagster.yaml").exists():
+        shutil.copyfile(root / "dagster.yaml", home / "dagster.yaml")
+    os.environ["DAGSTER_HOME"] = str(home)

@@ -3,21 +3,44 @@
 import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster.components.core.context import RESOLUTION_CONTEXT_STASH_KEY
+from dagster.components.resolved.errors import ResolutionException
 from pydantic import RootModel, ValidationError
 
 from tl_dagster.graph.checked_declaration import CheckedDeclaration
+from tl_dagster.graph.problems import shorten
+from tl_dagster.runtime.errors import InputError, UnknownFieldError
 
-__all__ = ["Attributes", "resolve_declaration"]
+__all__ = ["Attributes", "Place", "find_place", "resolve_declaration"]
 
 TEMPLATE = r"\{[{%]"
 ANNOTATIONS = ("title", "description", "default")
 
 
-class Attributes(RootModel[dict[str, Any]]):
+@dataclass(frozen=True)
+class Place:
+    """A line of a file.
+
+    Attributes:
+        file: its path.
+        line: from 1.
+        root: the project's folder; paths are shown from there.
+    """
+
+    file: Path
+    line: int
+    root: Path
+
+    def __str__(self) -> str:
+        return f"{shorten(self.file, self.root)}:{self.line}"
+
+
+class Attributes(RootModel[dict[Any, Any]]):
     """The attributes of a pipeline as they are written; any of them may be a template, such as ``{{ env.DATA }}``."""
 
     @classmethod
@@ -35,15 +58,28 @@ def resolve_declaration(context: dg.ResolutionContext, attributes: dict[str, Any
         attributes: as they are written.
 
     Raises:
-        ResolutionException: a template cannot be resolved.
-        DagsterInvalidDefinitionError: a value is not accepted; one paragraph for each error, with file, line and field.
+        InputError: a template cannot be resolved, or values are not accepted; a line for each, with file and field.
     """
     known = context.with_scope(env=_Environment(context.scope["env"]))
     try:
         return CheckedDeclaration.model_validate(_resolve(known, attributes))
     except ValidationError as error:
         problems = [_describe(context, problem) for problem in error.errors()]
-    raise dg.DagsterInvalidDefinitionError("\n".join(problems))
+    raise InputError("\n".join(problems))
+
+
+def find_place(context: dg.ResolutionContext, path: Sequence[str | int]) -> Place | None:
+    """Return where a value stands in its file, or the nearest one around it; None outside of files.
+
+    Args:
+        context: has the positions in the file.
+        path: the keys of the value, from the document's first.
+    """
+    if context.source_position_tree is None:
+        return None
+    position, _ = context.source_position_tree.lookup_closest_and_path(path, None)
+    root = getattr(context.stash.get(RESOLUTION_CONTEXT_STASH_KEY), "project_root", Path.cwd())
+    return Place(Path(position.filename), position.start.line, root)
 
 
 class _Environment:
@@ -74,7 +110,12 @@ def _resolve(context: dg.ResolutionContext, value: Any) -> Any:
         return [_resolve(context.at_path(index), part) for index, part in enumerate(value)]
     if not isinstance(value, str) or not re.search(TEMPLATE, value):
         return value  # Dagster would read a plain '2024_01' as the number 202401
-    resolved = context.resolve_value(value)
+    try:
+        resolved = context.resolve_value(value)
+    except ResolutionException as error:  # its message is a page; the reason is the last line
+        reason = str(error).strip().splitlines()[-1].removeprefix("UndefinedError: ")
+        parts = [str(find_place(context, context.path) or ""), _dotted(context.path[1:]), reason]
+        raise InputError(_join(parts)) from error
     typed = "transforms" not in context.path  # the arguments of transforms are of any type
     return _text(context, value) if typed and isinstance(resolved, bool | int | float) else resolved
 
@@ -88,15 +129,21 @@ def _text(context: dg.ResolutionContext, template: str) -> str:
 
 
 def _describe(context: dg.ResolutionContext, problem: Any) -> str:
-    message = problem["msg"].removeprefix("Value error, ")
+    """Return a line for an error of pydantic's: place, field, message."""
+    message = problem["msg"].removeprefix("Value error, ").replace("\n", " ")
     cause = problem.get("ctx", {}).get("error")
     path = [*problem["loc"], *getattr(cause, "path", ())]
     if context.source_position_tree is None:
-        return f"attributes.{_dotted(path)}: {message}"
-    path = _written(context.source_position_tree, ["attributes", *path])
-    source = context.source_position_tree.source_error(path, message, value_error=False)
-    place = f"{_shorten(source.file_name)}:{source.start_line_no}"
-    return f"{place} - {_dotted(path)}: {message}\n{source.snippet}\n"
+        return _join([_dotted(path), message])
+    if problem["type"] == "missing":
+        message = f"'{path[-1]}' is missing"
+    written = _written(context.source_position_tree, ["attributes", *path])
+    field = written[1:-1] if isinstance(cause, UnknownFieldError) else written[1:]  # its message names the field itself
+    return _join([str(find_place(context, written)), _dotted(field), message])
+
+
+def _join(parts: Sequence[str]) -> str:
+    return ": ".join(part for part in parts if part)
 
 
 def _written(tree: Any, path: Iterable[str | int]) -> list[str | int]:
@@ -111,11 +158,6 @@ def _written(tree: Any, path: Iterable[str | int]) -> list[str | int]:
 
 def _dotted(path: Sequence[str | int]) -> str:
     return ".".join(map(str, path))
-
-
-def _shorten(file: str) -> str:
-    path = Path(file)
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _allow_templates(schema: Any) -> Any:

@@ -1,17 +1,27 @@
 """The Dagster component: a declaration becomes assets, a job, a schedule and a sensor."""
 
+import re
 from pathlib import Path
 
 import dagster as dg
 from pydantic import BaseModel
 
-from tl_dagster.declaration import Declaration
+from tl_dagster.declaration import NAME, Declaration
 from tl_dagster.graph import automation
 from tl_dagster.graph.asset import build_asset
-from tl_dagster.graph.attributes import Attributes, resolve_declaration
+from tl_dagster.graph.attributes import Attributes, Place, find_place, resolve_declaration
+from tl_dagster.graph.broken import build_broken
 from tl_dagster.graph.executor import EXECUTORS
+from tl_dagster.graph.io_manager import ArtifactIOManager
+from tl_dagster.graph.logging import run_logger
+from tl_dagster.graph.problems import describe, find_mistakes
+from tl_dagster.graph.records import Loaded, Problem, get_place, record_pipeline, recorded
+from tl_dagster.runtime.errors import InputError
 
-__all__ = ["TransferLearning", "build_definitions"]
+__all__ = ["TransferLearning", "build_definitions", "build_pipeline"]
+
+# One object each, whatever the number of pipelines: Dagster merges what is identical.
+SHARED = dg.Definitions(resources={"artifacts": ArtifactIOManager()}, loggers={"progress": run_logger})
 
 
 class TransferLearning(dg.Component, dg.Resolvable):
@@ -21,7 +31,8 @@ class TransferLearning(dg.Component, dg.Resolvable):
     """
 
     def __init__(self, declaration: Declaration) -> None:
-        self.declaration = declaration
+        self.loaded: Loaded = declaration
+        self.place: Place | None = None  # of its name, where it comes from a file
 
     @classmethod
     def model(cls) -> type[BaseModel]:
@@ -35,20 +46,77 @@ class TransferLearning(dg.Component, dg.Resolvable):
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "TransferLearning":
-        """Return the component of a defs.yaml.
+        """Return the component of a defs.yaml; of one with mistakes, whose definitions then say what they are."""
+        loaded: Loaded
+        try:
+            loaded = cls._read(attributes, context)
+        except Exception as error:  # whatever it is, it is this pipeline's alone
+            written = attributes.model_dump().get("name") if attributes else None
+            known = isinstance(written, str) and re.fullmatch(NAME, written)
+            loaded = Problem(str(written) if known else context.path.name, describe(error))
+        component = cls.__new__(cls)
+        component.loaded, component.place = loaded, find_place(context.resolution_context, ["attributes", "name"])
+        return component
+
+    @classmethod
+    def _read(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Declaration:
+        index, place = _index(context), find_place(context.resolution_context, [])
+        if place and (mistakes := find_mistakes(place.file, place.root, index)):
+            raise InputError("\n".join(mistakes))
+        if attributes is None:
+            raise InputError(f"{place}: 'attributes' with a name and a source are missing")
+        return super().load(attributes, context).declaration
+
+    @property
+    def declaration(self) -> Declaration:
+        """The declaration.
 
         Raises:
-            DagsterInvalidDefinitionError: it has no attributes.
+            InputError: it has mistakes.
         """
-        if attributes is None:
-            raise dg.DagsterInvalidDefinitionError(
-                "tl_dagster.TransferLearning needs `attributes` with a name and a source"
-            )
-        return super().load(attributes, context)
+        if isinstance(self.loaded, Problem):
+            raise InputError(self.loaded.description)
+        return self.loaded
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the pipeline's definitions; paths in the declaration start from the project's root."""
-        return build_definitions(self.declaration, Path(context.project_root))
+        loaded = self.loaded
+        if self.place:
+            place, known = get_place(context), recorded()
+            if known and place not in known:  # written after the definitions of this run were loaded
+                return dg.Definitions()
+            loaded = known[place] if known else self._check_name(context)
+            record_pipeline(place, loaded)
+        if isinstance(loaded, Problem):
+            return build_broken(loaded, context.path.relative_to(context.defs_module_path).parts, _index(context))
+        return build_pipeline(loaded, Path(context.project_root))
+
+    def _check_name(self, context: dg.ComponentLoadContext) -> Loaded:
+        """Return the declaration, or the problem that others have its name: which is meant, nobody can tell."""
+        if isinstance(self.loaded, Problem):
+            return self.loaded
+        declared = context.component_tree.get_all_components(of_type=TransferLearning)
+        twins = [str(each.place) for each in declared if each is not self and _has_name(each, self.loaded.name)]
+        if not twins:
+            return self.loaded
+        places = ", ".join(sorted(twins))
+        return Problem(
+            self.loaded.name, f"{self.place}: name: '{self.loaded.name}' is also declared in {places}: rename one"
+        )
+
+
+def _has_name(component: TransferLearning, name: str) -> bool:
+    return component.place is not None and isinstance(component.loaded, Declaration) and component.loaded.name == name
+
+
+def _index(context: dg.ComponentLoadContext) -> int:
+    """Return which document of its file a component is."""
+    return getattr(context.component_loc, "instance_key", None) or 0
+
+
+def build_pipeline(declaration: Declaration, root: Path) -> dg.Definitions:
+    """Return all that a pipeline needs in any project: its definitions, and the resource and logger that all share."""
+    return dg.Definitions.merge(build_definitions(declaration, root), SHARED)
 
 
 def build_definitions(declaration: Declaration, root: Path) -> dg.Definitions:

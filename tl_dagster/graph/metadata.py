@@ -1,8 +1,6 @@
 """Metadata of materializations and checks: numbers, tables and figures for Dagster's UI."""
 
 import base64
-import inspect
-from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -26,11 +24,10 @@ def static_metadata(stage: Stage) -> dict[str, Any]:
     return metadata
 
 
-@cache
 def _code_reference(stage: type[Stage]) -> dg.LocalFileCodeReference:
-    """Return the place of a stage's class; finding it takes milliseconds."""
-    source, line = inspect.getsourcefile(stage) or "", inspect.findsource(stage)[1] + 1
-    return dg.LocalFileCodeReference(file_path=source, line_number=line, label=stage.__name__)
+    """Return the place of a stage's `run`, without a look at its source, which takes milliseconds."""
+    code = stage.run.__code__
+    return dg.LocalFileCodeReference(file_path=code.co_filename, line_number=code.co_firstlineno, label=stage.__name__)
 
 
 def materialization_metadata(materialization: Materialization) -> dict[str, Any]:

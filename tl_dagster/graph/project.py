@@ -1,22 +1,16 @@
 """The Dagster project around a folder: where its definitions are, and the jobs that they have."""
 
 import sys
-import tomllib
 from collections.abc import Sequence
 from contextlib import chdir
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeGuard
 
 import dagster as dg
 from dagster._core.code_pointer import AutoloadDefsModuleCodePointer, CodePointer
-from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext
-from dagster._core.definitions.reconstruct import (
-    ReconstructableJob,
-    ReconstructableRepository,
-    initialize_repository_def_from_pointer,
-)
+from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
+from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin, enter_loadable_target_origin_load_context
 from dagster._core.workspace.autodiscovery import (
@@ -27,12 +21,14 @@ from dagster._core.workspace.autodiscovery import (
 from dagster._core.workspace.load import location_origin_from_module_name
 from dagster._core.workspace.load_target import WorkspaceFileTarget, get_target_from_toml_data
 
+from tl_dagster.graph.problems import describe
+from tl_dagster.graph.records import Problem, parse_records
+from tl_dagster.graph.root import WORKSPACES, find_root, read_settings
 from tl_dagster.runtime.errors import InputError, suggest
 
-__all__ = ["DEFINITIONS", "Project", "find_project"]
+__all__ = ["LoadedRepository", "Project", "find_project", "get_working_directory"]
 
 DEFINITIONS = "tl_dagster.definitions"
-DECLARED = "assets/*/defs.yaml"
 
 
 @dataclass(frozen=True)
@@ -69,6 +65,13 @@ class Project:
         """
         return tuple(each for location in self.locations for each in _load(location))
 
+    @property
+    def problems(self) -> list[Problem]:
+        """What cannot be used of the declared pipelines; the others do not suffer from it."""
+        data = [each.definition.repository_load_data for each in self.repositories]
+        found = {place: text.data for each in data if each for place, text in each.reconstruction_metadata.items()}
+        return [loaded for loaded in parse_records(found).values() if isinstance(loaded, Problem)]
+
     def get_job(self, name: str) -> ReconstructableJob:
         """Return a job for :func:`dagster.execute_job`: the definitions that were loaded stay those of its run.
 
@@ -81,6 +84,8 @@ class Project:
         for repository in self.repositories:
             if repository.definition.has_job(name):
                 return repository.reconstructable.get_reconstructable_job(name)
+        if mistakes := [problem.description for problem in self.problems if problem.name == name]:
+            raise InputError("\n".join(mistakes))
         jobs = {job for repository in self.repositories for job in repository.definition.job_names}
         known = sorted(job for job in jobs if not job.startswith("__"))
         hint = suggest(name, known) if known else "none is declared: write assets/<pipeline>/defs.yaml"
@@ -99,58 +104,51 @@ def find_project(start: Path | None = None) -> Project:
     Raises:
         InputError: there is none, or its definitions cannot be loaded by this Python.
     """
-    start = (start or Path.cwd()).absolute()
-    for root in (start, *start.parents):
-        if root.is_dir() and (locations := _find_locations(root)):
-            return Project(root, locations)
-    raise InputError(
-        f"no project in {start} or above it: go to a folder with assets/<pipeline>/defs.yaml, "
-        "a pyproject.toml with [tool.dg.project], or a workspace.yaml"
-    )
+    root = find_root(start)
+    if root is None:
+        raise InputError(
+            f"no project in {(start or Path.cwd()).absolute()} or above it: go to a folder with "
+            "assets/<pipeline>/defs.yaml, a pyproject.toml with [tool.dg.project], or a workspace.yaml"
+        )
+    return Project(root, _from_settings(root) or _from_workspace(root) or _from_folder(root))
 
 
-def _find_locations(root: Path) -> tuple[ManagedGrpcPythonEnvCodeLocationOrigin, ...]:
-    for name in ("pyproject.toml", "dg.toml"):
-        if (root / name).is_file() and (found := _from_toml(root / name)):
-            return found
-    for name in ("workspace.yaml", "workspace.yml"):
-        if (root / name).is_file():
-            return _from_workspace(root / name)
-    if any(root.glob(DECLARED)):
-        return (location_origin_from_module_name(DEFINITIONS, None, str(root), root.name),)
-    return ()
-
-
-def _from_toml(path: Path) -> tuple[ManagedGrpcPythonEnvCodeLocationOrigin, ...]:
+def get_working_directory() -> Path:
+    """Return the folder that Dagster loads a code location from, as a workspace.yaml says, else the working folder."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
-    settings = {"tool": {"dg": data}} if path.name == "dg.toml" else data
-    with chdir(path.parent):  # Dagster takes the working folder for the project's
-        targets = get_target_from_toml_data(settings)
-    if targets is None:
-        return ()
-    each = targets if isinstance(targets, list) else [targets]
+        return Path(LoadableTargetOrigin.get().working_directory or "").absolute()
+    except dg.DagsterInvariantViolationError:  # none is being loaded
+        return Path.cwd()
+
+
+def _from_settings(root: Path) -> tuple[ManagedGrpcPythonEnvCodeLocationOrigin, ...]:
+    with chdir(root):  # Dagster takes the working folder for the project's
+        targets = get_target_from_toml_data(read_settings(root))
+    each = targets if isinstance(targets, list) else [targets] if targets else []
     return tuple(origin for target in each for origin in target.create_origins())
 
 
-def _from_workspace(path: Path) -> tuple[ManagedGrpcPythonEnvCodeLocationOrigin, ...]:
+def _from_folder(root: Path) -> tuple[ManagedGrpcPythonEnvCodeLocationOrigin, ...]:
+    return (location_origin_from_module_name(DEFINITIONS, None, str(root), root.name),)
+
+
+def _from_workspace(root: Path) -> tuple[ManagedGrpcPythonEnvCodeLocationOrigin, ...]:
+    path = next((root / name for name in WORKSPACES if (root / name).is_file()), None)
+    if path is None:
+        return ()
     try:
         origins = WorkspaceFileTarget([str(path)]).create_origins()
     except Exception as error:  # of YAML, of configuration
-        raise InputError(f"{path} cannot be used: {_first_line(error)}") from error
-    own = tuple(_within(path.parent, origin) for origin in origins if _is_loadable(origin))
+        raise InputError(f"{path} cannot be used: {describe(error)}") from error
+    managed = [origin for origin in origins if isinstance(origin, ManagedGrpcPythonEnvCodeLocationOrigin)]
+    own = tuple(
+        _within(root, origin)
+        for origin in managed  # the others are servers'
+        if origin.loadable_target_origin.executable_path in (None, sys.executable)
+    )
     if not own:
         raise InputError(f"{path} has no code location of this Python, {sys.executable}")
     return own
-
-
-def _is_loadable(origin: object) -> TypeGuard[ManagedGrpcPythonEnvCodeLocationOrigin]:
-    """Return whether a code location is not a server's, nor of another Python."""
-    if not isinstance(origin, ManagedGrpcPythonEnvCodeLocationOrigin):
-        return False
-    return origin.loadable_target_origin.executable_path in (None, sys.executable)
 
 
 def _within(root: Path, origin: ManagedGrpcPythonEnvCodeLocationOrigin) -> ManagedGrpcPythonEnvCodeLocationOrigin:
@@ -162,18 +160,18 @@ def _within(root: Path, origin: ManagedGrpcPythonEnvCodeLocationOrigin) -> Manag
 
 def _load(location: ManagedGrpcPythonEnvCodeLocationOrigin) -> list[LoadedRepository]:
     """Load the repositories of a code location as Dagster's servers do, without a server."""
-    target = location.loadable_target_origin
-    # Left set, the context would give these definitions to what is loaded later in this process.
-    with DefinitionsLoadContext.scoped(DefinitionsLoadContext.get()), enter_loadable_target_origin_load_context(target):
+    target, anew = location.loadable_target_origin, DefinitionsLoadContext(DefinitionsLoadType.INITIALIZATION)
+    # Left set, the context would give these declarations to what is loaded later in this process.
+    with DefinitionsLoadContext.scoped(anew), enter_loadable_target_origin_load_context(target):
         try:
-            return [_initialize(pointer) for pointer in _find_pointers(target)]
+            return [_reconstruct(pointer) for pointer in _find_pointers(target)]
         except Exception as error:  # whatever the user's modules raise
-            raise InputError(_first_line(error)) from error
+            raise InputError(describe(error)) from error
 
 
-def _initialize(pointer: CodePointer) -> LoadedRepository:
-    definition = initialize_repository_def_from_pointer(pointer)
+def _reconstruct(pointer: CodePointer) -> LoadedRepository:
     repository = ReconstructableRepository(pointer)
+    definition = repository.get_definition()
     return LoadedRepository(definition, repository.with_repository_load_data(definition.repository_load_data))
 
 
@@ -197,7 +195,3 @@ def _find_pointers(target: LoadableTargetOrigin) -> list[CodePointer]:
 
 def _names(targets: Sequence[LoadableTarget]) -> list[str]:
     return [target.attribute for target in targets]
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]

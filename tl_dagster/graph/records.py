@@ -1,0 +1,98 @@
+"""What a code location was loaded with, for the processes of its runs: an edited file changes later loads only.
+
+Dagster keeps these records with each run, and gives them to every process that loads the definitions for that run.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
+from dagster.components.core.context import ComponentDeclLoadContext
+
+from tl_dagster.declaration import Declaration
+
+__all__ = [
+    "Loaded",
+    "Problem",
+    "find_missing",
+    "get_place",
+    "parse_records",
+    "record_pipeline",
+    "record_root",
+    "recorded",
+    "recorded_root",
+]
+
+PIPELINE, ROOT = "tl_dagster/pipeline/", "tl_dagster/root"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A declared pipeline that cannot be used.
+
+    Attributes:
+        name: the pipeline's, or its folder's where the name cannot be read.
+        description: a line for each mistake, with file, line and field.
+    """
+
+    name: str
+    description: str
+
+
+Loaded = Declaration | Problem
+
+
+def get_place(context: ComponentDeclLoadContext) -> str:
+    """Return the name of a document in a file: the same whenever and wherever its project is loaded."""
+    index = getattr(context.component_loc, "instance_key", None) or 0
+    return f"{context.defs_relative_module_name(context.path)}[{index}]"
+
+
+def record_pipeline(place: str, loaded: Loaded) -> None:
+    """Record what a document declares, or what is wrong with it."""
+    if isinstance(loaded, Problem):
+        text = json.dumps({"problem": asdict(loaded)})
+    else:  # fields that were not set stay so: some defaults depend on others
+        text = json.dumps({"declaration": loaded.model_dump(mode="json", exclude_unset=True)})
+    DefinitionsLoadContext.get().add_to_pending_reconstruction_metadata(PIPELINE + place, text)
+
+
+def record_root(root: Path) -> None:
+    """Record the project's folder."""
+    DefinitionsLoadContext.get().add_to_pending_reconstruction_metadata(ROOT, str(root))
+
+
+def recorded() -> dict[str, Loaded]:
+    """Return place → what was recorded when the definitions of a run were loaded; empty when they are loaded anew."""
+    return parse_records(_metadata())
+
+
+def recorded_root() -> Path | None:
+    """Return the project's folder of the run that definitions are loaded for; None when they are loaded anew."""
+    root = Path(str(_metadata().get(ROOT, "")))
+    return root if root.is_absolute() and root.is_dir() else None
+
+
+def find_missing() -> list[Loaded]:
+    """Return what was recorded for the run, but is in no file any more."""
+    found = DefinitionsLoadContext.get().get_pending_reconstruction_metadata()
+    return [loaded for place, loaded in recorded().items() if PIPELINE + place not in found]
+
+
+def parse_records(metadata: Mapping[str, object]) -> dict[str, Loaded]:
+    """Return place → what was recorded, from the metadata by which Dagster restores definitions."""
+    return {key.removeprefix(PIPELINE): _parse(str(text)) for key, text in metadata.items() if key.startswith(PIPELINE)}
+
+
+def _metadata() -> Mapping[str, object]:
+    context = DefinitionsLoadContext.get()
+    restores = context.load_type == DefinitionsLoadType.RECONSTRUCTION
+    metadata: Mapping[str, object] = context.reconstruction_metadata if restores else {}
+    return metadata
+
+
+def _parse(text: str) -> Loaded:
+    found = json.loads(text)
+    return Problem(**found["problem"]) if "problem" in found else Declaration.model_validate(found["declaration"])

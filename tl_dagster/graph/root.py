@@ -1,0 +1,51 @@
+"""The folder of the project around a folder, found without Dagster."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from tl_dagster.runtime.errors import InputError
+
+__all__ = ["WORKSPACES", "find_root", "read_settings"]
+
+WORKSPACES = ("workspace.yaml", "workspace.yml")
+DECLARED = "assets/*/defs.yaml"
+
+
+def find_root(start: Path | None = None) -> Path | None:
+    """Return the nearest folder, from ``start`` upwards, that says where definitions are; None when there is none.
+
+    Args:
+        start: a file or folder; the working folder when None.
+
+    Raises:
+        InputError: a pyproject.toml or dg.toml on the way is not TOML.
+    """
+    start = (start or Path.cwd()).absolute()
+    return next((root for root in (start, *start.parents) if _is_root(root)), None)
+
+
+def read_settings(root: Path) -> dict[str, Any]:
+    """Return what a folder's pyproject.toml or dg.toml says to Dagster, as a pyproject.toml says it; or nothing.
+
+    Raises:
+        InputError: the file is not TOML.
+    """
+    for path in (root / "pyproject.toml", root / "dg.toml"):
+        if not path.is_file():
+            continue
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
+        tools = {"dg": data} if path.name == "dg.toml" else data.get("tool", {})
+        if tools.get("dagster") or "project" in tools.get("dg", {}):
+            return {"tool": tools}
+    return {}
+
+
+def _is_root(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    named = any((folder / name).is_file() for name in WORKSPACES)
+    return bool(read_settings(folder)) or named or any(folder.glob(DECLARED))
