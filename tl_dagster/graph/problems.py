@@ -14,12 +14,13 @@ from tl_dagster.runtime.errors import InputError, suggest
 __all__ = ["describe", "find_mistakes", "shorten"]
 
 TYPE = "tl_dagster.TransferLearning"
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,2002:bool", "tag:yaml.org,2002:null")
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def describe(error: BaseException) -> str:
-    """Return what is wrong, without a traceback: the message of the error that the others were raised from."""
-    while error.__cause__ is not None:
+    """Return what is wrong, without a traceback: the message for users, or of the error the others were raised from."""
+    while error.__cause__ is not None and not isinstance(error, InputError):
         error = error.__cause__
     if isinstance(error, InputError | dg.DagsterInvalidDefinitionError):
         return str(error)
@@ -78,6 +79,9 @@ def _check(document: Any) -> Iterator[tuple[int, str]]:
     at, attributes = found.get("attributes", (line, None))
     if attributes is not None and not _is_mapping(attributes):
         yield at, "attributes: fields are expected, each as 'name: value'"
+    for key, _ in attributes.value if isinstance(attributes, yaml.MappingNode) else []:
+        if key.tag in NUMBERS:
+            yield key.start_mark.line + 1, f"unknown field '{key.value}': the names of fields are words"
 
 
 def _is_mapping(node: Any) -> bool:
