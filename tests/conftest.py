@@ -138,8 +138,9 @@ attributes:
 @pytest.fixture
 def project(tmp_path, photos, store, monkeypatch):
     """A folder with the project's own configuration and two declared pipelines."""
-    for name in ("pyproject.toml", "workspace.yaml"):
-        (tmp_path / name).write_text((ROOT / name).read_text())
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    workspace = (ROOT / "workspace.yaml").read_text()
+    (tmp_path / "workspace.yaml").write_text(workspace.replace("tl_dagster/def", f"{ROOT}/tl_dagster/def"))
     for name, l2 in (("first", 0.1), ("second", 0.2)):
         folder = tmp_path / "assets" / name
         folder.mkdir(parents=True)

@@ -33,7 +33,7 @@ def loaded_by(code: str, folder=None) -> set[str]:
 def test_the_exported_names():
     assert set(tl_dagster.__all__) == {
         "ArtifactIOManager", "ArtifactStore", "Declaration", "ImageClassifier", "InputError", "TransferLearning",
-        "__version__", "build_definitions",
+        "__version__", "build_definitions", "load_definitions",
     }  # fmt: skip
     for name in tl_dagster.__all__:
         assert getattr(tl_dagster, name) is not None

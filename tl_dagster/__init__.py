@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tl_dagster.declaration import Declaration
     from tl_dagster.graph.component import TransferLearning, build_definitions
     from tl_dagster.graph.io_manager import ArtifactIOManager
+    from tl_dagster.graph.tree import load_definitions
     from tl_dagster.models.classifier import ImageClassifier
     from tl_dagster.runtime.errors import InputError
     from tl_dagster.store.artifacts import ArtifactStore
@@ -23,6 +24,7 @@ __all__ = [
     "TransferLearning",
     "__version__",
     "build_definitions",
+    "load_definitions",
 ]
 
 __version__ = "0.1.0"
@@ -36,6 +38,7 @@ _HOMES = {
     "InputError": "runtime.errors",
     "TransferLearning": "graph.component",
     "build_definitions": "graph.component",
+    "load_definitions": "graph.tree",
 }
 
 

@@ -15,7 +15,7 @@ BROKEN = {
     "unknown field of the file": (f"{HEAD}atributes: {{}}\n", ":5: unknown field 'atributes': did you mean"),
     "value out of bounds": (f"{HEAD}  splits: {{test: 1.5}}\n", ":5: splits.test: Input should be"),
     "missing field": (HEAD.replace("  source: {kind: folder, path: photos}\n", ""), ":2: 'source' is missing"),
-    "variable not set": (HEAD.replace("photos", "'{{ env.NOWHERE }}'"), ":4: source.path: the environment variable NOWHERE"),
+    "variable not set": (HEAD.replace("photos", "'{{ env.NOWHERE }}'"), ":4: source.path: the environment variable"),
     "field twice": (f"{HEAD}  splits: {{seed: 1}}\n  splits: {{seed: 2}}\n", ":6: 'splits' is written twice"),
     "number as field": (f"{HEAD}  7: x\n", ":5: unknown field '7'"),
     "not YAML": (f"{HEAD}  splits: [\n", ":6: not YAML: "),

@@ -24,6 +24,8 @@ def describe(error: BaseException) -> str:
         error = error.__cause__
     if isinstance(error, InputError | dg.DagsterInvalidDefinitionError):
         return str(error)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return _describe_yaml(error, error.problem_mark.name)
     return f"{type(error).__name__}: {_first_line(error)}"
 
 
@@ -41,9 +43,7 @@ def find_mistakes(file: Path, root: Path, index: int | None = None) -> list[str]
     except UnicodeDecodeError as error:
         return [f"{shown}: is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"]
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        begun = f" ({error.context}, from line {error.context_mark.line + 1})" if error.context_mark else ""
-        return [f"{shown}:{mark.line + 1 if mark else 1}: not YAML: {error.problem}{begun}"]
+        return [_describe_yaml(error, shown)]
     except (yaml.YAMLError, OSError) as error:
         return [f"{shown}: {_first_line(error)}"]
     if not documents:
@@ -55,6 +55,12 @@ def find_mistakes(file: Path, root: Path, index: int | None = None) -> list[str]
 def shorten(file: Path, root: Path) -> str:
     """Return a file's path from the project's folder, where it lies in that."""
     return str(file.relative_to(root) if file.is_relative_to(root) else file)
+
+
+def _describe_yaml(error: yaml.MarkedYAMLError, file: str) -> str:
+    begun = f" ({error.context}, from line {error.context_mark.line + 1})" if error.context_mark else ""
+    line = error.problem_mark.line + 1 if error.problem_mark else 1
+    return f"{file}:{line}: not YAML: {error.problem}{begun}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -21,9 +21,9 @@ from dagster._core.workspace.autodiscovery import (
 from dagster._core.workspace.load import location_origin_from_module_name
 from dagster._core.workspace.load_target import WorkspaceFileTarget, get_target_from_toml_data
 
-from tl_dagster.graph.problems import describe
+from tl_dagster.graph.problems import describe, find_mistakes
 from tl_dagster.graph.records import Problem, parse_records
-from tl_dagster.graph.root import WORKSPACES, find_root, read_settings
+from tl_dagster.graph.root import WORKSPACES, find_declarations, find_root, read_settings
 from tl_dagster.runtime.errors import InputError, suggest
 
 __all__ = ["LoadedRepository", "Project", "find_project", "get_working_directory"]
@@ -63,7 +63,7 @@ class Project:
         Raises:
             InputError: the definitions cannot be loaded.
         """
-        return tuple(each for location in self.locations for each in _load(location))
+        return tuple(each for location in self.locations for each in _load(location, self.root))
 
     @property
     def problems(self) -> list[Problem]:
@@ -158,7 +158,7 @@ def _within(root: Path, origin: ManagedGrpcPythonEnvCodeLocationOrigin) -> Manag
     return ManagedGrpcPythonEnvCodeLocationOrigin(target, origin.location_name)
 
 
-def _load(location: ManagedGrpcPythonEnvCodeLocationOrigin) -> list[LoadedRepository]:
+def _load(location: ManagedGrpcPythonEnvCodeLocationOrigin, root: Path) -> list[LoadedRepository]:
     """Load the repositories of a code location as Dagster's servers do, without a server."""
     target, anew = location.loadable_target_origin, DefinitionsLoadContext(DefinitionsLoadType.INITIALIZATION)
     # Left set, the context would give these declarations to what is loaded later in this process.
@@ -166,7 +166,8 @@ def _load(location: ManagedGrpcPythonEnvCodeLocationOrigin) -> list[LoadedReposi
         try:
             return [_reconstruct(pointer) for pointer in _find_pointers(target)]
         except Exception as error:  # whatever the user's modules raise
-            raise InputError(describe(error)) from error
+            mistakes = [line for file in find_declarations(root) for line in find_mistakes(file, root)]
+            raise InputError("\n".join(mistakes) or describe(error)) from error
 
 
 def _reconstruct(pointer: CodePointer) -> LoadedRepository:

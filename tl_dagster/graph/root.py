@@ -6,7 +6,7 @@ from typing import Any
 
 from tl_dagster.runtime.errors import InputError
 
-__all__ = ["WORKSPACES", "find_root", "read_settings"]
+__all__ = ["WORKSPACES", "find_declarations", "find_root", "read_settings"]
 
 WORKSPACES = ("workspace.yaml", "workspace.yml")
 DECLARED = "assets/*/defs.yaml"
@@ -42,6 +42,16 @@ def read_settings(root: Path) -> dict[str, Any]:
         if tools.get("dagster") or "project" in tools.get("dg", {}):
             return {"tool": tools}
     return {}
+
+
+def find_declarations(root: Path) -> list[Path]:
+    """Return every defs.yaml of a project, sorted."""
+    settings = read_settings(root).get("tool", {}).get("dg", {}).get("project", {})
+    module = settings.get("defs_module") or (
+        f"{settings['root_module']}.defs" if "root_module" in settings else "assets"
+    )
+    folders = [root.joinpath(*module.split(".")), root.joinpath("src", *module.split("."))]
+    return sorted(path for folder in folders for path in folder.glob("**/defs.yaml"))
 
 
 def _is_root(folder: Path) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._utils.warnings import suppress_dagster_warnings
 from dagster.components.core.context import ComponentDeclLoadContext
 from dagster.components.core.decl import ComponentDecl, DefsFolderDecl, build_filesystem_component_decl_from_context
 from dagster.components.core.defs_module import ComponentPath, find_defs_or_component_yaml
@@ -25,6 +26,7 @@ __all__ = ["load_definitions"]
 IGNORED = "__pycache__"
 
 
+@suppress_dagster_warnings  # that parts of Dagster are new is not the user's matter
 def load_definitions(root: Path) -> dg.Definitions:
     """Return the definitions of a project: its declared pipelines, and whatever stands beside them.
 
