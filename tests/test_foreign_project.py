@@ -1,6 +1,5 @@
 """The wheel, installed in an environment of its own, in projects that know nothing of this one."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import DECLARED, ROOT
+from tests.conftest import DECLARED, ROOT, copy_photos
 
 WITH_DG = {
     "pyproject.toml": '[tool.dg]\ndirectory_type = "project"\n[tool.dg.project]\nroot_module = "quality"\n',
@@ -61,30 +60,32 @@ def environment(tmp_path_factory):
     return folder / "env" / "bin"
 
 
-@pytest.mark.parametrize(("files", "declarations"), PROJECTS.values(), ids=PROJECTS)
-def test_the_wheel_in_a_foreign_project(environment, files, declarations, tmp_path, photos, store, monkeypatch):
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    project = tmp_path / "project"
-    declared = {
-        f"{declarations}/{name}/defs.yaml": DECLARED.format(name=name, photos=photos, l2=0.1)
-        for name in ("first", "second")
-    }
+def build_project(folder, files, declarations, photos):
+    declared = {name: DECLARED.format(name=name, photos=photos, l2=0.1) for name in ("first", "second")}
+    declared = {f"{declarations}/{name}/defs.yaml": text for name, text in declared.items()}
     for name, text in {**files, **declared}.items():
-        (project / name).parent.mkdir(parents=True, exist_ok=True)
-        (project / name).write_text(text)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_the_wheel_in_foreign_projects(environment, tmp_path, labels, store, monkeypatch):
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    photos = copy_photos(tmp_path / "photos", labels, 20)
     where = run(environment / "python", "-c", "import tl_dagster; print(tl_dagster.__file__)", folder=tmp_path)
     assert Path(where.strip()).is_relative_to(environment.parent)
-    below = project / declarations / "first"
-    said = run(environment / "tl-dagster", "run", "first", folder=below)
-    assert "fine_tuned_model" in said and "report.html" in said and "Warning" not in said
-    shown = json.loads(run(environment / "tl-dagster", "show", "first", "--json", folder=below))
-    assert "evaluation" in shown["assets"] and (project / ".dagster_home").is_dir()
-    assert "did you mean 'second'" in run(environment / "tl-dagster", "run", "secnd", folder=project, check=False)
-    path = project / declarations / "second" / "defs.yaml"
-    path.write_text(path.read_text() + "  fine_tunning: {}\n")
-    said = run(environment / "tl-dagster", "run", "second", folder=project, check=False)
-    assert f"{declarations}/second/defs.yaml:10: unknown field 'fine_tunning': did you mean" in said
-    assert len(said.splitlines()) == 1
-    path.write_text("type: [")
-    said = run(environment / "tl-dagster", "run", "second", folder=project, check=False)
-    assert said.startswith(f"tl-dagster: {declarations}/second/defs.yaml:1: not YAML") and len(said.splitlines()) == 1
+    for kind, (files, declarations) in PROJECTS.items():  # the second reuses what the first computed
+        project = build_project(tmp_path / kind, files, declarations, photos)
+        path = project / declarations / "second" / "defs.yaml"
+        said = run(environment / "tl-dagster", "run", "first", folder=path.parent)
+        assert "fine_tuned_model" in said and "report.html" in said and "Warning" not in said
+        assert (project / ".dagster_home").is_dir()
+        path.write_text(path.read_text() + "  fine_tunning: {}\n")
+        said = run(environment / "tl-dagster", "run", "second", folder=project, check=False)
+        assert said.startswith(f"tl-dagster: {declarations}/second/defs.yaml:10: unknown field 'fine_tunning': did you")
+        assert len(said.splitlines()) == 1
+        path.write_text("type: [")
+        said = run(environment / "tl-dagster", "run", "second", folder=project, check=False)
+        assert (
+            said.startswith(f"tl-dagster: {declarations}/second/defs.yaml:2: not YAML") and len(said.splitlines()) == 1
+        )

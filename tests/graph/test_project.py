@@ -65,6 +65,19 @@ def test_definitions_that_cannot_be_imported_are_refused_in_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_definitions_that_are_built_when_their_module_is_imported(project_here):
+    path = project_here / "assets" / "first" / "defs.yaml"
+    path.write_text(path.read_text() + "  fine_tunning: {}\n")
+    (project_here / "pyproject.toml").unlink()
+    (project_here / "workspace.yaml").write_text("load_from:\n  - python_file: definitions.py\n")
+    text = "from pathlib import Path\nimport tl_dagster\ndefs = tl_dagster.load_definitions(Path(__file__).parent)\n"
+    (project_here / "definitions.py").write_text(text)
+    project = find_project()
+    assert project.get_job("second").repository.repository_load_data.reconstruction_metadata
+    with pytest.raises(InputError, match=r"^assets/first/defs\.yaml:10: unknown field 'fine_tunning'"):
+        project.get_job("first")
+
+
 def test_a_command_outside_of_projects_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     said = call(tmp_path, "tl-dagster", "run", "cells", check=False)

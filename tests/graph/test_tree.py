@@ -93,4 +93,4 @@ def test_the_command_says_one_line_and_others_go_on(project):
     assert len(said.splitlines()) == 1
     assert "first/broken" in call(project, "dg", "list", "defs", "--json")
     said = call(project, "dg", "check", "defs", check=False)
-    assert "assets/first/defs.yaml:5: unknown field 'fine_tunning'" in said and "successfully" not in said
+    assert "assets/first/defs.yaml:5: unknown field 'fine_tunning'" in said and "loaded successfully" not in said

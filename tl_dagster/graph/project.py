@@ -23,10 +23,10 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget, get_target_
 
 from tl_dagster.graph.problems import describe, find_mistakes
 from tl_dagster.graph.records import Problem, parse_records
-from tl_dagster.graph.root import WORKSPACES, find_declarations, find_root, read_settings
+from tl_dagster.graph.root import WORKSPACES, find_declarations, read_settings, require_root
 from tl_dagster.runtime.errors import InputError, suggest
 
-__all__ = ["LoadedRepository", "Project", "find_project", "get_working_directory"]
+__all__ = ["LoadedRepository", "Project", "find_project"]
 
 DEFINITIONS = "tl_dagster.definitions"
 
@@ -69,8 +69,8 @@ class Project:
     def problems(self) -> list[Problem]:
         """What cannot be used of the declared pipelines; the others do not suffer from it."""
         data = [each.definition.repository_load_data for each in self.repositories]
-        found = {place: text.data for each in data if each for place, text in each.reconstruction_metadata.items()}
-        return [loaded for loaded in parse_records(found).values() if isinstance(loaded, Problem)]
+        found = [loaded for each in data if each for loaded in parse_records(each.reconstruction_metadata).values()]
+        return [loaded for loaded in found if isinstance(loaded, Problem)]
 
     def get_job(self, name: str) -> ReconstructableJob:
         """Return a job for :func:`dagster.execute_job`: the definitions that were loaded stay those of its run.
@@ -104,21 +104,8 @@ def find_project(start: Path | None = None) -> Project:
     Raises:
         InputError: there is none, or its definitions cannot be loaded by this Python.
     """
-    root = find_root(start)
-    if root is None:
-        raise InputError(
-            f"no project in {(start or Path.cwd()).absolute()} or above it: go to a folder with "
-            "assets/<pipeline>/defs.yaml, a pyproject.toml with [tool.dg.project], or a workspace.yaml"
-        )
+    root = require_root(start)
     return Project(root, _from_settings(root) or _from_workspace(root) or _from_folder(root))
-
-
-def get_working_directory() -> Path:
-    """Return the folder that Dagster loads a code location from, as a workspace.yaml says, else the working folder."""
-    try:
-        return Path(LoadableTargetOrigin.get().working_directory or "").absolute()
-    except dg.DagsterInvariantViolationError:  # none is being loaded
-        return Path.cwd()
 
 
 def _from_settings(root: Path) -> tuple[ManagedGrpcPythonEnvCodeLocationOrigin, ...]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
 from dagster.components.core.context import ComponentDeclLoadContext
@@ -83,7 +84,7 @@ def find_missing() -> list[Loaded]:
 
 def parse_records(metadata: Mapping[str, object]) -> dict[str, Loaded]:
     """Return place → what was recorded, from the metadata by which Dagster restores definitions."""
-    return {key.removeprefix(PIPELINE): _parse(str(text)) for key, text in metadata.items() if key.startswith(PIPELINE)}
+    return {key.removeprefix(PIPELINE): _parse(text) for key, text in metadata.items() if key.startswith(PIPELINE)}
 
 
 def _metadata() -> Mapping[str, object]:
@@ -93,6 +94,6 @@ def _metadata() -> Mapping[str, object]:
     return metadata
 
 
-def _parse(text: str) -> Loaded:
-    found = json.loads(text)
+def _parse(text: Any) -> Loaded:
+    found = json.loads(getattr(text, "data", text))  # Dagster wraps it in some places
     return Problem(**found["problem"]) if "problem" in found else Declaration.model_validate(found["declaration"])

@@ -6,7 +6,7 @@ from typing import Any
 
 from tl_dagster.runtime.errors import InputError
 
-__all__ = ["WORKSPACES", "find_declarations", "find_root", "read_settings"]
+__all__ = ["WORKSPACES", "find_declarations", "find_root", "read_settings", "require_root"]
 
 WORKSPACES = ("workspace.yaml", "workspace.yml")
 DECLARED = "assets/*/defs.yaml"
@@ -23,6 +23,20 @@ def find_root(start: Path | None = None) -> Path | None:
     """
     start = (start or Path.cwd()).absolute()
     return next((root for root in (start, *start.parents) if _is_root(root)), None)
+
+
+def require_root(start: Path | None = None) -> Path:
+    """Return the project's folder: see :func:`find_root`.
+
+    Raises:
+        InputError: there is none.
+    """
+    if root := find_root(start):
+        return root
+    raise InputError(
+        f"no project in {(start or Path.cwd()).absolute()} or above it: go to a folder with "
+        "assets/<pipeline>/defs.yaml, a pyproject.toml with [tool.dg.project], or a workspace.yaml"
+    )
 
 
 def read_settings(root: Path) -> dict[str, Any]:
