@@ -42,8 +42,11 @@ DRIP_SECONDS = 6.0
 
 def make_project(folder: Path, images: int, **declared: object) -> Project:
     """Return a project with one small pipeline on solar cells."""
-    for name in ("pyproject.toml", "workspace.yaml"):
-        shutil.copy(ROOT / name, folder)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    workspace = (ROOT / "workspace.yaml").read_text()
+    (folder / "workspace.yaml").write_text(
+        workspace.replace("tl_dagster/definitions", f"{ROOT}/tl_dagster/definitions")
+    )
     (folder / "assets" / "cells").mkdir(parents=True)
     (folder / "assets" / "__init__.py").touch()
     (folder / "home").mkdir()

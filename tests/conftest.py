@@ -140,7 +140,9 @@ def project(tmp_path, photos, store, monkeypatch):
     """A folder with the project's own configuration and two declared pipelines."""
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
     workspace = (ROOT / "workspace.yaml").read_text()
-    (tmp_path / "workspace.yaml").write_text(workspace.replace("tl_dagster/def", f"{ROOT}/tl_dagster/def"))
+    (tmp_path / "workspace.yaml").write_text(
+        workspace.replace("tl_dagster/definitions", f"{ROOT}/tl_dagster/definitions")
+    )
     for name, l2 in (("first", 0.1), ("second", 0.2)):
         folder = tmp_path / "assets" / name
         folder.mkdir(parents=True)

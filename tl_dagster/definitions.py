@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
+from tl_dagster.graph.executor import pipeline_executor
 from tl_dagster.graph.records import record_root, recorded_root
 from tl_dagster.graph.root import require_root
 from tl_dagster.graph.tree import load_definitions
@@ -17,7 +18,7 @@ def defs() -> dg.Definitions:
     """Return the definitions of the project; those of a run are its own, from whatever folder its processes start."""
     root = recorded_root() or require_root(_get_working_directory())
     record_root(root)
-    return load_definitions(root)
+    return dg.Definitions.merge(load_definitions(root), dg.Definitions(executor=pipeline_executor))
 
 
 def _get_working_directory() -> Path:

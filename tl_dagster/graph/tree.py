@@ -16,6 +16,7 @@ from dagster.components.core.load_defs import get_library_json_enriched_defs
 from dagster_shared.utils.config import locate_dg_config_in_folder
 
 from tl_dagster.declaration import Declaration
+from tl_dagster.graph.automation import ended_runs
 from tl_dagster.graph.broken import CHECKING, build_broken
 from tl_dagster.graph.component import build_pipeline
 from tl_dagster.graph.problems import describe, find_mistakes, shorten
@@ -28,7 +29,7 @@ IGNORED = "__pycache__"
 
 @suppress_dagster_warnings  # that parts of Dagster are new is not the user's matter
 def load_definitions(root: Path) -> dg.Definitions:
-    """Return the definitions of a project: its declared pipelines, and whatever stands beside them.
+    """Return the definitions of a project: its pipelines, whatever stands beside them, the sensor that ends dead runs.
 
     As :func:`dagster.load_from_defs_folder`, but that a file which cannot be loaded takes nothing else away, that a run
     goes on with what it was started with when its file is removed or broken meanwhile, and that a folder ``assets``
@@ -43,7 +44,7 @@ def load_definitions(root: Path) -> dg.Definitions:
         tree = TolerantTree.for_project(root)
     else:
         tree = TolerantTree(defs_module=import_module("assets"), project_root=root)
-    found = tree.build_defs()
+    found = dg.Definitions.merge(tree.build_defs(), dg.Definitions(sensors=[ended_runs]))
     return dg.Definitions.merge(
         found, *(build_pipeline(loaded, root) for loaded in find_missing() if isinstance(loaded, Declaration))
     )
