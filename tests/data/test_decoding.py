@@ -140,3 +140,12 @@ def test_a_changed_file_is_not_read(tmp_path):
 def test_a_vanished_file_says_what_to_do(tmp_path):
     with pytest.raises(InputError, match=r"No such file or directory; materialize `dataset` again"):
         read_verified(str(tmp_path / "gone.png"), "0" * 64)
+
+
+def test_libtiff_prints_nothing_of_a_broken_file(capfd):
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(buffer, "TIFF", compression="tiff_lzw")
+    content = bytearray(buffer.getvalue())
+    content[300:900] = b"\xff" * 600
+    assert inspect_image(bytes(content)).problem == "cannot be decoded: decoder error -2"
+    assert capfd.readouterr().err == ""

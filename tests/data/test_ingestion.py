@@ -39,7 +39,7 @@ def test_an_unchanged_file_is_not_read_again(photos, monkeypatch):
     manifest, read, decoded = ingested(photos)
     assert read == decoded == len(manifest) == 60
     assert manifest[["width", "height"]].drop_duplicates().to_numpy().tolist() == [[300, 300]]
-    monkeypatch.setattr("tl_dagster.data.ingestion.read", lambda uri: pytest.fail(f"{uri} was read again"))
+    monkeypatch.setattr("tl_dagster.data.ingestion.read", lambda uri, limit=0: pytest.fail(f"{uri} was read again"))
     again, read, decoded = ingested(photos)
     assert (read, decoded) == (0, 0)
     pd.testing.assert_frame_equal(again, manifest)
@@ -105,7 +105,7 @@ def test_a_failed_read_does_not_inherit_what_was_known(photos, monkeypatch):
     assert "not an image" in ingested(photos)[0]["problem"].dropna().iloc[0]
     path.write_bytes(content)
 
-    def denied(uri):
+    def denied(uri, limit=0):
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:

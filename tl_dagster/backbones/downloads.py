@@ -12,10 +12,10 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from tl_dagster.data.remote import filesystem
-from tl_dagster.runtime.errors import InputError, printable
+from tl_dagster.runtime.errors import InputError, printable, redact
 from tl_dagster.runtime.retries import call_with_retries
 from tl_dagster.store.digests import digest_file
-from tl_dagster.store.files import replace_atomically
+from tl_dagster.store.files import replace_atomically, writing
 
 __all__ = ["check_sha256", "download", "find_candidates", "get_announced_sha256", "remove_from_hub_cache"]
 
@@ -53,11 +53,11 @@ def download(url: str, sha256: str) -> Path:
     except InputError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(redact(str(error)).split())[:300]
         raise InputError(
             f"backbone.weights: cannot download {printable(url)} ({type(error).__name__}: {reason}); "
             f"without a network, put the file at {path} yourself"
-        ) from error
+        ) from None  # its message may hold the URL's secrets
 
 
 def check_sha256(origin: str, sha256: str, expected: str | None, hint: str) -> None:
@@ -86,7 +86,7 @@ def _parse_hub_url(url: str) -> HubFile | None:
 
 def _get_checkpoint_path(url: str) -> Path:
     """Return where torch.hub would store a URL's file; the name of a hub's file begins with its repository."""
-    name = unquote(urlsplit(url).path.rpartition("/")[2])
+    name = unquote(urlsplit(url).path).rpartition("/")[2]  # an encoded slash leads nowhere else either
     if hub_file := _parse_hub_url(url):  # they are all called model.safetensors
         name = "-".join([*hub_file.repository.split("/"), name])
     return _get_checkpoint_folder() / name
@@ -108,11 +108,13 @@ def _fetch_url(url: str, path: Path, sha256: str) -> Path:
 
 def _fetch_from_hub(file: HubFile) -> Path:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     cached = try_to_load_from_cache(file.repository, file.name, revision=file.revision)
     if isinstance(cached, str):
         return Path(cached)
-    return Path(hf_hub_download(file.repository, file.name, revision=file.revision))
+    with writing(Path(HF_HUB_CACHE)):
+        return Path(hf_hub_download(file.repository, file.name, revision=file.revision))
 
 
 def get_announced_sha256(path: Path) -> str | None:

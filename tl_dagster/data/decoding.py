@@ -3,16 +3,21 @@
 Pillow decodes: its resampling filters are the ones that ImageNet weights were evaluated with.
 """
 
+import ctypes
 import hashlib
 import io
 import logging
 import re
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
+from threading import Lock
 from typing import Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL import _imaging as core
 
 from tl_dagster.data.files import read
 from tl_dagster.runtime.errors import InputError, printable
@@ -32,6 +37,7 @@ __all__ = [
 DECODER_VERSION = 2
 # More than this is a decompression bomb: a small file that fills the memory. This much takes about 1 GB.
 MAX_PIXELS = 120_000_000
+LARGE, ONE_LARGE = MAX_PIXELS // 2, Lock()  # threads decode images of more pixels one at a time
 HEAVY = ("WEBP", "JPEG2000", "AVIF")  # their decoders take twice as much
 # Of the formats that Pillow opens: what cameras and people save. Others run a program (EPS) or are guessed from little.
 FORMATS = (
@@ -192,17 +198,18 @@ def _decode(content: bytes, side: int) -> tuple[Image.Image, tuple[int, int], st
     Each step releases the one before: memory has room for two copies of the largest image.
     """
     image = _open(content)
-    kind, size = image.format or "", image.size
-    reduced = _reduce_jpeg(image, side)
-    image.load()
-    if not reduced:
-        size = image.size  # TIFF is turned by loading it; an icon tells its true size only then
-    turn = _turn(image)
-    image = _eight_bits(image)
-    image = _on_white(image)
-    if turn is not None:
-        image = image.transpose(Image.Transpose(turn))
-    return image, size[::-1] if turn in SIDEWAYS else size, kind
+    with ONE_LARGE if image.width * image.height > LARGE else nullcontext():
+        kind, size = image.format or "", image.size
+        reduced = _reduce_jpeg(image, side)
+        image.load()
+        if not reduced:
+            size = image.size  # TIFF is turned by loading it; an icon tells its true size only then
+        turn = _turn(image)
+        image = _eight_bits(image)
+        image = _on_white(image)
+        if turn is not None:
+            image = image.transpose(Image.Transpose(turn))
+        return image, size[::-1] if turn in SIDEWAYS else size, kind
 
 
 def _open(content: bytes) -> Image.Image:
@@ -211,10 +218,21 @@ def _open(content: bytes) -> Image.Image:
     if list(warnings.filters[:1]) != [QUIET]:  # not `catch_warnings`: it is not safe in threads
         warnings.filterwarnings("ignore", module=r"PIL\.")
         logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    _silence_libtiff()
     image = Image.open(io.BytesIO(content), formats=[name for name in FORMATS if name in Image.OPEN])
     if image.format in HEAVY and image.width * image.height > MAX_PIXELS // 2:
         raise Image.DecompressionBombError(f"{image.width * image.height} pixels, over {MAX_PIXELS // 2}")
     return image
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Keep libtiff from writing to standard error; what it says of a broken file is Pillow's error too."""
+    libtiff = ctypes.CDLL(core.__file__)  # finds the functions of what it is linked to
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        if setter := getattr(libtiff, name, None):  # not where libtiff is part of Pillow's own file
+            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+            setter(None)
 
 
 def _reduce_jpeg(image: Image.Image, side: int) -> bool:

@@ -14,7 +14,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from tl_dagster.data.decoding import ImageInfo
-from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.files import replace_atomically
 
 __all__ = ["INFO_COLUMNS", "NUMBERS", "FileIndex", "FileRecord"]
@@ -73,7 +72,7 @@ class FileIndex:
             known: rows by image id, for files whose bytes were decoded before.
 
         Raises:
-            InputError: the store cannot be written.
+            DiskError: the store cannot be written.
         """
         rows = pd.DataFrame([record[:4] for record in records], columns=["uri", "stamp", "id", "bytes"])
         decoded = {record.id: asdict(record.info) for record in records if record.info is not None}
@@ -100,8 +99,5 @@ class FileIndex:
     def _write(self, rows: pd.DataFrame) -> None:
         shards = self._shards()
         number = int(shards[-1].name.partition("-")[0]) + 1 if shards else 0
-        try:
-            with replace_atomically(self.folder / f"{number:08d}-{uuid.uuid4().hex}.parquet") as temporary:
-                rows.to_parquet(temporary, index=False)
-        except OSError as error:
-            raise InputError(f"cannot write {self.folder}: {error.strerror or error}; free some space") from error
+        with replace_atomically(self.folder / f"{number:08d}-{uuid.uuid4().hex}.parquet") as temporary:
+            rows.to_parquet(temporary, index=False)

@@ -8,9 +8,11 @@ An address (``uri``) is text that survives Parquet, logs and HTML whatever the f
 - ``s3://bucket/a.jpg``, ``gs://…``, ``https://…``: through fsspec. Its own configuration holds the credentials.
 """
 
+import bz2
 import lzma
 import os
 import stat
+import struct
 import time
 import zipfile
 import zlib
@@ -18,7 +20,9 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from tl_dagster.data.remote import filesystem, is_remote, is_web, retrying
+from tl_dagster.data.limits import MAX_BYTES, STEP, TooLargeError, check_size, read_bounded
+from tl_dagster.data.remote import is_remote, is_web, read_remote, read_remote_head
+from tl_dagster.runtime.errors import redact
 
 __all__ = [
     "DAMAGED",
@@ -33,9 +37,10 @@ __all__ = [
     "zip_uri",
 ]
 
-MAX_BYTES = 512 * 2**20  # of one image's file; a larger one would only fill the memory
 # A file that changed so recently may change again within the resolution of its time stamp (FAT: 2 s).
 SETTLED_SECONDS = 2.0
+# Bytes of a zip member asked for at once. Of other methods zipfile unpacks as many packed bytes whole, to some 40 MB.
+ZIP_STEP, OTHER_ZIP_STEP = {zipfile.ZIP_STORED: STEP, zipfile.ZIP_DEFLATED: STEP}, 4096
 # Errors that zipfile, gzip, bz2, lzma and pandas raise on damaged or encrypted content, beside OSError.
 DAMAGED = (ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
@@ -66,30 +71,35 @@ def path_of(uri: str) -> str:
 
 def name_of(uri: str) -> str:
     """Return the last part of a file's address, without the query of a URL (a signed one is longer than a name)."""
-    path = urlsplit(uri).path if is_web(uri) else path_of(uri)
+    path = urlsplit(uri).path if is_web(uri) else path_of(redact(uri).removesuffix("?…"))
     return path.rpartition("/")[2]
 
 
-def read(uri: str) -> bytes:
-    """Return the bytes at an address.
+def read(uri: str, limit: int = MAX_BYTES) -> bytes:
+    """Return the bytes at an address; at most one more than the limit is read.
+
+    Args:
+        uri: the address.
+        limit: bytes that the file may have.
 
     Raises:
         OSError: a local file or a container's member is missing or damaged; a remote file is not there.
+        TooLargeError: the file is larger than the limit.
         UnreachableError: a server did not answer.
     """
     if uri.startswith("zip://"):
-        return _read_zip(uri)
+        return _read_zip(uri, limit)
     if uri.startswith("tar://"):
-        return _read_tar(uri)
+        return _read_tar(uri, limit)
     if is_remote(uri):
-        files, path = filesystem(uri)
-        return bytes(retrying(lambda: files.cat_file(path), uri))
+        return read_remote(uri, limit)
     local = Path(path_of(uri))
     status = local.stat()
     if not stat.S_ISREG(status.st_mode):
         raise OSError("not a file")  # the reading of a pipe or device may never end
-    _check_size(status.st_size)
-    return local.read_bytes()
+    check_size(status.st_size, limit)
+    with local.open("rb") as file:
+        return read_bounded(file, limit)
 
 
 def read_head(uri: str, size: int) -> bytes:
@@ -107,30 +117,48 @@ def read_head(uri: str, size: int) -> bytes:
         except DAMAGED as error:
             raise OSError(f"{type(error).__name__}: {error}") from error
     if uri.startswith("tar://"):
-        return _read_tar(uri, size)
+        return _read_tar(uri, size, size)
     if is_remote(uri):
-        files, path = filesystem(uri)
-        return bytes(retrying(lambda: files.cat_file(path, start=0, end=size), uri))[:size]
+        return read_remote_head(uri, size)
     with Path(path_of(uri)).open("rb") as local:
         return local.read(size)
 
 
-def _read_zip(uri: str) -> bytes:
+def _read_zip(uri: str, limit: int) -> bytes:
     member, container = _split_chain(uri)
     try:
         archive = _zip(container)
-        _check_size(archive.getinfo(member).file_size)
-        return archive.read(member)
+        info = archive.getinfo(member)
+        check_size(max(info.file_size, info.compress_size), limit)
+        if info.compress_type == zipfile.ZIP_BZIP2:
+            return _unpack_bzip2(container, info)
+        with archive.open(info) as file:
+            return read_bounded(file, limit, ZIP_STEP.get(info.compress_type, OTHER_ZIP_STEP))
+    except TooLargeError:
+        raise
     except DAMAGED as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 
-def _read_tar(uri: str, most: int | None = None) -> bytes:
+def _unpack_bzip2(container: str, info: zipfile.ZipInfo) -> bytes:
+    """Return a member's bytes; zipfile would unpack all of it whatever it states, and bzip2 packs 4 GB into 4 kB."""
+    with Path(path_of(container)).open("rb") as file:
+        file.seek(info.header_offset + 26)
+        name, extra = struct.unpack("<HH", file.read(4))
+        file.seek(name + extra, os.SEEK_CUR)
+        packed = file.read(info.compress_size)
+    content = bz2.BZ2Decompressor().decompress(packed, info.file_size + 1)
+    if zlib.crc32(content) != info.CRC:
+        raise zipfile.BadZipFile(f"Bad CRC-32 for file {info.filename!r}")
+    return content
+
+
+def _read_tar(uri: str, limit: int, most: int | None = None) -> bytes:
     """Return a member's bytes, or the first ``most`` of them."""
     member, container = _split_chain(uri)
     offset, _, whole = member.rpartition("@")[2].partition("+")
     size = int(whole) if most is None else min(int(whole), most)
-    _check_size(size)
+    check_size(size, limit)
     with Path(path_of(container)).open("rb") as file:
         file.seek(int(offset))
         content = file.read(size)
@@ -150,11 +178,6 @@ def stamp_of(status: os.stat_result) -> str | None:
 def change_of(status: os.stat_result) -> str:
     """Return the size and times of a local file as a text."""
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
-
-
-def _check_size(size: int) -> None:
-    if size > MAX_BYTES:
-        raise OSError(f"too large: {size:,} bytes, over {MAX_BYTES:,}")
 
 
 def _quoted(member: str) -> str:

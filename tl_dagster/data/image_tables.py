@@ -1,22 +1,20 @@
 """The listing of a table of images, for :class:`tl_dagster.data.sources.manifest.ManifestSource`."""
 
-import os
-import stat
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from tl_dagster.data.files import DAMAGED, local_uri, path_of, stamp_of
+from tl_dagster.data.encodings import explain_encoding
+from tl_dagster.data.files import DAMAGED
 from tl_dagster.data.listing import build_listing
 from tl_dagster.data.path_labels import match_pattern, names_split, split_folders
-from tl_dagster.data.remote import is_remote, is_web, remote_stamps
 from tl_dagster.data.single_labels import require_single_labels, several_labels
 from tl_dagster.data.split_columns import parse_splits, require_declared_splits
+from tl_dagster.data.table_addresses import locate_images, stamp_images, with_slashes
 from tl_dagster.runtime.errors import InputError, suggest
 
 if TYPE_CHECKING:
@@ -36,29 +34,30 @@ def list_table(source: "ManifestSource", path: Path, base: str) -> pd.DataFrame:
     Raises:
         InputError: the table cannot be read, or lacks a column or a value.
     """
-    table = _read(path, source.separator, source.columns)
+    table = _read(path, source)
     _check_columns(table, source, path)
+    table[source.uri] = with_slashes(table[source.uri].astype("str"), base)
     frame = build_listing(_label_rows(table, source, path))
-    addresses = [_absolute(uri, base) for uri in table[source.uri].astype("str")]
-    frame["uri"] = pd.Series(addresses, index=frame.index, dtype="str")
+    frame["uri"] = locate_images(table[source.uri], base)
     if source.split is None and not names_split(source.pattern):
         declared = {getattr(source, field) for field in source.read_fields()}
         require_declared_splits({name: table[name] for name in table.columns if name not in declared}, str(path))
         frame["split"] = split_folders(frame["uri"], source.split_names, str(path))
-    stamps = pd.DataFrame(_stamps(frame["uri"].tolist()), columns=["stamp", "problem"], index=frame.index)
-    problem = frame["problem"].fillna(stamps["problem"].astype("str"))
-    return frame.assign(stamp=stamps["stamp"].astype("str"), problem=problem)
+    stamps = stamp_images(frame["uri"], table[source.uri])
+    return frame.assign(stamp=stamps["stamp"], problem=frame["problem"].fillna(stamps["problem"]))
 
 
-def _read(path: Path, separator: str | None, columns: list[str] | None) -> pd.DataFrame:
+def _read(path: Path, source: "ManifestSource") -> pd.DataFrame:
     """Return the rows of a table; of a text table, all as texts."""
-    separator = separator or {".tsv": "\t", ".tab": "\t"}.get(path.suffix.lower(), ",")
+    separator = source.separator or {".tsv": "\t", ".tab": "\t"}.get(path.suffix.lower(), ",")
     try:
         if path.suffix.lower() == ".parquet":
             # Or one empty cell would turn group 1 into group 1.0, and move its images.
             table: pd.DataFrame = pq.ParquetFile(path).read().to_pandas(integer_object_nulls=True)
             return table
-        return _read_text(path, separator, columns)
+        return _read_text(path, separator, source)
+    except UnicodeError as error:
+        raise InputError(f"{path} cannot be read as a table: {explain_encoding(path, source.encoding)}") from error
     except (OSError, *DAMAGED) as error:
         raise InputError(
             f"{path} cannot be read as a table: {' '.join(str(error).split())}; check `separator` and `columns`, and "
@@ -66,7 +65,7 @@ def _read(path: Path, separator: str | None, columns: list[str] | None) -> pd.Da
         ) from error
 
 
-def _read_text(path: Path, separator: str, columns: list[str] | None) -> pd.DataFrame:
+def _read_text(path: Path, separator: str, source: "ManifestSource") -> pd.DataFrame:
     """Return the rows of a text table, without blanks around values; none may have more values than columns."""
     options: dict[str, Any] = {
         "sep": r"\s+" if separator == "whitespace" else separator,
@@ -74,11 +73,12 @@ def _read_text(path: Path, separator: str, columns: list[str] | None) -> pd.Data
         "dtype": "str",
         "keep_default_na": False,
         "na_values": [""],
-        "encoding": "utf-8-sig",
+        "encoding": source.encoding or "utf-8-sig",
         "skipinitialspace": separator not in (" ", "\t", "whitespace"),
         "low_memory": False,
     }
     # Its own reading of the first line: pandas would rename columns that are called alike, or not at all.
+    columns = source.columns
     names = columns or pd.read_csv(path, header=None, nrows=1, **options).iloc[0].fillna("").str.strip().tolist()
     twice = {name for name in names if name and names.count(name) > 1}
     if twice:
@@ -166,30 +166,3 @@ def _class_probabilities(values: pd.Series, bins: "Bins", path: Path) -> pd.Seri
         )
     second = values >= bins.edges[0]
     return values.where(second, 1 - values).astype(float)
-
-
-def _absolute(uri: str, base: str) -> str:
-    """Return the address of a table's entry: a URL, or a path relative to a folder or URL."""
-    if is_remote(uri):
-        return uri
-    if is_remote(base):
-        return f"{base.rstrip('/')}/{quote(uri) if is_web(base) else uri}"
-    path = path_of(uri)
-    return local_uri(os.path.normpath(path if path[:1] == "/" else f"{path_of(base)}/{path}"))
-
-
-def _stamps(uris: list[str]) -> list[tuple[str | None, str | None]]:
-    """Return (stamp, problem) of each file."""
-    remote = list(dict.fromkeys(uri for uri in uris if is_remote(uri)))
-    stamps = dict(zip(remote, remote_stamps(remote), strict=True))
-    return [stamps[uri] if uri in stamps else _local_stamp(uri) for uri in uris]
-
-
-def _local_stamp(uri: str) -> tuple[str | None, str | None]:
-    try:
-        status = os.stat(path_of(uri))  # noqa: PTH116  (a million times: without a Path)
-    except (OSError, ValueError) as error:
-        return None, f"cannot be read: {getattr(error, 'strerror', None) or error}"
-    if not stat.S_ISREG(status.st_mode):
-        return None, "cannot be read: not a file"
-    return stamp_of(status), None

@@ -1,18 +1,21 @@
 """Ingestion: a source's listing becomes one row per image, with its identity, its statistics and its problems."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import repeat
 
 import numpy as np
 import pandas as pd
 
-from tl_dagster.data.decoding import image_id, inspect_image
+from tl_dagster.data.decoding import ImageInfo, image_id, inspect_image
 from tl_dagster.data.file_index import INFO_COLUMNS, NUMBERS, FileIndex, FileRecord
 from tl_dagster.data.files import read
-from tl_dagster.data.remote import REQUESTS, is_remote
+from tl_dagster.data.limits import TooLargeError
+from tl_dagster.data.remote import REQUESTS, Servers, is_remote
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.processes import ProcessPool
 
@@ -22,6 +25,8 @@ FLUSH_SECONDS = 5.0
 PROCESSES_FROM = 3000  # files
 # Files read by one call: few where each may take long, many where pickling them takes longer than reading.
 PART, PROCESS_PART = 32, 512
+SMALL = 32 * 2**20  # bytes: of larger files a process reads and decodes one at a time, or its threads fill the memory
+ONE_LARGE = threading.Lock()
 
 File = tuple[str, str | None]  # uri and stamp
 Failure = tuple[str, Exception]  # uri, and why it cannot be read
@@ -110,7 +115,7 @@ class _Reading:
             uri, error = result
             if not isinstance(error, OSError):
                 raise error
-            self.failed[uri] = f"cannot be read: {error.strerror or error}"
+            self.failed[uri] = f"cannot be read: {error}"
 
     def flush(self) -> None:
         """Write the pending records to the index."""
@@ -150,6 +155,7 @@ def _read_parts(files: list[File], known_ids: np.ndarray, workers: int) -> Itera
     remote = any(is_remote(uri) for uri, _ in files)
     in_processes = len(files) >= PROCESSES_FROM and not remote
     size = PROCESS_PART if in_processes else PART
+    servers = Servers()
     parts = [files[i : i + size] for i in range(0, len(files), size)]
     pool: Executor
     if in_processes:
@@ -157,7 +163,7 @@ def _read_parts(files: list[File], known_ids: np.ndarray, workers: int) -> Itera
         results = pool.map(_read_part_here, parts)
     else:
         pool = ThreadPoolExecutor(max(workers, REQUESTS) if remote else workers)
-        results = pool.map(_read_part, parts, repeat(known_ids))
+        results = pool.map(_read_part, parts, repeat(known_ids), repeat(servers))
     try:
         yield from results
     finally:  # the step that reads ends without them
@@ -172,25 +178,41 @@ def _keep_known_ids(known_ids: np.ndarray) -> None:
 
 
 def _read_part_here(files: list[File]) -> list[FileRecord | Failure]:
-    return _read_part(files, _known_here[0])
+    return _read_part(files, _known_here[0], Servers())
 
 
-def _read_part(files: list[File], known_ids: np.ndarray) -> list[FileRecord | Failure]:
+def _read_part(files: list[File], known_ids: np.ndarray, servers: Servers) -> list[FileRecord | Failure]:
     """Read and hash files, and decode those whose bytes are not among the known ids (sorted, S64).
 
-    A server that does not answer ends the part: what was read before is returned with the error.
+    A server that does not answer any more ends the part: what was read before is returned with the error.
     """
     results: list[FileRecord | Failure] = []
-    for uri, stamp in files:
+    decoded: dict[str, ImageInfo] = {}
+    for file in files:
+        uri = file[0]
         try:
-            content = read(uri)
+            read_file = partial(_read_file, file, known_ids, decoded)
+            results.append(servers.ask(uri, read_file) if is_remote(uri) else read_file())
         except OSError as error:
-            results.append((uri, error))
-            continue
+            results.append((uri, OSError(str(error.strerror or error))))  # without what it was raised from: its bytes
         except InputError as error:
             return [*results, (uri, error)]
-        identity = image_id(content)
-        position = np.searchsorted(known_ids, identity.encode())
-        known = position < len(known_ids) and known_ids[position] == identity.encode()
-        results.append(FileRecord(uri, stamp, identity, len(content), None if known else inspect_image(content)))
     return results
+
+
+def _read_file(file: File, known_ids: np.ndarray, decoded: dict[str, ImageInfo]) -> FileRecord:
+    try:
+        return _describe(file, read(file[0], SMALL), known_ids, decoded)
+    except TooLargeError:
+        with ONE_LARGE:
+            return _describe(file, read(file[0]), known_ids, decoded)
+
+
+def _describe(file: File, content: bytes, known_ids: np.ndarray, decoded: dict[str, ImageInfo]) -> FileRecord:
+    """Return the record of a file; of bytes that were decoded before, in this part too, nothing is decoded again."""
+    identity = image_id(content)
+    position = np.searchsorted(known_ids, identity.encode())
+    known = position < len(known_ids) and known_ids[position] == identity.encode()
+    if not known and identity not in decoded:
+        decoded[identity] = inspect_image(content)
+    return FileRecord(*file, identity, len(content), None if known else decoded[identity])

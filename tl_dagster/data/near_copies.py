@@ -14,8 +14,8 @@ import pandas as pd
 from filelock import BaseFileLock, FileLock
 
 from tl_dagster.data.manifest import COPY, image_uris, usable
-from tl_dagster.runtime.errors import InputError, printable
-from tl_dagster.store.files import replace_atomically
+from tl_dagster.runtime.errors import printable
+from tl_dagster.store.files import replace_atomically, writing
 
 __all__ = ["GroupRegistry", "find_leaks", "group_near_copies", "near_pairs"]
 
@@ -76,7 +76,8 @@ class GroupRegistry:
 
     def lock(self) -> BaseFileLock:
         """Return the lock to take from reading to writing, so that no other run's decisions are lost."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         return FileLock(self.folder / "lock")
 
     def read(self) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -93,14 +94,11 @@ class GroupRegistry:
         """Replace both tables, the pairs first: a registered image has all its pairs registered.
 
         Raises:
-            InputError: the store cannot be written.
+            DiskError: the store cannot be written.
         """
-        try:
-            for name, rows in (("pairs", pairs), ("images", images)):
-                with replace_atomically(self.folder / f"{name}.parquet") as temporary:
-                    rows.to_parquet(temporary, index=False)
-        except OSError as error:
-            raise InputError(f"cannot write {self.folder}: {error.strerror or error}; free some space") from error
+        for name, rows in (("pairs", pairs), ("images", images)):
+            with replace_atomically(self.folder / f"{name}.parquet") as temporary:
+                rows.to_parquet(temporary, index=False)
 
 
 def group_near_copies(
@@ -122,9 +120,9 @@ def group_near_copies(
         and the pairs of near copies among those without a problem: a, b (image ids, a < b), distance.
 
     Raises:
-        InputError: the registry cannot be written.
+        DiskError: the registry cannot be written.
     """
-    with registry.lock():
+    with writing(registry.folder), registry.lock():
         return _group(images, registry, distance)
 
 

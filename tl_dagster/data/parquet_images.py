@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["list_parquet"]
 
-BATCH = 256  # rows in memory at once
 BY_PATH = "\0split"  # a column that no file has
+BATCH = 256  # rows in memory at once,
+BATCH_BYTES = 2**26  # and of what size at most: every row may be as large as its whole column chunk, repeated
+BUFFER = 2**20  # bytes read at a time; without it, a whole chunk is
+BOMB = 100  # times its size on the disk: images hardly get smaller by packing
+NO_BYTES = "holds no image, but perhaps its path; write the bytes into the files, or declare kind: manifest"
 
 
 def list_parquet(source: "ParquetSource", declared: str, uris: list[str], cache: SourceCache) -> pd.DataFrame:
@@ -67,6 +71,7 @@ def list_parquet(source: "ParquetSource", declared: str, uris: list[str], cache:
             "split": splits,
         }
     )
+    frame["problem"] = frame["problem"].mask(frame["uri"].str.contains(r"@\d+\+0::"), NO_BYTES)
     left_out = [(uri, LEFT_OUT) for uri, split in zip(uris, named, strict=True) if split == IGNORED]
     frame.attrs["skipped"] = count_skipped(left_out, [""] * len(left_out))
     return frame
@@ -98,7 +103,7 @@ def _copy_images(source: "ParquetSource", uri: str, cache: SourceCache) -> list[
     path, stamp = cache.local(uri)
     with _damage(path):
         tar = cache.path(uri, stamp or change_of(path.stat()), source.image, name=f"{path.stem}.tar")
-        cache.file(tar, lambda opened: write_tar(opened, _images(pq.ParquetFile(path), source.image)))
+        cache.file(tar, lambda opened: write_tar(opened, _images(path, source.image)))
     return list(tar_members(tar, stamp, cache))
 
 
@@ -120,15 +125,40 @@ def _check_columns(source: "ParquetSource", schema: pa.Schema, path: Path) -> No
         raise several_labels(f"source.label: {path}: column '{source.label}' holds lists")
 
 
-def _images(file: pq.ParquetFile, column: str) -> Iterator[tuple[str, bytes]]:
+def _count_batch_rows(file: pq.ParquetFile, column: str, path: Path) -> int:
+    """Return how many rows of a column fit into memory together; raise InputError for chunks that are no images."""
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    chunks = [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] == column]
+    for chunk in chunks:
+        size = chunk.total_uncompressed_size
+        _refuse_bomb(path, column, size, chunk.total_compressed_size)
+    largest = max((chunk.total_uncompressed_size for chunk in chunks), default=1)
+    return max(1, min(BATCH, BATCH_BYTES // max(largest, 1)))
+
+
+def _refuse_bomb(path: Path, column: str, size: int, packed: int) -> None:
+    if size > max(BATCH_BYTES, BOMB * packed):
+        raise InputError(
+            f"source.path: {path}: column '{column}' unpacks {packed:,} bytes to {size:,} or more: these are not "
+            "images; remove the file"
+        )
+
+
+def _images(path: Path, column: str) -> Iterator[tuple[str, bytes]]:
     """Yield the name and bytes of each row's image; no bytes where the row has none."""
-    number = 0
-    for batch in file.iter_batches(BATCH, columns=[column]):
-        for value in batch.column(0).to_pylist():
+    file = pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False)
+    number = size = 0
+    packed = path.stat().st_size
+    for batch in file.iter_batches(_count_batch_rows(file, column, path), columns=[column]):
+        for scalar in batch.column(0):
+            value = scalar.as_py()
             content = value.get("bytes") if isinstance(value, dict) else value
             name = (value.get("path") if isinstance(value, dict) else None) or "image"
             if content is not None and not isinstance(content, bytes):
                 raise InputError(f"source.image: column '{column}' holds {type(content).__name__}, not bytes")
+            size += len(content or b"")
+            _refuse_bomb(path, column, size, packed)
             yield f"{number:08d}/{PurePosixPath(name).name}", content or b""
             number += 1
 

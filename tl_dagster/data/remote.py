@@ -4,23 +4,29 @@ Failures that may pass are retried; a server that does not answer in the end is 
 """
 
 import html
+import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote_to_bytes, urlsplit
 
+from tl_dagster.data.limits import MAX_BYTES, TooLargeError, check_size
 from tl_dagster.data.source_files import as_text
 from tl_dagster.runtime import retries
-from tl_dagster.runtime.errors import InputError, printable
+from tl_dagster.runtime.errors import InputError, printable, redact
 
 __all__ = [
     "REQUESTS",
+    "Servers",
     "UnreachableError",
     "filesystem",
     "find",
     "is_remote",
     "is_web",
+    "read_remote",
+    "read_remote_head",
     "remote_stamp",
     "remote_stamps",
     "retrying",
@@ -29,10 +35,46 @@ __all__ = [
 T = TypeVar("T")
 CONNECT_SECONDS, READ_SECONDS = 10, 30  # without an answer; fsspec alone would hold a thread for five minutes
 REQUESTS = 16  # at once, where a server has to be asked for each file
+MOST_UNANSWERED = 16  # files in a row: more are the server's fault, not a file's
 
 
 class UnreachableError(InputError):
-    """A server or bucket did not answer, after several attempts."""
+    """A server or bucket did not answer, after several attempts.
+
+    Attributes:
+        reason: the part of the message that says so, without the address and the mend.
+    """
+
+    reason = ""
+
+
+class Servers:
+    """The servers that are asked for many files, by threads, and how many files in a row each did not answer for."""
+
+    def __init__(self) -> None:
+        self._unanswered: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def ask(self, uri: str, request: Callable[[], T]) -> T:
+        """Return the result of a request for a file.
+
+        Raises:
+            OSError: the file cannot be read; also where its server does not answer for this one.
+            UnreachableError: its server does not answer any more.
+        """
+        server = urlsplit(uri).netloc
+        try:
+            result = request()
+        except UnreachableError as error:
+            with self._lock:
+                self._unanswered[server] += 1
+                silent = self._unanswered[server] >= MOST_UNANSWERED
+            if silent:
+                raise
+            raise OSError(error.reason) from None
+        with self._lock:
+            self._unanswered[server] = 0
+        return result
 
 
 def is_remote(uri: str) -> bool:
@@ -57,10 +99,44 @@ def remote_stamps(urls: Sequence[str]) -> Iterator[tuple[str | None, str | None]
     """Yield (stamp, problem) of each remote file, in order.
 
     Raises:
-        UnreachableError: a server did not answer.
+        UnreachableError: a server did not answer for many files in a row.
     """
+    servers = Servers()
     with ThreadPoolExecutor(REQUESTS) as pool:
-        yield from pool.map(_stamp_and_problem, urls)
+        yield from pool.map(partial(_stamp_and_problem, servers), urls)
+
+
+def read_remote(uri: str, limit: int = MAX_BYTES) -> bytes:
+    """Return the bytes at an address that fsspec reads.
+
+    Raises:
+        OSError: it is not there, not allowed, or larger than the limit (bytes).
+        UnreachableError: the server did not answer.
+    """
+    files, path = filesystem(uri)
+    return bytes(retrying(lambda: _cat(files, path, limit, web=is_web(uri)), uri))
+
+
+def read_remote_head(uri: str, size: int) -> bytes:
+    """Return the first bytes at an address that fsspec reads, at most ``size``; see :func:`read_remote`."""
+    files, path = filesystem(uri)
+    # A server of the web need not know of parts of files.
+    part = {"trace_request_ctx": (size, True)} if is_web(uri) else {"start": 0, "end": size}
+    return bytes(retrying(lambda: files.cat_file(path, **part), uri))
+
+
+def _cat(files: Any, path: str, limit: int, *, web: bool) -> bytes:
+    if web:
+        content: bytes = files.cat_file(path, trace_request_ctx=(limit, False))
+        return content
+    try:
+        content = files.cat_file(path, start=0, end=limit + 1)
+    except Exception:
+        if files.info(path).get("size") == 0:  # buckets refuse every range of an empty file
+            return b""
+        raise
+    check_size(len(content), limit)
+    return content
 
 
 def find(url: str) -> list[tuple[str, str, Mapping[str, Any]]]:
@@ -106,10 +182,10 @@ def _crawl(files: Any, top: str) -> Collection[Mapping[str, Any]]:
     return linked.values()
 
 
-def _stamp_and_problem(url: str) -> tuple[str | None, str | None]:
+def _stamp_and_problem(servers: Servers, url: str) -> tuple[str | None, str | None]:
     files, path = filesystem(url)
     try:
-        return remote_stamp(retrying(lambda: files.info(path), url)), None
+        return remote_stamp(servers.ask(url, lambda: retrying(lambda: files.info(path), url))), None
     except OSError as error:
         return None, f"cannot be read: {error}"
 
@@ -145,8 +221,15 @@ def _limits(protocol: str) -> dict[str, dict[str, Any]]:
     if protocol in ("http", "https"):
         import aiohttp
 
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
-        return {"client_kwargs": {"timeout": timeout, "trust_env": True}}  # trust_env: HTTPS_PROXY and so on count
+        from tl_dagster.data.web_client import BoundedResponse, build_trace
+
+        client = {
+            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS),
+            "trust_env": True,  # HTTPS_PROXY and so on count
+            "response_class": BoundedResponse,
+            "trace_configs": [build_trace()],
+        }
+        return {"client_kwargs": client}
     if protocol in ("s3", "s3a"):
         waits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
         return {"config_kwargs": {**waits, "retries": {"max_attempts": 1}}}
@@ -166,10 +249,22 @@ def retrying(ask: Callable[[], T], url: str) -> T:
     """
     try:
         return retries.call_with_retries(ask)
+    except (TooLargeError, InputError):
+        raise
     except Exception as error:
-        if retries.is_transient(error):
-            raise UnreachableError(
-                f"{printable(url)} did not answer in {retries.ATTEMPTS} attempts ({type(error).__name__}: {error}); "
-                "what was read before is kept: check the network and the server, and run again"
-            ) from error
-        raise OSError(f"{type(error).__name__}: {error}") from error
+        # The errors themselves are left out of the chain: their messages hold the whole URL.
+        if not retries.is_transient(error):
+            raise OSError(_describe(error)) from None
+        reason = f"did not answer in {retries.ATTEMPTS} attempts ({_describe(error)})"
+        unreachable = UnreachableError(
+            f"{printable(url)} {reason}; what was read before is kept: check the network and the server, and run again"
+        )
+        unreachable.reason = reason
+        raise unreachable from None
+
+
+def _describe(error: BaseException) -> str:
+    cause = error.__cause__ if isinstance(error, FileNotFoundError) and "://" in str(error) else None
+    if cause is not None and getattr(cause, "status", None) != 404:
+        return _describe(cause)  # fsspec says "not found" of a URL whatever the reason
+    return redact(f"{type(error).__name__}: {error}")

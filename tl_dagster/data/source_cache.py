@@ -13,7 +13,7 @@ from tl_dagster.data.files import local_uri, name_of, path_of, stamp_of
 from tl_dagster.data.remote import filesystem, is_remote, remote_stamp, retrying
 from tl_dagster.runtime.errors import InputError, printable
 from tl_dagster.store.digests import digest
-from tl_dagster.store.files import replace_atomically
+from tl_dagster.store.files import replace_atomically, writing
 
 __all__ = ["CHUNK", "SourceCache", "SourceContext"]
 
@@ -47,7 +47,11 @@ class SourceCache:
             path.unlink(missing_ok=True)
 
         def fetch(file: IO[bytes]) -> None:
-            _request(uri, lambda: files.get_file(remote_path, file.name))  # each attempt opens the file again
+            def attempt() -> None:  # opens the file again
+                with writing(path):
+                    files.get_file(remote_path, file.name)
+
+            _request(uri, attempt)
 
         return self.file(path, fetch), stamp
 
@@ -69,17 +73,11 @@ class SourceCache:
         """Return the path of a file in the folder, written when it is not there yet.
 
         Raises:
-            InputError: the disk cannot hold it.
+            DiskError: the disk cannot hold it.
         """
-        if path.is_file():
-            return path
-        try:
+        if not path.is_file():
             with replace_atomically(path) as temporary, temporary.open("wb") as file:
                 write(file)
-        except OSError as error:
-            if error.errno is None:
-                raise  # not the disk's, but of what was to be written
-            raise InputError(f"cannot write {path}: {error.strerror or error}; free some space") from error
         return path
 
     def path(self, *identity: str, name: str) -> Path:

@@ -1,7 +1,11 @@
 """The files of a source: the row of one in its listing, and what file names tell."""
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+from tl_dagster.runtime.errors import InputError, printable
 
 __all__ = [
     "CAMERA_RAW",
@@ -11,6 +15,7 @@ __all__ = [
     "climbs_out",
     "is_visible",
     "may_be_image",
+    "refuse_packed",
     "suffix_of",
 ]
 
@@ -53,6 +58,7 @@ HIDDEN = re.compile(
     re.IGNORECASE,
 )
 NOT_UTF8 = re.compile("[\udc80-\udcff]")  # as `surrogateescape` decodes it
+PACKED_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tbz2", ".txz", ".7z", ".rar")
 
 
 class SourceRow(NamedTuple):
@@ -102,3 +108,19 @@ def climbs_out(member: str) -> bool:
     """Return whether an archive member's name leads out of the folder that it would be extracted to."""
     parts = member.replace("\\", "/").split("/")
     return member.startswith(("/", "\\")) or ".." in parts or parts[0].endswith(":")
+
+
+def refuse_packed(files: Sequence[SourceRow], where: str | Path) -> None:
+    """Refuse a folder or archive that holds archives and no image.
+
+    Raises:
+        InputError: it does; with the first archive, and how to declare it.
+    """
+    paths = [file.path for file in files if is_visible(file.path) and not file.path.endswith("/")]
+    packed = [path for path in paths if path.lower().endswith(PACKED_SUFFIXES)]
+    # A file without a suffix beside the archives, such as README, is not an image.
+    if packed and not any(may_be_image(path) and ("/" in path or "." in path) for path in paths):
+        raise InputError(
+            f"source.path: {where} holds no images, but archives, such as {printable(packed[0])}; declare one of them "
+            "as kind: archive (unpack an archive of archives first)"
+        )

@@ -23,7 +23,7 @@ from tl_dagster.features import shards
 from tl_dagster.features.shards import KEY_BYTES, DamagedError, Shard
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.digests import digest
-from tl_dagster.store.files import write_atomically
+from tl_dagster.store.files import write_atomically, writing
 
 __all__ = ["ConcatFeatures", "FeatureColumn", "FeatureRows", "list_columns", "locked"]
 
@@ -113,10 +113,8 @@ class FeatureColumn:
     @property
     def lock(self) -> BaseFileLock:
         """Held by whoever adds or removes rows; of one process, every column of this name has the same."""
-        try:
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot write the feature cache {self.folder}: {error.strerror or error}") from error
         return FileLock(self.folder / LOCK, is_singleton=True)
 
     def missing(self, keys: Sequence[str]) -> np.ndarray:
@@ -142,14 +140,12 @@ class FeatureColumn:
         self._commit(bytes.fromhex("".join(keys)), values)
 
     def _commit(self, views: bytes, values: np.ndarray) -> None:
-        try:
+        with writing(self.folder, f"the feature cache {self.folder}"):
             described = self.folder / KEY
             if not described.exists():
                 write_atomically(described, json.dumps(self.key, indent=1).encode())
             shards.write(self.folder, views, values)
             os.utime(described)  # what was written today is no candidate for pruning
-        except OSError as error:
-            raise InputError(f"cannot write the feature cache {self.folder}: {error.strerror or error}") from error
 
     def read(self, keys: Sequence[str]) -> FeatureRows:
         """The rows of these views, in order; values are read, and checked, when they are used.
@@ -308,7 +304,8 @@ def locked(columns: Sequence[FeatureColumn], log: Callable[[str], None]) -> Iter
     with contextlib.ExitStack() as locks:
         for column in sorted(columns, key=lambda column: column.name):  # in one order: nobody waits in a circle
             try:
-                locks.enter_context(column.lock.acquire(timeout=0))
+                with writing(column.folder):
+                    locks.enter_context(column.lock.acquire(timeout=0))
             except Timeout:
                 log("another run computes these features; waiting for it, to use its rows")
                 begun = time.monotonic()

@@ -36,7 +36,7 @@ def write(folder: Path, views: bytes, values: np.ndarray) -> Path:
         values: (len(views) / 32, D), float16 or float32, C-contiguous.
 
     Raises:
-        OSError: the disk's.
+        DiskError: the disk refuses.
     """
     count, width = values.shape
     table = pa.table(

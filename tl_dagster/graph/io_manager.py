@@ -27,7 +27,10 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: Materialization) -> None:
         """Point the asset at its artifact."""
         pipeline, asset = context.asset_key.path
-        self.store.set_current(pipeline, asset, obj)
+        try:
+            self.store.set_current(pipeline, asset, obj)
+        except InputError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from None
 
     def load_input(self, context: dg.InputContext) -> Artifact:
         """The artifact that the upstream asset holds.

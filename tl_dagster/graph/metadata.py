@@ -1,20 +1,22 @@
 """Metadata of materializations and checks: numbers, tables and figures for Dagster's UI."""
 
 import base64
+import json
 from typing import Any
 
 import dagster as dg
 
 from tl_dagster.graph.stage import CheckResult, Stage
+from tl_dagster.runtime.errors import redact
 from tl_dagster.store.artifacts import Artifact, Materialization, TableRows
 
 __all__ = ["check_result", "materialization_metadata", "static_metadata"]
 
 
 def static_metadata(stage: Stage) -> dict[str, Any]:
-    """Return the metadata of an asset's definition: settings, link to the source code, and column types."""
+    """Return the metadata of an asset's definition: settings without secrets, source code, column types."""
     metadata: dict[str, Any] = {
-        "settings": dg.MetadataValue.json(stage.settings()),
+        "settings": dg.MetadataValue.json(json.loads(redact(json.dumps(stage.settings())))),
         "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[_code_reference(type(stage))]),
     }
     if stage.columns:

@@ -28,6 +28,7 @@ from tl_dagster.models.spec import (
 )
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.digests import digest_file
+from tl_dagster.store.files import writing
 from tl_dagster.store.layout import StoreLayout
 
 __all__ = [
@@ -197,13 +198,11 @@ def copy_bundle(source: Path, folder: Path, backbone: Weights | None) -> None:
         backbone: weights to carry along; None: the model names them by their digest only.
 
     Raises:
-        InputError: the folder cannot be written.
+        DiskError: the folder cannot be written.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name in (WEIGHTS, MODEL):
             shutil.copyfile(source / name, folder / name)
         if backbone is not None and backbone.path is not None:
             shutil.copyfile(backbone.path, folder / f"{BACKBONE}{backbone.path.suffix}")
-    except OSError as error:
-        raise InputError(f"cannot write {folder}: {error.strerror or error}; free some space") from error

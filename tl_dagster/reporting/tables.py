@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tl_dagster.runtime.errors import printable
+from tl_dagster.runtime.errors import printable, redact
 from tl_dagster.store.artifacts import TableRows
 
 if TYPE_CHECKING:
@@ -16,9 +16,13 @@ REJECTED = {"file": "uri", "label": "label", "reason": "problem"}  # heading →
 
 
 def table_rows(columns: "Mapping[str, pd.Series]") -> TableRows:
-    """Return the first rows of columns as a table for the UI, each text on one line."""
+    """Return the first rows of columns as a table for the UI, each text on one line and without secrets of URLs."""
     values = [column.head(MOST_ROWS).tolist() for column in columns.values()]
     return [
-        {name: printable(value) if isinstance(value, str) else value for name, value in zip(columns, row, strict=True)}
+        {name: _shown(value) if isinstance(value, str) else value for name, value in zip(columns, row, strict=True)}
         for row in zip(*values, strict=True)
     ]
+
+
+def _shown(text: str) -> str:
+    return printable(redact(text))

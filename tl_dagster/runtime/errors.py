@@ -1,13 +1,26 @@
 """Errors that users read: what is wrong, where, and how to fix it."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
-__all__ = ["InputError", "UnknownFieldError", "printable", "suggest"]
+__all__ = ["InputError", "UnknownFieldError", "printable", "redact", "suggest"]
+
+# In a URL, what stands before the host, and what follows the path: passwords, signatures and tokens.
+USER = re.compile(r"(?<=://)(?<!tar://)(?<!zip://)[^\s/?#'\"<>]*@")
+WEB_QUERY = re.compile(r"(https?://[^\s?#'\"<>]*)[?#][^\s'\"<>]+", re.IGNORECASE)
+QUERY = re.compile(r"\b((?!zip|tar|file)\w[\w+.-]*://[^\s?#'\"<>]*)[?#][^\s'\"<>]*=[^\s'\"<>]*")
 
 
 class InputError(Exception):
-    """A file, field or folder of the user cannot be used; the message names it and the fix."""
+    """A file, field or folder of the user cannot be used; the message names it and the fix.
+
+    Args:
+        message: one line; secrets in its URLs are left out.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 class UnknownFieldError(ValueError):
@@ -35,6 +48,13 @@ def suggest(word: str, allowed: Iterable[str]) -> str:
     guess = f"did you mean '{close[0]}'? " if close else ""
     named = ", ".join(names[:12]) + (f", … ({len(names)} in all)" if len(names) > 12 else "")
     return f"{guess}allowed: {named}"
+
+
+def redact(text: str) -> str:
+    """Return a text without the users, passwords and queries of the URLs in it: they may be secret."""
+    if "://" not in text:  # a million times, for the addresses of local files
+        return text
+    return QUERY.sub(r"\1?…", WEB_QUERY.sub(r"\1?…", USER.sub("", text)))
 
 
 def printable(uri: str) -> str:

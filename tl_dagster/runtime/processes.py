@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any
 
+from tl_dagster.runtime.leftovers import name_leftovers, remove_temporary_folder
+
 __all__ = ["ProcessPool", "end_with_parent", "has_ended", "identify_process", "interrupts_blocked"]
 
 SAME_START = 5.0  # seconds: the clock that start times are counted from may be set
@@ -37,6 +39,7 @@ class ProcessPool(ProcessPoolExecutor):
         preload: Sequence[str] = (),
     ) -> None:
         forkserver = preload and "forkserver" in multiprocessing.get_all_start_methods()
+        name_leftovers()
         context: Any = multiprocessing.get_context("forkserver" if forkserver else "spawn")
         if forkserver:
             context.set_forkserver_preload(list(preload))
@@ -80,6 +83,7 @@ def _exit_after_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
+        remove_temporary_folder()  # the parent cannot, any more
         os._exit(1)
 
 

@@ -4,6 +4,8 @@ import errno
 from collections.abc import Callable
 from typing import TypeVar
 
+from tl_dagster.runtime.errors import InputError
+
 __all__ = ["call_with_retries", "is_transient"]
 
 T = TypeVar("T")
@@ -32,7 +34,7 @@ def is_transient(error: BaseException) -> bool:
     """Return whether a request may succeed when repeated: no answer, a server error, or too many requests."""
     if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
         return is_transient(error.__cause__)  # fsspec says "not found" of a web server that does not answer, too
-    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | ValueError | TypeError):
+    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | ValueError | TypeError | InputError):
         return False
     if "Credentials" in type(error).__name__ or getattr(error, "errno", None) == errno.ENOSPC:
         return False

@@ -9,7 +9,7 @@ from typing import Any
 
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.digests import digest
-from tl_dagster.store.files import write_atomically
+from tl_dagster.store.files import DiskError, write_atomically
 from tl_dagster.store.layout import StoreLayout, default_root
 
 __all__ = ["ask_module"]
@@ -26,12 +26,11 @@ def ask_module(module: str, arguments: tuple[str, ...], versions: str) -> dict[s
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (no shell; our own module)
     if done.returncode != 0:
-        raise InputError(
-            f"{' '.join(arguments).strip()[:80]} cannot be looked at: {done.stderr.strip().splitlines()[-1]}"
-        )
+        lines = done.stderr.strip().splitlines() or [f"its process ended with {done.returncode}"]  # killed: silent
+        raise InputError(f"{' '.join(arguments).strip()[:80]} cannot be looked at: {lines[-1]}")
     answer: dict[str, Any] = json.loads(done.stdout)
     if "error" in answer:
         raise InputError(answer["error"])
-    with contextlib.suppress(OSError):  # a read-only store is told of when something must be stored there
+    with contextlib.suppress(DiskError):  # a read-only store is told of when something must be stored there
         write_atomically(kept, json.dumps(answer).encode())
     return answer

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_dagster.runtime.errors import InputError
-from tl_dagster.store.files import sync, write_atomically
+from tl_dagster.store.files import sync, write_atomically, writing
 from tl_dagster.store.layout import StoreLayout, default_root
 
 __all__ = ["Artifact", "ArtifactStore", "ArtifactSummary", "Materialization", "TableRows"]
@@ -113,8 +113,8 @@ class ArtifactStore:
         return self.layout.root
 
     def check_writable(self) -> None:
-        """Raise :class:`InputError` when the store cannot be written, before any work is done."""
-        try:
+        """Raise :class:`DiskError` when the store cannot be written, before any work is done."""
+        with self._writing():
             self.layout.work.mkdir(parents=True, exist_ok=True)
             for left in self.layout.work.iterdir():  # by a run that was killed
                 if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
@@ -122,11 +122,11 @@ class ArtifactStore:
             probe = self.layout.work / f"probe-{uuid.uuid4().hex}"
             probe.write_bytes(b"")
             probe.unlink()
-        except OSError as error:
-            raise InputError(
-                f"cannot write the artifact store {self.root}: {error.strerror or error}; "
-                "give it write permission and space, or set TL_DAGSTER_STORE to another folder"
-            ) from error
+
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return writing(
+            self.layout.work, f"the artifact store {self.root}", ", or set TL_DAGSTER_STORE to another folder"
+        )
 
     def find(self, stage: str, fingerprint: str) -> Artifact | None:
         """Return the committed artifact under this fingerprint, or None."""
@@ -135,6 +135,10 @@ class ArtifactStore:
             saved = json.loads((path / "artifact.json").read_text())
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise InputError(
+                f"{path / 'artifact.json'} is damaged ({error}): delete the folder, and run again"
+            ) from error
         summary = ArtifactSummary.from_json(saved["outcome"])
         version = summary.data_version or fingerprint
         return Artifact(stage, fingerprint, version, path, summary, saved["inputs"], saved["settings"])
@@ -160,28 +164,24 @@ class ArtifactStore:
             settings: the stage's settings, for the reader.
 
         Raises:
-            InputError: the store cannot be written.
+            DiskError: the store cannot be written.
         """
         self.check_writable()
         work = self.layout.work / f"{stage}-{uuid.uuid4().hex}"
-        work.mkdir()
-        try:
-            summary = compute(work)
-            saved = {"inputs": dict(inputs or {}), "settings": dict(settings or {}), "outcome": summary.to_json()}
-            (work / "artifact.json").write_text(json.dumps(saved, indent=1))
-            for path in filter(Path.is_file, work.rglob("*")):
-                sync(path)
-            final = self.layout.artifact(stage, fingerprint)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(OSError):  # another run was first
-                work.rename(final)
-        except OSError as error:
-            raise InputError(
-                f"cannot write the artifact store {self.root}: {error.strerror or error}; free some space, "
-                "or set TL_DAGSTER_STORE to another folder"
-            ) from error
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        with self._writing():
+            work.mkdir()
+            try:
+                summary = compute(work)
+                saved = {"inputs": dict(inputs or {}), "settings": dict(settings or {}), "outcome": summary.to_json()}
+                (work / "artifact.json").write_text(json.dumps(saved, indent=1))
+                for path in filter(Path.is_file, work.rglob("*")):
+                    sync(path)
+                final = self.layout.artifact(stage, fingerprint)
+                final.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(OSError):  # another run was first
+                    work.rename(final)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
         artifact = self.find(stage, fingerprint)
         if artifact is None:
             raise InputError(f"could not commit {stage} to {self.root}: is the disk full or read-only?")
@@ -226,4 +226,7 @@ class ArtifactStore:
             record: dict[str, Any] = json.loads(self.layout.current(pipeline, asset).read_text())
         except FileNotFoundError:
             return {}
+        except ValueError as error:
+            file = self.layout.current(pipeline, asset)
+            raise InputError(f"{file} is damaged ({error}): delete it, and run again") from error
         return record

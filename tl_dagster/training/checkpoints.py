@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from tl_dagster.store.files import replace_atomically
+from tl_dagster.store.files import DiskError, replace_atomically
 
 __all__ = ["Checkpoint", "optimiser_tensors", "restore_optimiser", "select_group"]
 
@@ -64,8 +64,8 @@ class Checkpoint:
         try:
             with replace_atomically(self.path) as temporary:
                 save_file(on_cpu, temporary, metadata={METADATA: json.dumps({**self.circumstances(), **metadata})})
-        except (OSError, SafetensorError) as error:
-            self._log(f"no checkpoint of this epoch, the one before stays: cannot write {self.path}: {error}")
+        except DiskError as error:
+            self._log(f"no checkpoint of this epoch, the one before stays: {error}")
 
 
 def _metadata(file: Any) -> dict[str, Any]:

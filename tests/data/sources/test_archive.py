@@ -210,3 +210,26 @@ def test_a_changed_compressed_tar_is_unpacked_again(tmp_path, listing):
     assert labels_of(listing("archive", "photos.tar.gz")) == LABELS
     pack(tmp_path / "photos.tar.gz", {**TREE, "cat/9.png": png(9)})
     assert labels_of(listing("archive", "photos.tar.gz")) == {"cat": 4, "dog": 3}
+
+
+def test_folders_that_windows_separates_by_backslashes(tmp_path, listing):
+    tree = {"train\\": b"", **{f"train\\{name}".replace("/", "\\"): content for name, content in TREE.items()}}
+    listed = listing("archive", pack(tmp_path / "photos.zip", tree))
+    assert labels_of(listed) == LABELS and set(listed["split"]) == {"train"}
+    assert contents(listed) == sorted(TREE.values())
+
+
+def test_a_name_with_both_slashes_is_set_aside(tmp_path, listing):
+    listed = listing("archive", pack(tmp_path / "photos.zip", {**TREE, "dog/cat\\9.png": png(9)}))
+    assert labels_of(listed) == LABELS
+    assert listed["problem"].dropna().tolist() == [
+        "the member's name has both / and \\, either of which may separate folders; pack the archive again"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "folder"])
+def test_an_archive_in_an_archive_is_named(tmp_path, listing, kind):
+    tree = {"in/photos.zip": pack(tmp_path / "x.zip", TREE).read_bytes(), "README": b""}
+    path = write_tree(tmp_path / "photos", tree) if kind == "folder" else pack(tmp_path / f"photos.{kind}", tree)
+    with pytest.raises(InputError, match=rf"{path} holds no images, but archives, such as in/photos.zip; declare one"):
+        listing("folder" if kind == "folder" else "archive", path)

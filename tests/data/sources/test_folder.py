@@ -212,8 +212,7 @@ def test_a_folder_by_its_file_address(tmp_path, listing):
     assert labels_of(listing("folder", f"file://{tmp_path}/photos")) == LABELS
 
 
-def test_an_image_that_is_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "MAX_BYTES", 10)
+def test_an_image_that_is_too_large_is_not_read(tmp_path):
     path = write_tree(tmp_path, {"a.png": png(1)}) / "a.png"
     with pytest.raises(OSError, match="too large"):
-        files.read(str(path))
+        files.read(str(path), 10)

@@ -10,6 +10,7 @@ import pytest
 from tests.data.sources.conftest import labels_of, png, write_tree
 from tl_dagster import InputError
 from tl_dagster.data import files
+from tl_dagster.data.sources.manifest import ManifestSource
 
 
 def test_elpv_as_declared(listing):
@@ -208,3 +209,51 @@ def test_an_empty_group_in_parquet_does_not_rename_the_others(tmp_path, listing)
     write_tree(tmp_path, {name: png(number) for number, name in enumerate(rows["uri"])})
     listed = listing("manifest", "images.parquet", group="group")
     assert listed["group"].tolist()[:2] == ["1", "2"] and pd.isna(listed["group"].tolist()[2])
+
+
+PHOTOS = {"cat/0.png": png(0), "dog/1.png": png(1)}
+
+
+def test_paths_with_backslashes(tmp_path, listing):
+    write_tree(tmp_path, {**PHOTOS, "odd\\name.png": png(2)})
+    (tmp_path / "t.csv").write_text("uri\ncat\\0.png\ndog\\1.png\nodd\\name.png\n")
+    listed = listing("manifest", "t.csv", pattern=r"(?P<label>[^/]+)/")
+    assert labels_of(listed) == {"cat": 1, "dog": 1}
+    assert sorted(files.read(uri) for uri in listed["uri"]) == sorted([png(0), png(1), png(2)])
+
+
+def test_paths_of_a_home_folder(tmp_path, listing, monkeypatch):
+    monkeypatch.setenv("HOME", str(write_tree(tmp_path / "home", PHOTOS)))
+    (tmp_path / "t.csv").write_text("uri,label\n~/cat/0.png,x\n~/dog/1.png,y\n")
+    assert labels_of(listing("manifest", "t.csv")) == {"x": 1, "y": 1}
+
+
+@pytest.mark.parametrize("path", ["C:\\photos\\0.png", "d:/photos/0.png", "\\\\server\\photos\\0.png"])
+def test_paths_of_a_windows_machine_are_refused_with_the_mend(tmp_path, listing, path):
+    (tmp_path / "t.csv").write_text(f"uri,label\n{path},x\n{path}2,y\n")
+    with pytest.raises(
+        InputError, match=r"t.csv holds no images, .*: a path of a Windows machine; write it relative to"
+    ):
+        listing("manifest", "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "guess"), [("cp1252", "cp125"), ("utf-16", "utf-16"), ("shift_jis", "(cp932|shift)")]
+)
+def test_a_table_of_another_encoding(tmp_path, listing, encoding, guess):
+    write_tree(tmp_path, PHOTOS)
+    labels = ("ねこの写真", "いぬの写真") if encoding == "shift_jis" else ("Käfer und Blüten", "Vögel über Bäumen")
+    rows = "".join(f"{path},{label}\n" for path, label in zip(PHOTOS, labels, strict=True))
+    (tmp_path / "t.csv").write_text(f"uri,label\n{rows}", encoding=encoding)
+    with pytest.raises(InputError, match=rf"t.csv cannot be read as a table: it is not UTF-8; .*perhaps to {guess}"):
+        listing("manifest", "t.csv")
+    assert set(listing("manifest", "t.csv", encoding=encoding)["label"]) == set(labels)
+
+
+def test_an_encoding_that_there_is_not(listing):
+    with pytest.raises(ValueError, match="'klingon' is not an encoding"):
+        listing("manifest", "t.csv", encoding="klingon")
+
+
+def test_an_encoding_that_is_not_given_changes_no_declaration():
+    assert "encoding" not in ManifestSource(kind="manifest", path="t.csv").model_dump(mode="json")

@@ -127,7 +127,16 @@ def test_null_bytes_and_labels_without_a_name(tmp_path, listing):
     images = [*structs(1, 2), None, {"bytes": None, "path": "x.png"}, *structs(5)]
     listed = listing("parquet", write(tmp_path / "photos.parquet", images, [0, 1, 1, 1, -1]))
     assert [files.read(uri) for uri in listed["uri"]] == [png(1), png(2), b"", b"", png(5)]
-    assert listed["problem"].dropna().tolist() == ["has no label"]
+    problems = listed["problem"].fillna("").str.partition(" (")[0].tolist()
+    lacking = "holds no image, but perhaps its path; write the bytes into the files, or declare kind: manifest"
+    assert problems == ["", "", lacking, lacking, "has no label"]
+
+
+def test_paths_without_bytes_are_refused_with_the_file_and_the_mend(tmp_path, listing):
+    images = [{"bytes": None, "path": f"cat/{number}.png"} for number in range(4)]
+    write(tmp_path / "photos.parquet", images, [0, 1, 0, 1])
+    with pytest.raises(InputError, match=r"photos.parquet holds no images.*but perhaps its path; write the bytes"):
+        listing("parquet", "photos.parquet")
 
 
 @pytest.mark.parametrize("path", ["../../out.png", "/out.png", "..", ".", "", "a/\n<script>.png", "x" * 500])

@@ -140,7 +140,7 @@ def test_what_fails_once_is_asked_again(server, listing, answer):
 
 
 @pytest.mark.parametrize("answer", [503, 0.6])
-@pytest.mark.parametrize("part", ["/photos", "/dog", "/dog/1.png"])
+@pytest.mark.parametrize("part", ["/photos", "/dog"])
 def test_a_listing_that_is_not_answered_is_no_smaller_one(server, listing, answer, part):
     server.broken = {part: (answer, 99)}
     with pytest.raises(UnreachableError, match=f"{part}.* did not answer in 3 attempts"):
@@ -160,12 +160,32 @@ def test_containers_that_are_not_answered(server, listing, cache_folder, kind, a
 @pytest.mark.parametrize("answer", [503, 0.6])
 def test_what_was_read_before_a_server_stopped_is_kept(server, listing, tmp_path, monkeypatch, answer):
     monkeypatch.setattr("tl_dagster.data.ingestion.PART", 1)  # files that are handed over together
+    monkeypatch.setattr("tl_dagster.data.remote.MOST_UNANSWERED", 2)
+    monkeypatch.setattr("tl_dagster.data.ingestion.REQUESTS", 1)
     listed = listing("folder", f"{server.url}/{served(server, 'folder')}")
-    server.broken = {"/dog/2.png": (answer, 99)}
+    server.broken = {"/dog/": (answer, 99)}
     with pytest.raises(UnreachableError, match="what was read before is kept"):
         identify(listed, FileIndex(tmp_path / "index"), workers=1)
     server.broken = {}
-    assert identify(listed, FileIndex(tmp_path / "index"))[1] == 1
+    assert identify(listed, FileIndex(tmp_path / "index"))[1] == 3
+
+
+@pytest.mark.parametrize("answer", [503, 0.6])
+@pytest.mark.parametrize("moment", ["listing", "reading"])
+def test_one_url_that_fails_is_set_aside_like_one_broken_file(server, listing, tmp_path, answer, moment):
+    write_tree(server.folder)
+    (tmp_path / "t.csv").write_text("\n".join(["uri,label", *(f"{server.url}/{name},{name[:3]}" for name in TREE)]))
+    if moment == "listing":
+        server.broken = {"/dog/1.png": (answer, 99)}
+    listed = listing("manifest", "t.csv")
+    server.broken = {"/dog/1.png": (answer, 99)}
+    identified, _, _ = identify(listed, FileIndex(tmp_path / "index"))
+    assert labels_of(identified) == {"cat": 3, "dog": 2}
+    (problem,) = identified["problem"].dropna()
+    assert problem.startswith("cannot be read: did not answer in 3 attempts (")
+    server.broken = {}
+    identified, read, _ = identify(listing("manifest", "t.csv"), FileIndex(tmp_path / "index"))
+    assert labels_of(identified) == LABELS and read == 1
 
 
 @pytest.mark.parametrize(("answer", "asked"), [(403, 1), (404, 1), (503, 3), (408, 3)])

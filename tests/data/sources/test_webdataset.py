@@ -181,3 +181,14 @@ def test_a_folder_whose_name_has_braces(tmp_path, listing):
     (tmp_path / "a{b,c}").mkdir()
     pack(tmp_path / "a{b,c}" / "x.tar", samples(0, ["cat", "dog"]))
     assert len(listing("webdataset", "a{b,c}/x.tar")) == 2
+
+
+def test_names_with_dots_are_refused_with_the_reason(tmp_path, listing):
+    tree = {
+        f"{number}.img.{end}": png(number) if end == "jpg" else b"1" for number in range(2) for end in ("jpg", "cls")
+    }
+    pack(tmp_path / "train-0.tar", tree)
+    with pytest.raises(
+        InputError, match=r"has no cls: names end at their first dot.*'0.img.jpg' is member 'img.jpg' of"
+    ):
+        listing("webdataset", "train-0.tar")

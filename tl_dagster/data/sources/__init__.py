@@ -48,7 +48,9 @@ def list_images(source: ImageSource, context: SourceContext) -> "pd.DataFrame":
     frame = _leave_out_ignored(source.listing(context))
     usable = frame[frame["problem"].isna()]
     if usable.empty:
-        reason = f", the first of {len(frame):,} files: {frame['problem'].iloc[0]}" if len(frame) else ""
+        first = frame.iloc[0] if len(frame) else None
+        named = "" if first is None else f"{first['problem']} ({printable(first['uri'])})"
+        reason = f", the first of {len(frame):,} files: {named}" if named else ""
         raise InputError(
             f"{source.where(context)} holds no images{reason or _skipped(frame)}; give one sub-folder (or label) for "
             "each class"

@@ -11,7 +11,7 @@ from pydantic import Field
 from tl_dagster.data.files import DAMAGED, local_uri, path_of, zip_uri
 from tl_dagster.data.remote import is_remote
 from tl_dagster.data.source_cache import SourceContext
-from tl_dagster.data.source_files import SourceRow, as_text, climbs_out, is_visible, may_be_image
+from tl_dagster.data.source_files import SourceRow, as_text, climbs_out, is_visible, may_be_image, refuse_packed
 from tl_dagster.data.sources.base import Patterned
 from tl_dagster.data.split_names import split_of
 from tl_dagster.data.tar_files import CLIMBS, LINK, tar_members
@@ -25,6 +25,7 @@ __all__ = ["ArchiveSource"]
 
 ZIP_UTF8 = 0x800  # the flag of a name in UTF-8
 ENCRYPTED = "encrypted; pack the archive without a password"
+MIXED = "the member's name has both / and \\, either of which may separate folders; pack the archive again"
 
 
 class ArchiveSource(Patterned):
@@ -53,7 +54,9 @@ class ArchiveSource(Patterned):
         """Return one row per image; see :meth:`ImageSource.listing`."""
         path, stamp = context.cache.local(context.uri(self.path))
         members = _zip_members(path) if _is_zip(path) else tar_members(path, stamp, context.cache, folders=True)
-        return self.list_files(_strip_single_folder(list(members)), context)
+        listed = list(members)
+        refuse_packed(listed, path)
+        return self.list_files(_strip_single_folder(listed), context)
 
 
 def _strip_single_folder(members: list[SourceRow]) -> list[SourceRow]:
@@ -90,18 +93,24 @@ def _zip_members(path: Path) -> Iterator[SourceRow]:
 
 
 def _zip_name(member: zipfile.ZipInfo) -> str:
-    """Return a member's path. Many programs write UTF-8 and do not say so; zipfile reads that as code page 437."""
-    if member.flag_bits & ZIP_UTF8:
-        return member.filename
-    try:
-        return member.filename.encode("cp437").decode("utf-8")
-    except UnicodeError:
-        return as_text(member.filename)
+    """Return a member's path. Many programs write UTF-8 and do not say so; zipfile reads that as code page 437.
+
+    Some write folders as Windows does, although zip files have forward slashes only.
+    """
+    name = member.filename
+    if not member.flag_bits & ZIP_UTF8:
+        try:
+            name = name.encode("cp437").decode("utf-8")
+        except UnicodeError:
+            name = as_text(name)
+    return name if "/" in name else name.replace("\\", "/")
 
 
 def _zip_problem(member: zipfile.ZipInfo) -> str | None:
     if climbs_out(member.filename):
         return CLIMBS
+    if "/" in member.filename and "\\" in member.filename:
+        return MIXED
     if stat.S_ISLNK(member.external_attr >> 16):
         return LINK
     return ENCRYPTED if member.flag_bits & 1 else None

@@ -11,7 +11,7 @@ from pydantic import Field
 from tl_dagster.data.files import local_uri, path_of, stamp_of
 from tl_dagster.data.remote import find, is_remote, remote_stamp, remote_stamps
 from tl_dagster.data.source_cache import SourceContext
-from tl_dagster.data.source_files import SourceRow, as_text, is_visible
+from tl_dagster.data.source_files import SourceRow, as_text, is_visible, refuse_packed
 from tl_dagster.data.sources.base import Patterned
 from tl_dagster.runtime.errors import InputError, printable
 
@@ -48,7 +48,9 @@ class FolderSource(Patterned):
     def listing(self, context: SourceContext) -> "pd.DataFrame":
         """Return one row per image; see :meth:`ImageSource.listing`."""
         uri = context.uri(self.path)
-        return self.list_files(list(_remote(uri) if is_remote(uri) else self._local(uri)), context)
+        files = list(_remote(uri) if is_remote(uri) else self._local(uri))
+        refuse_packed(files, printable(uri))
+        return self.list_files(files, context)
 
     def _local(self, uri: str) -> Iterator[SourceRow]:
         folder = Path(path_of(uri))

@@ -1,10 +1,11 @@
 """A table of images: paths or URLs, labels, and optionally groups and given splits."""
 
+import codecs
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from tl_dagster.data.files import local_uri
 from tl_dagster.data.source_cache import SourceContext
@@ -51,6 +52,9 @@ class ManifestSource(Patterned):
     separator: str | None = Field(
         None, min_length=1, description="Column separator of a text table, or 'whitespace'; nothing: by the suffix."
     )
+    encoding: str | None = Field(
+        None, description="Character encoding of a text table, such as cp1252 or shift_jis; nothing: UTF-8."
+    )
     columns: list[str] | None = Field(None, description="Column names of a text table that has no header line.")
     uri: str = Field("uri", description="Column of image paths, relative to the table's folder (or `root`), or URLs.")
     label: str = Field("label", description="Column of class names (or of numbers, with `bins`).")
@@ -70,6 +74,20 @@ class ManifestSource(Patterned):
         if separator is not None and len(separator) > 1 and separator != "whitespace":
             raise ValueError(f"'{separator}': one character, or 'whitespace'")
         return separator
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str | None) -> str | None:
+        try:
+            return encoding if encoding is None else codecs.lookup(encoding).name
+        except LookupError as error:
+            raise ValueError(f"'{encoding}' is not an encoding of Python, such as cp1252, utf-16 or big5") from error
+
+    @model_serializer(mode="wrap")
+    def _without_default_encoding(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the encoding out where it is not given: what was declared before it was known stays the same."""
+        values: dict[str, Any] = serialize(self)
+        return values if self.encoding else {name: value for name, value in values.items() if name != "encoding"}
 
     @model_validator(mode="after")
     def _columns_exist(self) -> "ManifestSource":

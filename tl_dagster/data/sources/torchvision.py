@@ -4,6 +4,7 @@ import inspect
 import io
 import operator
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -14,6 +15,7 @@ from tl_dagster.data.split_names import split_of
 from tl_dagster.data.tar_files import tar_members, write_tar
 from tl_dagster.runtime.errors import InputError, suggest
 from tl_dagster.runtime.libraries import import_torchvision
+from tl_dagster.store.files import writing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +102,8 @@ class TorchvisionSource(ImageSource):
         if "download" in inspect.signature(dataset).parameters:
             arguments["download"] = True
         try:
-            samples = dataset(folder, **arguments)
+            with writing(Path(folder)):
+                samples = dataset(folder, **arguments)
             return samples, len(samples)
         except (OSError, RuntimeError, TypeError, ValueError, ImportError) as error:
             message = " ".join(str(error).split())

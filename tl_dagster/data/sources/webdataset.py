@@ -98,8 +98,18 @@ class WebDatasetSource(SplitSource):
             named = members.get(suffix)
             usable = named is not None and named.problem is None
             label = self._label(named.uri, field, f"{path}: {named.path}") if named and usable else ""
-            problem = image.problem or (None if label else f"has no {self.label}")
-            yield _Row(image.uri, image.stamp, label, split, problem)
+            yield _Row(image.uri, image.stamp, label, split, image.problem or (None if label else self._lacking(image)))
+
+    def _lacking(self, image: SourceRow) -> str:
+        """Return the problem of an image without a label."""
+        name = image.path.rpartition("/")[2]
+        key, _, ending = name.partition(".")
+        if "." not in ending:
+            return f"has no {self.label}"
+        return (
+            f"has no {self.label}: names end at their first dot in WebDataset, so that '{name}' is member '{ending}' "
+            f"of sample '{key}'; write the shards again without dots in the samples' names"
+        )
 
     def _image(self, members: dict[str, SourceRow], where: str) -> SourceRow | None:
         """Return the member of a sample that is its image; None where it has none."""
