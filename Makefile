@@ -6,9 +6,8 @@ NAME ?=
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 export NO_ALBUMENTATIONS_UPDATE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-export TL_DAGSTER_UI := make ui
 
-.PHONY: help demo ui test lint bench clean
+.PHONY: help demo ui test lint bench clean clean-data
 
 help:
 	@echo "make demo        install, run the pipeline solar_cells, show what came out"
@@ -16,7 +15,8 @@ help:
 	@echo "make test        install what the tests need, run them"
 	@echo "make lint        formatting, lint, types, layers"
 	@echo "make bench       all benchmarks, or one: make bench NAME=demo"
-	@echo "make clean       remove the environment and everything computed"
+	@echo "make clean       remove the environment and the tools' caches; what was computed stays"
+	@echo "make clean-data  remove everything computed: features, models, reports, Dagster's runs"
 
 demo: .venv/demo $(DAGSTER_HOME)/dagster.yaml
 	@$(BIN)/tl-dagster run solar_cells
@@ -37,7 +37,10 @@ bench: .venv/dev
 	$(BIN)/python -m benchmarks $(NAME)
 
 clean:
-	rm -rf .venv .dagster_home
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+
+clean-data:
+	rm -rf .dagster_home .tl_dagster
 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv

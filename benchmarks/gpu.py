@@ -1,7 +1,8 @@
 """ResNet-50 on a GPU, end to end, against the network alone on the same card; and what bounds it.
 
 End to end: read, decode, resize, forward in bf16 and write, as the stage does it, from the first batch on. The network
-alone: compiled by torch in bf16, channels last, on pixels that are on the card. Without a GPU there are no figures.
+alone: compiled by torch in bf16, channels last, on pixels that are on the card. Without a GPU there are no figures; the
+smallest form then runs on the CPU, uncompiled.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import apart, finish, fresh, ingest, open_engine, parse, photos, repeat_photos
+from benchmarks.common import apart, finish, fresh, ingest, is_smallest, open_engine, parse, photos, repeat_photos
 from benchmarks.extraction import BACKBONES
 
 ROUNDS, WARM_UP, BATCHES = 3, 10, 100
@@ -39,20 +40,22 @@ def network_alone(settings: dict[str, Any], store: str) -> dict[str, Any]:
     import torch
 
     engine, _ = open_engine(settings, store)
-    backbone = engine.features.backbone
-    model = backbone.load().to("cuda", torch.bfloat16, memory_format=torch.channels_last)
-    compiled, side = torch.compile(model), backbone.size
-    images = torch.rand(engine.batch_size, 3, side, side, device="cuda").to(
+    backbone, device = engine.features.backbone, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = backbone.load().to(device, torch.bfloat16, memory_format=torch.channels_last)
+    network, side = model if is_smallest() else torch.compile(model), backbone.size
+    images = torch.rand(engine.batch_size, 3, side, side, device=device).to(
         torch.bfloat16, memory_format=torch.channels_last
     )
+    rounds = (1, 1) if is_smallest() else (WARM_UP, BATCHES)
+    wait = torch.cuda.synchronize if device.type == "cuda" else torch.cpu.synchronize
     with torch.inference_mode():
-        for count in (WARM_UP, BATCHES):
-            torch.cuda.synchronize()
+        for count in rounds:
+            wait()
             begun = time.perf_counter()
             for _ in range(count):
-                compiled(images)
-            torch.cuda.synchronize()
-    return {"rate": BATCHES * len(images) / (time.perf_counter() - begun)}
+                network(images)
+            wait()
+    return {"rate": rounds[-1] * len(images) / (time.perf_counter() - begun)}
 
 
 def measure(source: Path, folder: Path, images: int, count: int) -> dict[str, float | None]:
@@ -82,7 +85,7 @@ def measure(source: Path, folder: Path, images: int, count: int) -> dict[str, fl
 
 
 def main() -> None:
-    """Run the benchmark where there is a GPU."""
+    """Run the benchmark where there is a GPU, or in its smallest form."""
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -90,7 +93,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parse(parser, images=80, rounds=1)
     figures: dict[str, float | None] = dict.fromkeys(FIGURES)
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() and not is_smallest():
         print("no GPU")
     elif source := photos():
         with tempfile.TemporaryDirectory() as temporary:

@@ -12,12 +12,6 @@ from benchmarks.__main__ import NAMES
 from benchmarks.common import FEW, RESULTS, SMALLEST, finish
 from tests.conftest import elpv
 
-# Of these only the command line is tried.
-NOT_RUN = {
-    "time_to_accuracy": "needs fastai, which is not among the dependencies of the tests",
-    "gpu": "needs a GPU",
-}
-RUN = [name for name in NAMES if name not in NOT_RUN]
 # Figures that are counts: the same at every size.
 COUNTS = {
     "incremental": {"forwarded_over_new": 1},
@@ -59,7 +53,7 @@ def smallest(monkeypatch, store, photographs):
     monkeypatch.delenv("TL_BENCH_WEIGHTS", raising=False)
 
 
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize("name", NAMES)
 def test_it_runs_at_its_smallest_sizes(name, smallest, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, "--smallest"])
     path = RESULTS / f"{name}.json"

@@ -49,7 +49,7 @@ def test_every_model_is_measured_and_drawn(pipeline: Pipeline):
     assert set(artifact.summary.figures) >= TITLES
     for file in artifact.summary.figures.values():
         assert (artifact.path / file).stat().st_size < 75_000
-    report = (artifact.path / "report.html").read_text()
+    report = pipeline.store.layout.report("cells", artifact.fingerprint).read_text()
     assert "convnet from scratch" in report and "Grad-CAM" in report and "McNemar" in report
 
 

@@ -1,5 +1,6 @@
 """The report: escaped, self-contained, legible on a phone; with two classes and with a thousand."""
 
+import json
 import shutil
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from tests.evaluation.test_bootstrap import predictions
 from tl_dagster.evaluation.comparison import assess
 from tl_dagster.evaluation.metrics import confusion
-from tl_dagster.evaluation.results import EvaluationResults
+from tl_dagster.evaluation.results import METRICS, EvaluationResults
 from tl_dagster.reporting import evaluation_report
 from tl_dagster.reporting.curves import EpochHistory, L2Path, learning_curves, reliability, roc, training_size
 from tl_dagster.reporting.figures import confusion_matrix
@@ -45,16 +46,18 @@ def draw(folder, classes, images):
     training_size(folder / "s.png", results.learning_curve, {"top_model": 0.7})
     titles = ("CONFUSION", "RELIABILITY", "ROC", "CURVES", "SIZE")
     content = evaluation_report.ReportContent(
-        figures={
-            getattr(evaluation_report, title): folder / f"{name}.png"
-            for title, name in zip(titles, "crols", strict=True)
-        },
+        figures={getattr(evaluation_report, title): f"{name}.png" for title, name in zip(titles, "crols", strict=True)},
         notes={evaluation_report.MISTAKES: HOSTILE},
+        reasons=[HOSTILE],
         strategy=HOSTILE,
-        quadrants=folder / "c.png",
+        quadrants="c.png",
         provenance=[(HOSTILE, HOSTILE)],
     )
-    evaluation_report.write_evaluation(folder / "report.html", HOSTILE, results, content)
+    evaluation_report.write_content(folder, content)
+    (folder / METRICS).write_text(json.dumps(results.to_json()))
+    rows = [(HOSTILE, HOSTILE)]
+    head = evaluation_report.ReportHead(HOSTILE, [HOSTILE], settings=rows, all_settings=HOSTILE * 3, links=rows)
+    (folder / "report.html").write_text(evaluation_report.render_evaluation(folder, head))
     return folder / "report.html"
 
 
@@ -64,7 +67,7 @@ def test_self_contained_and_escaped(tmp_path, classes, images):
     html = report.read_text()
     assert "<script" not in html and "&lt;script&gt;" in html
     assert "http://" not in html and "https://" not in html
-    assert html.count("<tr><td>&lt;script&gt;") <= 21  # classes and facts: of many classes the worst
+    assert html.count("<tr><td>&lt;script&gt;") <= 22  # classes, facts and settings: of many classes the worst
     assert all(picture.stat().st_size < 75_000 for picture in tmp_path.glob("*.png"))
 
 

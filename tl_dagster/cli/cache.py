@@ -4,6 +4,8 @@ import sys
 
 import click
 
+from tl_dagster.cli.prune import command as prune
+
 __all__ = ["command"]
 
 
@@ -45,18 +47,4 @@ def verify_shards() -> None:
     sys.exit(1 if damaged else 0)
 
 
-@command.command("prune", short_help="Delete the features of images that no pipeline's dataset has any more.")
-@click.option("--unused", is_flag=True, help="Instead: what the current models of no pipeline use.")
-@click.option(
-    "--older-than", type=float, metavar="DAYS", help="Instead: what was not used for so long; with --unused: both."
-)
-@click.option("--dry-run", is_flag=True, help="Only count what would be deleted.")
-def prune_features(unused: bool, older_than: float | None, dry_run: bool) -> None:
-    """Delete the features of images that no pipeline's dataset has any more."""
-    from tl_dagster.features.housekeeping import prune
-    from tl_dagster.store.artifacts import ArtifactStore
-
-    freed = prune(ArtifactStore(), unused=unused, older_than=older_than, dry_run=dry_run)
-    click.echo(f"{freed.rows:,} rows, {freed.size / 1e6:,.1f} MB {'would be ' if dry_run else ''}deleted")
-    if freed.busy:
-        click.echo(f"{freed.busy} feature sets are being computed now, and were skipped")
+command.add_command(prune, "prune")

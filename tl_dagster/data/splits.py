@@ -18,7 +18,7 @@ from tl_dagster.data.augmentation import MIRRORED
 from tl_dagster.data.settings import Augmentation, Splits
 from tl_dagster.runtime.errors import InputError
 
-__all__ = ["assign_splits", "held_out_views", "list_views", "read_views", "unit_hash", "write_views"]
+__all__ = ["assign_splits", "held_out_views", "list_views", "read_views", "split_origins", "unit_hash", "write_views"]
 
 VIEWS = "views.parquet"
 
@@ -71,6 +71,19 @@ def assign_splits(images: pd.DataFrame, splits: Splits) -> pd.Series:
     assigned: pd.Series = declared.where(declared.isin(["test", "validation"]), hashed)
     _require_every_class(images["label"], assigned)
     return assigned
+
+
+def split_origins(declared: pd.Series, assigned: pd.Series) -> dict[str, str]:
+    """Return where the images of each split come from: "given" by the source, "hashed", or both.
+
+    Args:
+        declared: the split that the source gives each image (str; missing where it gives none).
+        assigned: the split of each, by :func:`assign_splits`.
+    """
+    return {
+        str(split): "given" if given.all() else "given and hashed" if given.any() else "hashed"
+        for split, given in (declared.astype("str") == assigned).groupby(assigned)
+    }
 
 
 def _unit_hashes(seed: object, keys: pd.Series) -> np.ndarray:

@@ -2,9 +2,10 @@
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 from filelock import Timeout
@@ -15,9 +16,16 @@ from tl_dagster.features.cache import FeatureColumn, list_columns
 from tl_dagster.features.feature_table import column_names
 from tl_dagster.store.artifacts import ArtifactStore
 from tl_dagster.store.files import used_bytes
-from tl_dagster.store.housekeeping import FreedSpace, remove_checkpoints
+from tl_dagster.store.housekeeping import (
+    FreedSpace,
+    list_held,
+    list_unheld,
+    remove_artifacts,
+    remove_checkpoints,
+    remove_reports,
+)
 
-__all__ = ["ColumnUsage", "prune", "stats", "title", "verify"]
+__all__ = ["ColumnUsage", "delete_pipeline", "prune", "stats", "title", "verify"]
 
 DAY = 86_400.0
 IN_USE_DAYS = 1 / 24
@@ -83,7 +91,12 @@ def title(column: FeatureColumn) -> str:
 
 
 def prune(
-    store: ArtifactStore, *, unused: bool = False, older_than: float | None = None, dry_run: bool = False
+    store: ArtifactStore,
+    *,
+    unused: bool = False,
+    older_than: float | None = None,
+    artifacts: bool = False,
+    dry_run: bool = False,
 ) -> FreedSpace:
     """Delete cached features: of images that no pipeline's dataset holds any more, or whole columns.
 
@@ -94,24 +107,57 @@ def prune(
         unused: delete columns that no pipeline's present features or models use, and nobody used for an hour.
         older_than: delete columns whose rows were not read or written for so many days; with ``unused``,
             both must hold.
+        artifacts: also delete the artifacts and reports that no pipeline holds.
         dry_run: only count.
     """
     freed = remove_checkpoints(store.layout, dry_run=dry_run)
+    _prune_features(store, freed, unused=unused, older_than=older_than, dry_run=dry_run)
+    if artifacts:  # last: the tables of views among them tell which features belong to which images
+        remove_artifacts(store.layout, list_unheld(store), freed, dry_run=dry_run)
+        remove_reports(store, freed, dry_run=dry_run)
+    return freed
+
+
+def delete_pipeline(store: ArtifactStore, pipeline: str, *, dry_run: bool = False) -> FreedSpace:
+    """Delete all that one pipeline alone holds: records, artifacts, reports, and the features of its images.
+
+    Args:
+        store: where it is.
+        pipeline: its name.
+        dry_run: only count.
+    """
+    freed, held, others = FreedSpace(), store.list_held(pipeline), list_held(store, without=pipeline)
+    splits = [store.layout.artifact(*each) for each in held if each[0] == SPLITS]
+    gone = _views_of_gone_images(store, splits, without=pipeline)
+    if not dry_run:  # first: where this is killed, `prune` with `artifacts` finds the rest
+        shutil.rmtree(store.layout.records(pipeline), ignore_errors=True)
+    _drop(store, gone, freed, dry_run=dry_run)
+    remove_artifacts(store.layout, held - others, freed, dry_run=dry_run)
+    remove_reports(store, freed, pipeline=pipeline, dry_run=dry_run)
+    return freed
+
+
+def _prune_features(
+    store: ArtifactStore, freed: FreedSpace, *, unused: bool, older_than: float | None, dry_run: bool
+) -> None:
     if unused or older_than is not None:
         for usage in stats(store):
             at_work = usage.days < IN_USE_DAYS  # its run may not have recorded yet that it uses it
             if (unused and (usage.pipelines or at_work)) or usage.days < (older_than or 0):
                 continue
             _locked(usage.column, freed, partial(_delete, usage.column, dry_run))
-        return freed
-    gone = _views_of_gone_images(store)
-    for column in list_columns(store.layout.features) if gone else []:
-        _locked(column, freed, partial(column.drop, gone, dry_run=dry_run))
-    return freed
+        return
+    splits = [path.parent for path in store.layout.artifacts(SPLITS).glob("*/artifact.json")]
+    _drop(store, _views_of_gone_images(store, splits), freed, dry_run=dry_run)
+
+
+def _drop(store: ArtifactStore, views: set[bytes], freed: FreedSpace, *, dry_run: bool) -> None:
+    """Delete the rows of views in all columns."""
+    for column in list_columns(store.layout.features) if views else []:
+        _locked(column, freed, partial(column.drop, views, dry_run=dry_run))
 
 
 def _locked(column: FeatureColumn, freed: FreedSpace, delete: Callable[[], tuple[int, int]]) -> None:
-
     try:
         with column.lock.acquire(timeout=0):
             rows, size = delete()
@@ -139,11 +185,17 @@ def _users(store: ArtifactStore) -> dict[str, set[str]]:
     return users
 
 
-def _views_of_gone_images(store: ArtifactStore) -> set[bytes]:
-    current = (store.get_current(pipeline, DATASET) for pipeline in store.layout.pipelines())
+def _views_of_gone_images(store: ArtifactStore, splits: Sequence[Path], without: str | None = None) -> set[bytes]:
+    """Return the views in tables of views (augmented_splits artifacts) of images that no pipeline's dataset has.
+
+    Args:
+        store: of the pipelines.
+        splits: folders of the tables.
+        without: a pipeline that does not count.
+    """
+    current = (store.get_current(name, DATASET) for name in store.layout.pipelines() if name != without)
     present = {identity for each in current if each for identity in read_manifest(each.artifact.path)["id"]}
-    artifacts = [path.parent for path in store.layout.artifacts(SPLITS).glob("*/artifact.json")]
-    views: list[pd.DataFrame] = [read_views(path)[["id", "key"]].drop_duplicates("key") for path in artifacts]
+    views: list[pd.DataFrame] = [read_views(path)[["id", "key"]].drop_duplicates("key") for path in splits]
     if not views:
         return set()
     known = pd.concat(views).drop_duplicates("key")

@@ -7,10 +7,11 @@ import dagster as dg
 
 from tl_dagster.graph.executor import end_with_run
 from tl_dagster.graph.metadata import check_result, materialization_metadata, static_metadata
-from tl_dagster.graph.stage import Stage, StageContext
+from tl_dagster.graph.stage import RunInfo, Stage, StageContext
+from tl_dagster.graph.tags import COMMIT
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.progress import Progress
-from tl_dagster.store.artifacts import Artifact, ArtifactStore
+from tl_dagster.store.artifacts import Artifact, ArtifactStore, FailedCheck
 
 __all__ = ["GPU_TAG", "build_asset"]
 
@@ -58,6 +59,7 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
             begun = time.monotonic()
             held = replace(stage.run(work), seconds=time.monotonic() - begun)
             results = stage.run_checks(work, held)
+            files = stage.publish(work, held, RunInfo(context.run.run_id, context.run.tags.get(COMMIT)))
         except InputError as error:
             context.log.error(f"{stage.name}: {error}")
             raise dg.Failure(
@@ -67,13 +69,16 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
             f"{stage.name}: {'reused' if held.reused else 'computed'} · {held.computed:,} rows computed, "
             f"{held.reused_rows:,} reused · {held.seconds:.1f} s"
         )
-        for name, result in results.items():
-            if not result.passed:
-                log = context.log.error if result.blocking else context.log.warning
-                log(f"{stage.name}: {name}: {result.description}")
+        failed = {name: result for name, result in results.items() if not result.passed}
+        for name, result in failed.items():
+            log = context.log.error if result.blocking else context.log.warning
+            log(f"{stage.name}: {name}: {result.description}")
+        held = replace(
+            held, failed_checks=[FailedCheck(name, each.description, each.blocking) for name, each in failed.items()]
+        )
         return dg.MaterializeResult(
             value=held,
-            metadata=materialization_metadata(held),
+            metadata=materialization_metadata(stage, held, files),
             data_version=dg.DataVersion(held.artifact.data_version),
             check_results=[check_result(name, result, held) for name, result in results.items()],
         )

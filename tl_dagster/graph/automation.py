@@ -15,6 +15,7 @@ from tl_dagster.graph.runs import end_dead_runs, find_runs, find_unfinished_run,
 from tl_dagster.graph.stage import Stage
 from tl_dagster.graph.stages import STAGES
 from tl_dagster.graph.stages.dataset import source_context
+from tl_dagster.graph.tags import TRIGGER
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import ArtifactStore
 from tl_dagster.store.digests import digest
@@ -42,6 +43,7 @@ def build_schedules(declaration: Declaration, job: Any) -> list[dg.ScheduleDefin
             job=job,
             cron_schedule=declaration.schedule.cron,
             execution_timezone=declaration.schedule.timezone,
+            tags={TRIGGER: "schedule"},
             default_status=dg.DefaultScheduleStatus.RUNNING,
         )
     ]
@@ -137,7 +139,7 @@ def look(
         )
     key, tags = dg.AssetKey([declaration.name, "source"]), {DATA_VERSION_TAG: source}
     return dg.SensorResult(
-        run_requests=[dg.RunRequest(tags={STATE_TAG: state})],
+        run_requests=[dg.RunRequest(tags={STATE_TAG: state, TRIGGER: "on_change"})],
         asset_events=[] if source == seen.source else [dg.AssetObservation(key, tags=tags)],
         cursor=_cursor(state, 0.0, source),
     )

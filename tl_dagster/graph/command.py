@@ -5,6 +5,7 @@ import dagster as dg
 from tl_dagster.graph.executor import COMMAND_TAG
 from tl_dagster.graph.project import find_project
 from tl_dagster.graph.runs import cancel_runs_of_process, process_tags
+from tl_dagster.graph.tags import TRIGGER
 
 __all__ = ["run_pipeline"]
 
@@ -22,7 +23,7 @@ def run_pipeline(name: str) -> bool:
     """
     job = find_project().get_job(name)
     instance = dg.DagsterInstance.get()
-    tags = {**process_tags(), COMMAND_TAG: "run"}
+    tags = {**process_tags(), COMMAND_TAG: "run", TRIGGER: "command"}
     try:
         return dg.execute_job(job, instance, {"loggers": {"progress": {}}}, tags).success
     finally:

@@ -17,6 +17,7 @@ from tl_dagster.graph.logging import run_logger
 from tl_dagster.graph.problems import describe, find_mistakes
 from tl_dagster.graph.records import Loaded, Problem, get_place, record_pipeline, recorded
 from tl_dagster.runtime.errors import InputError
+from tl_dagster.graph.tags import run_tags
 
 __all__ = ["TransferLearning", "build_definitions", "build_pipeline"]
 
@@ -134,6 +135,7 @@ def build_definitions(declaration: Declaration, root: Path) -> dg.Definitions:
         selection=dg.AssetSelection.assets(*assets),
         description=declaration.description or f"Refresh every asset of {declaration.name}.",
         executor_def=EXECUTORS[declaration.compute.executor],
+        tags=run_tags(declaration.name, root),
     )
     return dg.Definitions(
         assets=[*source, *assets],

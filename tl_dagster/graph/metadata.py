@@ -2,6 +2,8 @@
 
 import base64
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -10,18 +12,23 @@ from tl_dagster.graph.stage import CheckResult, Stage
 from tl_dagster.runtime.errors import redact
 from tl_dagster.store.artifacts import Artifact, Materialization, TableRows
 
-__all__ = ["check_result", "materialization_metadata", "static_metadata"]
+__all__ = ["check_result", "materialization_metadata", "round_number", "static_metadata"]
+
+WHOLE_FROM = 1000.0
 
 
 def static_metadata(stage: Stage) -> dict[str, Any]:
-    """Return the metadata of an asset's definition: settings without secrets, source code, column types."""
+    """Return the metadata of an asset's definition: settings without secrets, link to the source code, and columns."""
     metadata: dict[str, Any] = {
         "settings": dg.MetadataValue.json(json.loads(redact(json.dumps(stage.settings())))),
         "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[_code_reference(type(stage))]),
     }
     if stage.columns:
         metadata["dagster/column_schema"] = dg.TableSchema(
-            columns=[dg.TableColumn(name, kind) for name, kind in stage.columns.items()]
+            columns=[
+                dg.TableColumn(name, column.kind, description=column.description)
+                for name, column in stage.columns.items()
+            ]
         )
     return metadata
 
@@ -32,32 +39,53 @@ def _code_reference(stage: type[Stage]) -> dg.LocalFileCodeReference:
     return dg.LocalFileCodeReference(file_path=code.co_filename, line_number=code.co_firstlineno, label=stage.__name__)
 
 
-def materialization_metadata(materialization: Materialization) -> dict[str, Any]:
-    """Return the metadata of a materialization; numbers stay numbers, so that Dagster plots them over time."""
+def materialization_metadata(
+    stage: Stage, materialization: Materialization, files: Mapping[str, Path]
+) -> dict[str, Any]:
+    """Return the metadata of a materialization: the result first, bookkeeping last.
+
+    Numbers stay numbers, so that Dagster plots them over time.
+
+    Args:
+        stage: whose asset it is.
+        materialization: of the asset.
+        files: title → file beside the artifact, such as the report.
+    """
     artifact = materialization.artifact
     summary = artifact.summary
-    metadata: dict[str, Any] = {
-        "reused": materialization.reused,
-        "rows_computed": materialization.computed,
-        "rows_reused": materialization.reused_rows,
-        "seconds": round(materialization.seconds, 3),
-        "dagster/row_count": summary.rows,
-        "path": dg.MetadataValue.path(artifact.path),
-        **{name: float(value) for name, value in summary.metrics.items()},
-    }
+    metadata: dict[str, Any] = {"result": stage.describe_result(summary)}
+    metadata |= {title: dg.MetadataValue.path(file) for title, file in files.items()}
+    metadata |= {name: round_number(value) for name, value in summary.metrics.items()}
     for name, value in summary.metadata.items():
-        metadata[name] = dg.MetadataValue.json(value) if isinstance(value, dict | list) else value
+        metadata[name] = dg.MetadataValue.json(_round(value)) if isinstance(value, dict | list) else _round(value)
     for title, rows in summary.tables.items():
         metadata[title] = _table(rows)
     for title in summary.figures:
         metadata[title] = _figure(artifact, title)
-    return metadata
+    return metadata | {
+        "reused": materialization.reused,
+        "rows_computed": materialization.computed,
+        "rows_reused": materialization.reused_rows,
+        "seconds": round_number(materialization.seconds),
+        "dagster/row_count": summary.rows,
+        "settings": dg.MetadataValue.json(stage.settings()),
+        "inputs": dg.MetadataValue.json(dict(artifact.inputs)),
+        "path": dg.MetadataValue.path(artifact.path),
+    }
+
+
+def round_number(value: float) -> float:
+    """Return a number as people read it: a whole one from a thousand on, else four digits; an int stays one."""
+    if isinstance(value, int):
+        return value
+    number = float(value)
+    return float(round(number)) if abs(number) >= WHOLE_FROM else float(f"{number:.4g}")
 
 
 def check_result(name: str, result: CheckResult, materialization: Materialization) -> dg.AssetCheckResult:
     """Return a check's result for Dagster: an error where it blocks what lies below, else a warning."""
     artifact = materialization.artifact
-    metadata: dict[str, Any] = {metric: float(value) for metric, value in result.metrics.items()}
+    metadata: dict[str, Any] = {metric: round_number(value) for metric, value in result.metrics.items()}
     if result.table:
         metadata["table"] = _table(result.table)
     if result.picture is not None and result.picture in artifact.summary.figures:
@@ -71,7 +99,16 @@ def check_result(name: str, result: CheckResult, materialization: Materializatio
 def _table(rows: TableRows) -> dg.TableMetadataValue:
     kinds = {str: "string", int: "int", float: "float"}
     schema = dg.TableSchema([dg.TableColumn(name, kinds[type(value)]) for name, value in rows[0].items()])
-    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows], schema)
+    return dg.MetadataValue.table([dg.TableRecord(_round(dict(row))) for row in rows], schema)
+
+
+def _round(value: Any) -> Any:
+    """Return a value of JSON with its floats rounded."""
+    if isinstance(value, dict):
+        return {name: _round(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_round(part) for part in value]
+    return round_number(value) if isinstance(value, float) else value
 
 
 def _figure(artifact: Artifact, title: str) -> dg.MarkdownMetadataValue:

@@ -94,10 +94,10 @@ def find_earlier_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.Dag
     return None
 
 
-def find_unfinished_run(instance: dg.DagsterInstance, pipeline: str) -> dg.DagsterRun | None:
-    """Return a run that is at work on a pipeline, or is going to be; or None."""
+def find_unfinished_run(instance: dg.DagsterInstance, pipeline: str | None) -> dg.DagsterRun | None:
+    """Return a run that is at work on a pipeline, or (None) on any, or is going to be; None when there is none."""
     runs = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.QUEUED, *UNFINISHED]))
-    return next((run for run in runs if pipeline in _pipelines(run)), None)
+    return next((run for run in runs if pipeline is None or pipeline in _pipelines(run)), None)
 
 
 def find_runs(instance: dg.DagsterInstance, pipeline: str, limit: int = 100) -> list[dg.DagsterRun]:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from tl_dagster.declaration import Declaration
 from tl_dagster.runtime.errors import InputError
@@ -12,7 +12,27 @@ from tl_dagster.runtime.progress import Progress
 from tl_dagster.store.artifacts import Artifact, ArtifactStore, ArtifactSummary, Materialization, TableRows
 from tl_dagster.store.digests import digest
 
-__all__ = ["CheckResult", "Stage", "StageContext", "require_same"]
+__all__ = ["CheckResult", "Column", "RunInfo", "Stage", "StageContext", "describe_validation", "require_same"]
+
+
+class Column(NamedTuple):
+    """The type of a column of an artifact that is a table, and what it says."""
+
+    kind: str
+    description: str
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """The Dagster run that materializes an asset.
+
+    Attributes:
+        run_id: its id.
+        commit: of the project, where it is known.
+    """
+
+    run_id: str
+    commit: str | None
 
 
 @dataclass(frozen=True)
@@ -63,7 +83,7 @@ class Stage(ABC):
         kinds: for the UI.
         inputs: assets it reads.
         gpu: whether it belongs to the GPU pool.
-        columns: column → type, when its artifact is a table.
+        columns: those of its artifact, when that is a table.
         check_descriptions: name → description of its asset checks.
         blocking_checks: those of them that may stop the run.
     """
@@ -74,7 +94,7 @@ class Stage(ABC):
     kinds: ClassVar[frozenset[str]]
     inputs: ClassVar[tuple[str, ...]] = ()
     gpu: ClassVar[bool] = False
-    columns: ClassVar[Mapping[str, str]] = {}
+    columns: ClassVar[Mapping[str, Column]] = {}
     check_descriptions: ClassVar[Mapping[str, str]] = {}
     blocking_checks: ClassVar[frozenset[str]] = frozenset()
 
@@ -98,6 +118,19 @@ class Stage(ABC):
         Raises:
             InputError: something that the user declared cannot be used.
         """
+
+    @classmethod
+    def describe_result(cls, summary: ArtifactSummary) -> str:
+        """Return what came out, in one line that people read first."""
+        return f"{summary.rows:,} rows"
+
+    def publish(self, context: StageContext, materialization: Materialization, run: RunInfo) -> Mapping[str, Path]:
+        """Write what is shown of the artifact outside of it, and return title → file; most stages have nothing.
+
+        Raises:
+            InputError: the store cannot be written.
+        """
+        return {}
 
     def run_checks(self, context: StageContext, materialization: Materialization) -> dict[str, CheckResult]:
         """Return check → its result on the current artifact; thresholds are no part of fingerprints."""
@@ -133,6 +166,12 @@ class Stage(ABC):
         )
         computed = built.summary.computed
         return Materialization(built, reused=False, computed=computed, reused_rows=built.summary.rows - computed)
+
+
+def describe_validation(metrics: Mapping[str, float]) -> str:
+    """Return how good a model is on the validation images."""
+    accuracy, loss = metrics["validation_accuracy"], metrics["validation_log_loss"]
+    return f"validation accuracy {accuracy:.3f}, log-loss {loss:.4f}"
 
 
 def require_same(artifact: Artifact, read: str, current: Artifact) -> None:

@@ -136,24 +136,25 @@ def _roc_curve(name: str, positive: np.ndarray, scores: np.ndarray) -> _RocCurve
     return _RocCurve(name, auc(false_positives, true_positives), false_positives, true_positives)
 
 
-def learning_curves(path: Path, top: EpochHistory | L2Path, tuned: EpochHistory) -> None:
+def learning_curves(path: Path, top: EpochHistory | L2Path, tuned: EpochHistory | None) -> None:
     """Draw what was selected on validation: the top model's L2 or epoch, and beside it the fine-tuned model's epoch.
 
     Args:
         path: the PNG file.
         top: the top model's training.
-        tuned: the fine-tuned model's; its epoch 0 is the top model.
+        tuned: the fine-tuned model's, whose epoch 0 is the top model; None: nothing was trained, and nothing is drawn.
     """
-    figure, (left, right) = new_figure(8.4, 3.4, 2)
+    figure, (left, *others) = new_figure(8.4 if tuned else 4.4, 3.4, 2 if tuned else 1)
     if isinstance(top, EpochHistory):
         _draw_history(left, top)
     else:
         _draw_l2_path(left, top)
     left.set_title("top model", fontsize=11, color=INK)
-    _draw_history(right, tuned)
-    right.set_xlabel("epoch (0: the top model)")
-    right.set_title("fine-tuned model", fontsize=11, color=INK)
-    style_axes(left, right)
+    if tuned:
+        _draw_history(others[0], tuned)
+        others[0].set_xlabel("epoch (0: the top model)")
+        others[0].set_title("fine-tuned model", fontsize=11, color=INK)
+    style_axes(left, *others)
     save_png(figure, path)
 
 
@@ -214,9 +215,11 @@ def _draw_history(axis: Axes, history: EpochHistory) -> None:
 def _draw_l2_path(axis: Axes, path: L2Path) -> None:
     """Draw the validation loss by the strength of L2, and the selected strength."""
     strengths, losses = [point[0] for point in path.points], [point[1] for point in path.points]
+    axis.set_xscale("log")
     axis.plot(strengths, losses, "o-", color=FIRST, label="validation")
     axis.axvline(path.selected, color=SOFT, linestyle=":", label=f"selected: {path.selected:g}")
-    axis.set_xscale("log")
+    if len(strengths) == 1:  # which has no width
+        axis.set_xlim(strengths[0] / 10, strengths[0] * 10)
     axis.set_xlabel("strength of L2")
     axis.set_ylabel("log-loss")
 

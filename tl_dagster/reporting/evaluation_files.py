@@ -1,9 +1,12 @@
 """The files of an evaluation artifact: metrics.json, figures, label suspects and the report; and its metrics."""
 
 import json
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from tl_dagster.data.manifest import shown_uris
@@ -16,7 +19,7 @@ from tl_dagster.reporting import evaluation_report as report
 from tl_dagster.reporting.curves import EpochHistory, L2Path, learning_curves, reliability, roc, training_size
 from tl_dagster.reporting.explained_mistakes import explain_mistakes
 from tl_dagster.reporting.figures import confusion_matrix
-from tl_dagster.reporting.findings import TITLES, class_rows, model_rows, model_title
+from tl_dagster.reporting.findings import TITLES, class_rows, joint_title, model_rows, reasons
 from tl_dagster.reporting.mistakes import mistakes_sheet, worst_mistakes
 from tl_dagster.reporting.sheets import MOST_TILES, contact_sheet
 from tl_dagster.store.artifacts import ArtifactSummary
@@ -24,8 +27,8 @@ from tl_dagster.strategy.decision import read_decision
 
 __all__ = ["EvaluationFiles"]
 
-REPORT, STRATEGY = "report.html", "strategy.png"
-HEADLINES = ("accuracy", "macro_f1", "balanced_accuracy", "log_loss", "ece", "auc", "top5_error")
+STRATEGY = "strategy.png"
+HEADLINES = ("macro_f1", "balanced_accuracy", "log_loss", "ece", "auc", "top5_error")
 MOST_ROWS = 50  # of a table in the UI
 
 
@@ -39,6 +42,7 @@ class EvaluationFiles:
         results: of evaluating them.
         figures: title → file in the folder, of those drawn so far.
         notes: title → a sentence for the report.
+        reasons: sentences that say why the other models were not taken.
     """
 
     folder: Path
@@ -46,27 +50,30 @@ class EvaluationFiles:
     results: EvaluationResults
     figures: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
 
     def write_results(self) -> None:
         """Write ``metrics.json``."""
         (self.folder / METRICS).write_text(json.dumps(self.results.to_json(), indent=1))
 
     def draw_curves(self, top: ModelSpec, tuned: ModelSpec) -> None:
-        """Draw confusion matrices, calibration, ROC and learning curves.
+        """Draw confusion matrices, calibration, ROC and learning curves; a model that equals another is not repeated.
 
         Args:
             top: the top model.
             tuned: the fine-tuned model.
         """
         results, truth, classes = self.results, self.predictions.truth, self.predictions.classes
-        titled = {model_title(name): (truth, scores) for name, scores in self.predictions.probabilities.items()}
+        equal = _group_equal(self.predictions.probabilities)
+        titled = {joint_title(names): (truth, self.predictions.probabilities[names[0]]) for names in equal}
         matrices = {title: confusion(*model) for title, model in titled.items()}
-        accuracies = {title: results.models[name].accuracy for name, title in TITLES.items()}
+        transfer = [names for names in equal if names[0] in TITLES]
+        accuracies = {joint_title(names): results.models[names[0]].accuracy for names in transfer}
         confusion_matrix(self._figure(report.CONFUSION, "confusion.png"), matrices, classes)
         reliability(self._figure(report.RELIABILITY, "reliability.png"), titled)
         roc(self._figure(report.ROC, "roc.png"), titled, classes)
-        curves = _training_curve(top.training), _epoch_history(tuned.training)
-        learning_curves(self._figure(report.CURVES, "learning_curves.png"), *curves)
+        tuning = None if tuned.depth == "none" else _epoch_history(tuned.training)
+        learning_curves(self._figure(report.CURVES, "learning_curves.png"), _training_curve(top.training), tuning)
         training_size(self._figure(report.SIZE, "training_size.png"), results.learning_curve, accuracies)
 
     def write_suspects(self, suspects: pd.DataFrame, labels: int, manifest: pd.DataFrame) -> None:
@@ -104,8 +111,8 @@ class EvaluationFiles:
         mistakes, self.notes[report.MISTAKES] = explain_mistakes(classifier, manifest, rows, probabilities[worst])
         mistakes_sheet(self._figure(report.MISTAKES, "mistakes.jpg"), mistakes)
 
-    def write_report(self, strategy: Path, tuned: ModelSpec, top_kind: str) -> None:
-        """Write the HTML report, with all figures and notes so far.
+    def write_content(self, strategy: Path, tuned: ModelSpec, top_kind: str) -> None:
+        """Write the content of the report, with all figures and notes so far.
 
         Args:
             strategy: the artifact of the transfer strategy.
@@ -113,11 +120,15 @@ class EvaluationFiles:
             top_kind: declared kind of the top model.
         """
         decision, quadrants = read_decision(strategy), strategy / STRATEGY
+        if quadrants.exists():
+            shutil.copyfile(quadrants, self.folder / STRATEGY)
+        self.reasons = reasons(self.results, tuned, decision)
         content = report.ReportContent(
-            figures={title: self.folder / file for title, file in self.figures.items()},
+            figures=self.figures,
             notes=self.notes,
+            reasons=self.reasons,
             strategy=f"{decision.cell}: {decision.quadrant}",
-            quadrants=quadrants if quadrants.exists() else None,
+            quadrants=STRATEGY if quadrants.exists() else None,
             provenance=[
                 ("test split", f"{self.results.images:,} images in {self.results.groups:,} groups"),
                 ("backbone", tuned.backbone.name if tuned.backbone else ""),
@@ -127,7 +138,7 @@ class EvaluationFiles:
                 ("learning curve", "logistic regression on the plain images' features, no augmentation"),
             ],
         )
-        report.write_evaluation(self.folder / REPORT, "Evaluation", self.results, content)
+        report.write_content(self.folder, content)
 
     def summarize(self, suspects: int, labels: int) -> ArtifactSummary:
         """Return the artifact's summary.
@@ -140,7 +151,7 @@ class EvaluationFiles:
             rows=self.results.images,
             computed=self.results.images,
             metrics={**_headlines(self.results), "label_suspects": suspects, "labels": labels},
-            metadata={"best": self.results.best},
+            metadata={"best": self.results.best, "reasons": self.reasons},
             figures=self.figures,
             tables={"models": model_rows(self.results), "per_class": class_rows(self.results, MOST_ROWS)},
         )
@@ -148,6 +159,18 @@ class EvaluationFiles:
     def _figure(self, title: str, file: str) -> Path:
         self.figures[title] = file
         return self.folder / file
+
+
+def _group_equal(probabilities: Mapping[str, np.ndarray]) -> list[list[str]]:
+    """Return the names of the models; those with the same probabilities (n, classes) stand together."""
+    groups: list[list[str]] = []
+    for name, scores in probabilities.items():
+        equal = (names for names in groups if np.array_equal(probabilities[names[0]], scores))
+        if group := next(equal, None):
+            group.append(name)
+        else:
+            groups.append([name])
+    return groups
 
 
 def _training_curve(record: TrainingRecord) -> EpochHistory | L2Path:
@@ -168,8 +191,12 @@ def _describe_tuning(tuned: ModelSpec) -> str:
 
 
 def _headlines(results: EvaluationResults) -> dict[str, float]:
-    """Return the metrics of every model that are plotted over time; those that are None are left out."""
-    values = {f"{name}_{key}": model.metric(key) for name, model in results.models.items() for key in HEADLINES}
-    for name, model in results.models.items():
-        values[f"{name}_accuracy_low"], values[f"{name}_accuracy_high"] = model.intervals["accuracy"]
+    """Return the metrics of every model that are plotted over time, the best model's first; without those of None."""
+    names = sorted(results.models, key=lambda name: name != results.best)
+    values: dict[str, float | None] = {}
+    for name in names:
+        model = results.models[name]
+        low, high = model.intervals["accuracy"]
+        values |= {f"{name}_accuracy": model.accuracy, f"{name}_accuracy_low": low, f"{name}_accuracy_high": high}
+        values |= {f"{name}_{key}": model.metric(key) for key in HEADLINES}
     return {name: value for name, value in values.items() if value is not None}

@@ -1,12 +1,13 @@
-"""The sections of an evaluation's report."""
+"""The report of an evaluation: its content is in the artifact; it is rendered for each pipeline that has it."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tl_dagster.evaluation.results import EvaluationResults
+from tl_dagster.evaluation.results import METRICS, EvaluationResults
 from tl_dagster.reporting.findings import class_table, comparison_sentences, headline, model_table, model_title
-from tl_dagster.reporting.report import Picture, Section, Table, write_report
+from tl_dagster.reporting.report import Picture, Section, Table, render_report
 
 __all__ = [
     "CONFUSION",
@@ -17,9 +18,12 @@ __all__ = [
     "SIZE",
     "SUSPECTS",
     "ReportContent",
-    "write_evaluation",
+    "ReportHead",
+    "render_evaluation",
+    "write_content",
 ]
 
+CONTENT = "report.json"
 CONFUSION, RELIABILITY, ROC = "Confusion matrices", "Reliability", "ROC curves"
 CURVES, SIZE = "Learning curves", "Accuracy against training images"
 MISTAKES, SUSPECTS = "Worst mistakes", "Label suspects"
@@ -43,45 +47,73 @@ MEASURES = (
 
 @dataclass(frozen=True)
 class ReportContent:
-    """The content of the report beside the results.
+    """The content of the report beside the results, the same for every pipeline that has this evaluation.
 
     Attributes:
-        figures: title → file, in their order.
+        figures: title → file in the artifact, in their order.
         notes: title → a sentence that is added to the figure's caption, or stands alone without a figure.
+        reasons: sentences that say why the other models were not taken.
         strategy: the transfer strategy in a sentence.
-        quadrants: the transfer strategy's figure, if there is one.
+        quadrants: the transfer strategy's figure in the artifact, if there is one.
         provenance: (name, text) rows on how the models were made.
     """
 
-    figures: Mapping[str, Path]
+    figures: Mapping[str, str]
     notes: Mapping[str, str]
+    reasons: Sequence[str]
     strategy: str
-    quadrants: Path | None
+    quadrants: str | None
     provenance: Sequence[tuple[str, str]]
 
 
-def write_evaluation(path: Path, title: str, results: EvaluationResults, content: ReportContent) -> None:
-    """Write the report of an evaluation.
+@dataclass(frozen=True)
+class ReportHead:
+    """What one pipeline's report says beside the content.
+
+    Attributes:
+        pipeline: its name.
+        byline: short facts: description, date, run, commit.
+        settings: (field, value) rows of what is declared.
+        all_settings: the whole declaration with its defaults, as YAML.
+        links: (text, address relative to the report) of the files that belong to it.
+    """
+
+    pipeline: str
+    byline: Sequence[str] = ()
+    settings: Sequence[tuple[str, str]] = ()
+    all_settings: str = ""
+    links: Sequence[tuple[str, str]] = ()
+
+
+def write_content(folder: Path, content: ReportContent) -> None:
+    """Write the content of the report into an evaluation artifact."""
+    (folder / CONTENT).write_text(json.dumps(asdict(content), indent=1))
+
+
+def render_evaluation(folder: Path, head: ReportHead) -> str:
+    """Return the report of an evaluation artifact as HTML.
 
     Args:
-        path: the HTML file.
-        title: its heading.
-        results: the numbers.
-        content: figures and texts.
+        folder: the artifact's.
+        head: what the pipeline adds.
     """
-    write_report(
-        path,
-        title,
-        headline(results),
+    results = EvaluationResults.from_json(json.loads((folder / METRICS).read_text()))
+    content = ReportContent(**json.loads((folder / CONTENT).read_text()))
+    return render_report(
+        f"{head.pipeline}: evaluation",
+        head.byline,
+        [*headline(results), *content.reasons],
         [
             Section("Models", table=model_table(results), note=MEASURES),
-            Section("Is the difference real?", comparison_sentences(results.comparisons)),
-            _strategy_section(content),
-            _figure_section("How good", content, (CONFUSION, RELIABILITY, ROC)),
+            Section("Is the difference real?", comparison_sentences(results)),
+            _strategy_section(folder, content),
+            _figure_section("How good", folder, content, (CONFUSION, RELIABILITY, ROC)),
             _class_section(results),
-            _figure_section("Where it goes wrong", content, (MISTAKES, SUSPECTS)),
-            _figure_section("How it was trained", content, (CURVES, SIZE)),
+            _figure_section("Where it goes wrong", folder, content, (MISTAKES, SUSPECTS)),
+            _figure_section("How it was trained", folder, content, (CURVES, SIZE)),
             Section("How it came about", table=Table(content.provenance)),
+            Section("Settings", table=Table(head.settings), details=head.all_settings),
+            Section("Files", links=head.links),
         ],
     )
 
@@ -92,19 +124,21 @@ def _class_section(results: EvaluationResults) -> Section:
     return Section(f"Per class ({selected})", table=class_table(results, MOST_CLASSES), note=note)
 
 
-def _strategy_section(content: ReportContent) -> Section:
+def _strategy_section(folder: Path, content: ReportContent) -> Section:
     figures = []
     if content.quadrants is not None:
         caption = "the size of the set, and how similar it is to what the backbone was trained on."
-        figures.append(Picture("The set's place", content.quadrants, caption))
+        figures.append(Picture("The set's place", folder / content.quadrants, caption))
     return Section("Transfer strategy", [content.strategy], figures=figures)
 
 
-def _figure_section(heading: str, content: ReportContent, titles: Sequence[str]) -> Section:
+def _figure_section(heading: str, folder: Path, content: ReportContent, titles: Sequence[str]) -> Section:
     """Return a section of the figures that exist; of the others, the notes alone."""
     texts = [content.notes[title] for title in titles if title in content.notes and title not in content.figures]
     figures = [
-        Picture(title, content.figures[title], " ".join(filter(None, [CAPTIONS[title], content.notes.get(title)])))
+        Picture(
+            title, folder / content.figures[title], " ".join(filter(None, [CAPTIONS[title], content.notes.get(title)]))
+        )
         for title in titles
         if title in content.figures
     ]

@@ -12,7 +12,8 @@ from threadpoolctl import threadpool_limits
 
 from tl_dagster.features.cache import ConcatFeatures
 from tl_dagster.reporting.figures import INK, SOFT, new_figure, save_png, short_name
-from tl_dagster.reporting.sheets import GAP, LINE, fit_text, font, save_jpeg, tile
+from tl_dagster.reporting.fonts import Letters
+from tl_dagster.reporting.sheets import GAP, LINE, save_jpeg, tile
 
 __all__ = ["feature_map", "strongest_channels", "top_activating_images"]
 
@@ -207,15 +208,15 @@ def top_activating_images(
     height = SIDE + LINE + GAP
     rows = sum(max(1, len(channels)) for _, channels in strongest)
     sheet = Image.new("RGB", (GUTTER + IMAGES * (SIDE + GAP), rows * height + GAP), "white")
-    draw = ImageDraw.Draw(sheet)
+    draw, large, small = ImageDraw.Draw(sheet), Letters(14), Letters(11)
     top = GAP
     for name, channels in strongest:
         draw.line((GAP, top - GAP // 2, sheet.width - GAP, top - GAP // 2), "#e4e7eb")
-        draw.text((GAP, top), fit_text(name, font(14), GUTTER - 2 * GAP), INK, font(14))
+        large.draw(draw, (GAP, top), large.fit(name, GUTTER - 2 * GAP), INK)
         if not channels:
-            draw.text((GUTTER, top), "no channel tells the images apart", INK, font(11))
+            small.draw(draw, (GUTTER, top), "no channel tells the images apart", INK)
         for place, (channel, images) in enumerate(channels):
-            draw.text((GAP, top + 20 + place * height), f"channel {channel:,}", INK, font(11))
+            small.draw(draw, (GAP, top + 20 + place * height), f"channel {channel:,}", INK)
             for column, row in enumerate(images):
                 corner = (GUTTER + column * (SIDE + GAP), top + place * height)
                 _draw_image(sheet, corner, places[row], labels[row])
@@ -225,6 +226,5 @@ def top_activating_images(
 
 def _draw_image(sheet: Image.Image, corner: tuple[int, int], place: str, label: str) -> None:
     sheet.paste(tile(place, SIDE), corner)
-    letters = font(10)
-    below = (corner[0], corner[1] + SIDE)
-    ImageDraw.Draw(sheet).text(below, fit_text(label, letters, SIDE), INK, letters)
+    letters = Letters(10)
+    letters.draw(ImageDraw.Draw(sheet), (corner[0], corner[1] + SIDE), letters.fit(label, SIDE), INK)

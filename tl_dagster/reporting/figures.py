@@ -1,7 +1,7 @@
 """Pictures of an evaluation, as PNG files: small enough for Dagster's event log."""
 
+import itertools
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
+from matplotlib.text import Text
 from PIL import Image
+
+from tl_dagster.reporting.fonts import drawable_parts, font_families
 
 __all__ = [
     "FIRST",
@@ -30,6 +32,8 @@ MOST_BARS = 30
 MOST_CELLS, MOST_PAIRS = 25, 20
 MOST_NUMBERED = 12  # classes whose cells show their counts; with more, only one matrix is drawn
 MOST_BYTES = 70_000
+MOST_LETTERS = 18  # of a name in a figure
+MOST_FLAT = 12  # of names that stand beside each other
 
 
 def class_balance(path: Path, counts: pd.DataFrame) -> None:
@@ -92,7 +96,8 @@ def _draw_matrix(axis: Axes, title: str, counts: np.ndarray, names: Sequence[str
     axis.set_title(title, fontsize=11, color=INK)
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
-    axis.set_xticks(range(len(names)), names, rotation=0 if len(names) < 4 else 90)
+    flat = len(names) < 4 and max(map(len, names)) <= MOST_FLAT
+    axis.set_xticks(range(len(names)), names, rotation=0 if flat else 90)
     axis.set_yticks(range(len(names)), names)
     if len(names) <= MOST_NUMBERED:
         for row, column in np.ndindex(*counts.shape):
@@ -150,6 +155,7 @@ def style_axes(*axes: Axes, legend_title: str | None = None, **legend: Any) -> N
 
 def save_png(figure: Figure, path: Path) -> None:
     """Write a figure at 80 dots per inch; with 64 colours if it is too large for an event log otherwise."""
+    _use_fonts(figure)
     figure.savefig(path, dpi=80, metadata={"Software": None})
     if path.stat().st_size > MOST_BYTES:
         with Image.open(path) as image:
@@ -158,14 +164,25 @@ def save_png(figure: Figure, path: Path) -> None:
 
 
 def short_name(name: str) -> str:
-    """Return a class name on one line of at most 18 characters, which matplotlib draws literally."""
-    line = " ".join(name.split())
-    line = line if len(line) <= 18 else f"{line[:17]}…"
-    drawable = _drawable()
-    # matplotlib warns of each character that its font lacks; a dollar sign would start its mathematics.
-    return "".join(letter if ord(letter) in drawable else "□" for letter in line).replace("$", r"\$")
+    """Return a class name on one line of at most 18 characters, which matplotlib draws literally.
+
+    A character that no installed font has is escaped.
+    """
+    parts = drawable_parts(name)
+    line = "".join(parts)
+    if len(line) > MOST_LETTERS:
+        fit = itertools.takewhile(lambda length: length < MOST_LETTERS, itertools.accumulate(map(len, parts)))
+        line = "".join(parts[: len(list(fit))]) + "…"
+    return line.replace("$", r"\$")  # a dollar sign would start matplotlib's mathematics
 
 
-@cache
-def _drawable() -> frozenset[int]:
-    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
+def _use_fonts(figure: Figure) -> None:
+    """Let all texts of a figure use the fonts that their characters need."""
+    for axes in figure.axes:  # which writes the labels of ticks
+        axes.get_xticklabels()
+        axes.get_yticklabels()
+    texts = figure.findobj(Text)
+    families = font_families("".join(text.get_text() for text in texts))
+    if len(families) > 1:
+        for text in texts:
+            text.set_fontfamily(families)

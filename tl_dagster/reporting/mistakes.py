@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
-from tl_dagster.reporting.sheets import GAP, INK, LINE, fit_text, font, save_jpeg, tile
+from tl_dagster.reporting.fonts import Letters
+from tl_dagster.reporting.sheets import GAP, INK, LINE, save_jpeg, tile
 
 __all__ = ["MOST_MISTAKES", "Mistake", "mistakes_sheet", "worst_mistakes"]
 
@@ -63,15 +64,14 @@ def mistakes_sheet(path: Path, mistakes: Sequence[Mistake]) -> None:
     height = SIDE + 2 * LINE + 2 * GAP
     columns = min(COLUMNS if pair else 2 * COLUMNS, len(mistakes))
     sheet = Image.new("RGB", (columns * width, -(-len(mistakes) // columns) * height), "white")
-    draw, letters = ImageDraw.Draw(sheet), font(12)
+    draw, letters = ImageDraw.Draw(sheet), Letters(12)
     for number, mistake in enumerate(mistakes):
         left, top = GAP + number % columns * width, GAP + number // columns * height
         sheet.paste(tile(mistake.uri, SIDE), (left, top))
         if mistake.seen is not None and mistake.heat is not None:
             sheet.paste(_overlay(mistake.seen, mistake.heat), (left + SIDE, top))
         for row, line in enumerate((mistake.label, f"→ {mistake.probability:.0%} {mistake.predicted}")):
-            text = fit_text(line, letters, width - 2 * GAP)
-            draw.text((left, top + SIDE + 2 + row * LINE), text, INK, letters)
+            letters.draw(draw, (left, top + SIDE + 2 + row * LINE), letters.fit(line, width - 2 * GAP), INK)
     save_jpeg(sheet, path, MOST_BYTES)
 
 

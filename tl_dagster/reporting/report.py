@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-__all__ = ["Picture", "Section", "Table", "write_report"]
+__all__ = ["Picture", "Section", "Table", "render_report"]
 
 TEMPLATE = "report.html.j2"
 
@@ -57,6 +57,8 @@ class Section:
         text: paragraphs under the heading.
         table: shown after the text.
         figures: shown after the table.
+        links: (text, address relative to the report) of files.
+        details: text that is folded in until the reader opens it, as it is written.
         note: small print at the end.
     """
 
@@ -64,20 +66,22 @@ class Section:
     text: Sequence[str] = ()
     table: Table | None = None
     figures: Sequence[Picture] = ()
+    links: Sequence[tuple[str, str]] = ()
+    details: str = ""
     note: str = ""
 
 
-def write_report(path: Path, title: str, lead: Sequence[str], sections: Sequence[Section]) -> None:
-    """Render the report to a file.
+def render_report(title: str, byline: Sequence[str], lead: Sequence[str], sections: Sequence[Section]) -> str:
+    """Return the report as HTML.
 
     Args:
-        path: the HTML file, written as UTF-8.
         title: its heading; escaped, like every text here.
-        lead: paragraphs under the heading: the summary.
+        byline: short facts under the heading, such as the date.
+        lead: paragraphs under them: the summary.
         sections: the rest, in order.
     """
-    html = _environment().get_template(TEMPLATE).render(title=title, lead=lead, sections=sections)
-    path.write_text(html, encoding="utf-8")
+    html: str = _environment().get_template(TEMPLATE).render(title=title, byline=byline, lead=lead, sections=sections)
+    return html
 
 
 @cache

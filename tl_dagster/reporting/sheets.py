@@ -4,14 +4,14 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from tl_dagster.data.decoding import thumbnail
 from tl_dagster.data.files import read
+from tl_dagster.reporting.fonts import Letters
 from tl_dagster.runtime.errors import InputError
 
-__all__ = ["GAP", "INK", "LINE", "MOST_TILES", "contact_sheet", "fit_text", "font", "save_jpeg", "tile"]
+__all__ = ["GAP", "INK", "LINE", "MOST_TILES", "contact_sheet", "save_jpeg", "tile"]
 
 MOST_TILES = 24
 COLUMNS, SIDE, GAP, LINE = 6, 104, 8, 13
@@ -33,12 +33,12 @@ def contact_sheet(path: Path, tiles: Sequence[tuple[str, str]]) -> None:
     columns = min(COLUMNS, len(tiles))
     sheet = Image.new("RGB", (columns * (SIDE + GAP) + GAP, rows * height + GAP), "white")
     draw = ImageDraw.Draw(sheet)
-    letters = font(10)
+    letters = Letters(10)
     for number, (uri, caption) in enumerate(tiles):
         left, top = GAP + number % COLUMNS * (SIDE + GAP), GAP + number // COLUMNS * height
         sheet.paste(tile(uri, SIDE), (left, top))
-        for row, line in enumerate(_lines(caption)):
-            draw.text((left, top + SIDE + row * LINE), line, INK, letters)
+        for row, line in enumerate(letters.wrap(caption, SIDE)):
+            letters.draw(draw, (left, top + SIDE + row * LINE), line, INK)
     save_jpeg(sheet, path, MOST_BYTES)
 
 
@@ -66,30 +66,3 @@ def save_jpeg(sheet: Image.Image, path: Path, most_bytes: int) -> None:
                 path.write_bytes(buffer.getvalue())
                 return
     path.write_bytes(buffer.getvalue())
-
-
-def _lines(caption: str) -> list[str]:
-    most = 17  # characters of about six pixels
-    text = " ".join(caption.split())
-    first, rest = text[:most], text[most:]
-    if rest and " " in first:
-        first, _, carried = first.rpartition(" ")
-        rest = carried + rest
-    rest = rest.strip()
-    return [first, rest if len(rest) <= most else f"{rest[: most - 1]}…"]
-
-
-def fit_text(text: str, letters: ImageFont.FreeTypeFont, width: int) -> str:
-    """Return a text on one line, cut to a width in pixels."""
-    line = " ".join(text.split())[:width]  # no letter is narrower than a pixel, and measuring takes time
-    if letters.getlength(line) <= width:
-        return line
-    while line and letters.getlength(f"{line}…") > width:
-        line = line[:-1]
-    return f"{line}…"
-
-
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """Return the font of sheets, in pixels."""
-    # matplotlib's own font has most scripts' letters; file names come in all of them.
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), size)

@@ -1,12 +1,13 @@
 """The base of every declared section."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from tl_dagster.runtime.errors import UnknownFieldError
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "flatten"]
 
 
 class Settings(BaseModel):
@@ -22,3 +23,12 @@ class Settings(BaseModel):
                 if field not in cls.model_fields:
                     raise UnknownFieldError(str(field), cls.model_fields)
         return values
+
+
+def flatten(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and the value of every setting in nested sections."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value

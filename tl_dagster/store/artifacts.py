@@ -14,13 +14,14 @@ from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.files import sync, write_atomically, writing
 from tl_dagster.store.layout import StoreLayout, default_root
 
-__all__ = ["Artifact", "ArtifactStore", "ArtifactSummary", "Materialization", "TableRows"]
+__all__ = ["Artifact", "ArtifactStore", "ArtifactSummary", "FailedCheck", "Materialization", "TableRows"]
 
 # Rows of a small table, each with the same keys: texts, whole numbers and floats.
 TableRows = Sequence[Mapping[str, Any]]
 
 # Work in progress that was not touched for this long was abandoned.
 ABANDONED_SECONDS = 7 * 24 * 3600
+DATASET = "dataset"
 # Fields whose names on the disk differ: artifacts that were written under these stay readable.
 STORED_NAMES = {"metadata": "facts", "figures": "pictures"}
 
@@ -84,6 +85,21 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class FailedCheck:
+    """An asset check that failed.
+
+    Attributes:
+        name: of the check.
+        description: what was found, and the mend.
+        blocking: whether it stopped the run.
+    """
+
+    name: str
+    description: str
+    blocking: bool
+
+
+@dataclass(frozen=True)
 class Materialization:
     """The current artifact of one asset of a pipeline, with the work that its last materialization had to do."""
 
@@ -92,6 +108,7 @@ class Materialization:
     computed: int
     reused_rows: int
     seconds: float = 0.0
+    failed_checks: Sequence[FailedCheck] = ()
 
 
 class ArtifactStore:
@@ -197,6 +214,7 @@ class ArtifactStore:
             "computed": materialization.computed,
             "reused_rows": materialization.reused_rows,
             "seconds": round(materialization.seconds, 3),
+            "failed_checks": [asdict(check) for check in materialization.failed_checks],
         }
         write_atomically(self.layout.current(pipeline, asset), json.dumps(record).encode())
 
@@ -205,12 +223,25 @@ class ArtifactStore:
         record = self._record(pipeline, asset)
         artifact = self.find(asset, record.pop("fingerprint", ""))
         record.pop("before", None)
-        return Materialization(artifact, **record) if artifact else None
+        failed = [FailedCheck(**check) for check in record.pop("failed_checks", [])]
+        return Materialization(artifact, **record, failed_checks=failed) if artifact else None
 
     def list_current(self, pipeline: str) -> dict[str, Materialization]:
         """Return asset → its current artifact, of all assets of a pipeline."""
         current = {asset: self.get_current(pipeline, asset) for asset in self.layout.assets(pipeline)}
         return {asset: each for asset, each in current.items() if each}
+
+    def list_held(self, pipeline: str) -> set[tuple[str, str]]:
+        """Return (stage, fingerprint) of the artifacts that a pipeline holds: the current ones, and the data before.
+
+        The check for drift compares with the data before; nothing reads the former version of another asset.
+        """
+        held = set()
+        for asset in self.layout.assets(pipeline):
+            record = self._record(pipeline, asset)
+            names = ("fingerprint", "before") if asset == DATASET else ("fingerprint",)
+            held |= {(asset, record[name]) for name in names if record.get(name)}
+        return held
 
     def get_previous(self, pipeline: str, asset: str, data_version: str) -> Artifact | None:
         """Return the artifact that an asset had before it had this data version, or None."""

@@ -9,11 +9,13 @@ Under one root::
     groups/                            which images were compared and grouped (see `tl_dagster.data.near_copies`)
     index/                             what was learnt of each source's files (see `tl_dagster.data.file_index`)
     refs/<pipeline>/<asset>.json       the current artifact of each asset of a pipeline, and how it came about
+    reports/<pipeline>/<fingerprint>.html   the report of each evaluation of a pipeline
     sources/                           local copies of sources (see `tl_dagster.data.source_cache`)
     tmp/                               work in progress; safe to delete when nothing runs
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,9 +48,13 @@ class StoreLayout:
         """The folder of all artifacts of a stage."""
         return self.root / "artifacts" / stage
 
+    def all_artifacts(self) -> Iterator[Path]:
+        """The descriptions of all artifacts of all stages."""
+        return (self.root / "artifacts").glob("*/*/artifact.json")
+
     def current(self, pipeline: str, asset: str) -> Path:
         """The file that names the current artifact of an asset."""
-        return self.root / "refs" / pipeline / f"{asset}.json"
+        return self.records(pipeline) / f"{asset}.json"
 
     def pipelines(self) -> list[str]:
         """The names of all pipelines of which something was materialized, sorted."""
@@ -56,7 +62,20 @@ class StoreLayout:
 
     def assets(self, pipeline: str) -> list[str]:
         """The names of all assets of a pipeline that were materialized, sorted."""
-        return sorted(path.stem for path in (self.root / "refs" / pipeline).glob("*.json"))
+        return sorted(path.stem for path in self.records(pipeline).glob("*.json"))
+
+    def report(self, pipeline: str, fingerprint: str) -> Path:
+        """The report of a pipeline on the evaluation under a fingerprint."""
+        return self.reports / pipeline / f"{fingerprint}.html"
+
+    @property
+    def reports(self) -> Path:
+        """The folder of all pipelines' reports."""
+        return self.root / "reports"
+
+    def records(self, pipeline: str) -> Path:
+        """The folder of the files that name the current artifacts of a pipeline."""
+        return self.root / "refs" / pipeline
 
     def checkpoint(self, fingerprint: str) -> Path:
         """The file that the training of an artifact resumes from after a kill."""

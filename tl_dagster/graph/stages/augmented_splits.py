@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tl_dagster.backbones.description import describe_backbone
-from tl_dagster.graph.stage import CheckResult, Stage, StageContext
+from tl_dagster.graph.stage import CheckResult, Column, Stage, StageContext
 from tl_dagster.store.artifacts import ArtifactSummary, Materialization
 from tl_dagster.store.digests import digest_columns
 
@@ -24,13 +24,13 @@ class AugmentedSplits(Stage):
     )
     kinds = frozenset({"parquet"})
     inputs = ("dataset",)
-    columns: ClassVar[Mapping[str, str]] = {
-        "id": "string",
-        "label": "string",
-        "confidence": "float",
-        "split": "string",
-        "view": "int",
-        "key": "string",
+    columns: ClassVar[Mapping[str, Column]] = {
+        "id": Column("string", "SHA-256 of the image's bytes."),
+        "label": Column("string", "Its class."),
+        "confidence": Column("float", "Probability of the label; missing where the source gives none."),
+        "split": Column("string", "train, validation or test."),
+        "view": Column("int", "0: the plain image; -1: its mirror image; 1, 2 …: augmented."),
+        "key": Column("string", "Identity of the view's pixels, by which features are cached."),
     }
     check_descriptions: ClassVar[Mapping[str, str]] = {
         "leakage": "Copies and near copies that lie in two splits, such as given ones.",
@@ -45,6 +45,16 @@ class AugmentedSplits(Stage):
             "augmentation": {**augmentation.model_dump(mode="json"), "transforms": augmentation.steps},
         }
 
+    @classmethod
+    def describe_result(cls, summary: ArtifactSummary) -> str:
+        """Return the size of each split, and where it comes from."""
+        sizes, origins = summary.metrics, summary.metadata.get("split_origins", {})
+        parts = [
+            f"{sizes[f'{split}_images']:,.0f} {split}" + (f" ({origins[split]})" if split in origins else "")
+            for split in SPLIT_NAMES
+        ]
+        return f"{', '.join(parts)}; {summary.rows:,} views"
+
     def run(self, context: StageContext) -> Materialization:
         """Its data version is its content: a change that moves no view stops here."""
         return self.find_or_build(context, self.fingerprint(context), lambda folder: self._write(context, folder))
@@ -52,7 +62,7 @@ class AugmentedSplits(Stage):
     def _write(self, context: StageContext, folder: Path) -> ArtifactSummary:
         from tl_dagster.data.augmentation import Augmenter
         from tl_dagster.data.manifest import read_manifest, usable
-        from tl_dagster.data.splits import assign_splits, list_views, write_views
+        from tl_dagster.data.splits import assign_splits, list_views, split_origins, write_views
         from tl_dagster.reporting.figures import class_balance
         from tl_dagster.reporting.tables import table_rows
 
@@ -72,6 +82,7 @@ class AugmentedSplits(Stage):
             rows=len(table),
             computed=len(table),
             metrics={f"{split}_images": int(counts[split].sum()) for split in SPLIT_NAMES},
+            metadata={"split_origins": split_origins(images["split"], assigned)},
             figures={"Class balance": "class_balance.png"},
             tables={"images_per_class_and_split": rows},
             data_version=digest_columns(table[["key", "split", "label", "confidence"]]),

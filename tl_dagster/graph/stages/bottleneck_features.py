@@ -39,6 +39,12 @@ class BottleneckFeatures(Stage):
         """Return the declared backbone."""
         return self.declaration.backbone.model_dump(mode="json")
 
+    @classmethod
+    def describe_result(cls, summary: ArtifactSummary) -> str:
+        """Return the numbers of features, views and nearly identical images."""
+        features, near = summary.metrics["features"], summary.metrics["near_identical"]
+        return f"{features:,.0f} features of {summary.rows:,} views" + (f"; {near:,.0f} near-identical" if near else "")
+
     def versions(self, context: StageContext) -> dict[str, str]:
         """Only the views count: where the images lie does not."""
         return {"augmented_splits": context.inputs["augmented_splits"].data_version}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tl_dagster.data.source_cache import SourceCache, SourceContext
-from tl_dagster.graph.stage import CheckResult, Stage, StageContext
+from tl_dagster.graph.stage import CheckResult, Column, Stage, StageContext
 from tl_dagster.runtime.hardware import processors
 from tl_dagster.store.artifacts import ArtifactStore, ArtifactSummary, Materialization
 from tl_dagster.store.digests import digest, digest_columns
@@ -32,21 +32,21 @@ class Dataset(Stage):
         "and what is wrong with it."
     )
     kinds = frozenset({"parquet"})
-    columns: ClassVar[Mapping[str, str]] = {
-        "id": "string",
-        "uri": "string",
-        "label": "string",
-        "group": "string",
-        "split": "string",
-        "confidence": "float",
-        "bytes": "int",
-        "width": "int",
-        "height": "int",
-        "format": "string",
-        "brightness": "float",
-        "contrast": "float",
-        "perceptual": "string",
-        "problem": "string",
+    columns: ClassVar[Mapping[str, Column]] = {
+        "id": Column("string", "SHA-256 of the file's bytes; empty where they cannot be read."),
+        "uri": Column("string", "Where the file is."),
+        "label": Column("string", "Its class."),
+        "group": Column("string", "Images of one group lie in one split: given by the source, or near copies."),
+        "split": Column("string", "The split that the source gives; missing where it gives none."),
+        "confidence": Column("float", "Probability of the label; missing where the source gives none."),
+        "bytes": Column("int", "Size of the file."),
+        "width": Column("int", "In pixels; 0 where it is not known."),
+        "height": Column("int", "In pixels; 0 where it is not known."),
+        "format": Column("string", "Format of the file, such as JPEG."),
+        "brightness": Column("float", "Mean of the luma, from 0 to 255."),
+        "contrast": Column("float", "Standard deviation of the luma."),
+        "perceptual": Column("string", "Perceptual hash of 256 bits, by which near copies are found."),
+        "problem": Column("string", "Why the file is not used; missing where it is."),
     }
     check_descriptions: ClassVar[Mapping[str, str]] = {
         "readable": "Files that were set aside, each with its reason; stops the run above the declared share.",
@@ -65,6 +65,13 @@ class Dataset(Stage):
             "source": self.declaration.source.model_dump(mode="json"),
             "duplicates": self.declaration.duplicates.model_dump(mode="json"),
         }
+
+    @classmethod
+    def describe_result(cls, summary: ArtifactSummary) -> str:
+        """Return the numbers of images, classes and files that are not used."""
+        metrics = summary.metrics
+        lost = f"; {metrics['set_aside']:,.0f} files not used" if metrics["set_aside"] else ""
+        return f"{metrics['images']:,.0f} images of {metrics['classes']:,.0f} classes{lost}"
 
     def run(self, context: StageContext) -> Materialization:
         """Look at every name and time; read only files that are new or changed, decode only unknown bytes."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tl_dagster.declaration import Declaration
 from tl_dagster.evaluation.results import LABEL_SUSPECTS
 from tl_dagster.graph.engine import open_features
-from tl_dagster.graph.stage import CheckResult, Stage, StageContext, require_same
+from tl_dagster.graph.stage import CheckResult, RunInfo, Stage, StageContext, require_same
 from tl_dagster.graph.stages.top_model import require_taps
 from tl_dagster.models.spec import read_spec
 from tl_dagster.reporting.evaluation_report import SUSPECTS
@@ -27,7 +27,7 @@ class Evaluation(Stage):
     """Reads the models' own predictions and the cached features; a network runs for the mistakes' heat maps only."""
 
     name = "evaluation"
-    version = 5
+    version = 6
     description = (
         "The test accuracy of every model, with 95 % intervals and paired tests; calibration, ROC and learning curves, "
         "the worst mistakes with their heat maps, label suspects, and the HTML report."
@@ -46,6 +46,15 @@ class Evaluation(Stage):
     def settings(self) -> dict[str, Any]:
         """Return nothing: every model is evaluated on the whole test split."""
         return {}
+
+    @classmethod
+    def describe_result(cls, summary: ArtifactSummary) -> str:
+        """Return the best model and its test accuracy."""
+        from tl_dagster.reporting.findings import model_title
+
+        best, metrics = summary.metadata["best"], summary.metrics
+        accuracy, low, high = (metrics[f"{best}_accuracy{end}"] for end in ("", "_low", "_high"))
+        return f"best: {model_title(best)}, test accuracy {accuracy:.3f} ({low:.3f} – {high:.3f})"
 
     def versions(self, context: StageContext) -> dict[str, str]:
         """Return the inputs' versions; the dataset's holds the groups that intervals and folds follow, not the URIs."""
@@ -83,8 +92,15 @@ class Evaluation(Stage):
         files.draw_curves(top, tuned)
         files.write_suspects(suspects, labels, manifest)
         files.draw_mistakes(context.inputs[MODELS[-1]].path, context.store.root, manifest)
-        files.write_report(context.inputs["transfer_strategy"].path, tuned, settings.kind)
+        files.write_content(context.inputs["transfer_strategy"].path, tuned, settings.kind)
         return files.summarize(len(suspects), labels)
+
+    def publish(self, context: StageContext, materialization: Materialization, run: RunInfo) -> Mapping[str, Path]:
+        """Write this pipeline's report; another pipeline may have the same evaluation."""
+        from tl_dagster.graph.report import write_report
+
+        inputs = {name: artifact.path for name, artifact in context.inputs.items()}
+        return {"report": write_report(self.declaration, context.store, materialization.artifact, inputs, run)}
 
     def _models(self, context: StageContext) -> "dict[str, TrainedModel]":
         """Return the models by name, from the simplest to the selected one."""

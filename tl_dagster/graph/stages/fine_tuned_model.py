@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_dagster.graph.engine import open_features
-from tl_dagster.graph.stage import Stage, StageContext, require_same
+from tl_dagster.graph.stage import Stage, StageContext, describe_validation, require_same
 from tl_dagster.graph.stages.top_model import require_taps
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import ArtifactSummary, Materialization
@@ -34,6 +34,15 @@ class FineTunedModel(Stage):
     def settings(self) -> dict[str, Any]:
         """Return the declared fine-tuning."""
         return self.declaration.fine_tuning.model_dump(mode="json")
+
+    @classmethod
+    def describe_result(cls, summary: ArtifactSummary) -> str:
+        """Return what was tuned, and how good the selected epoch is on the validation images."""
+        metrics, depth = summary.metrics, summary.metadata["depth"]
+        if not metrics["epoch"]:
+            return f"the top model{'' if depth == 'none' else ', which no epoch surpassed'}"
+        epochs = f"epoch {metrics['epoch']:.0f} of {metrics['epochs']:.0f}"
+        return f"depth {depth}, {epochs}; {describe_validation(metrics)}"
 
     def versions(self, context: StageContext) -> dict[str, str]:
         """Where the images lie does not count, nor why the strategy is what it is."""

@@ -53,6 +53,14 @@ class ScratchBaseline(Stage):
             used["backbone"] = {"name": backbone.name, "image_size": backbone.image_size}
         return used
 
+    @classmethod
+    def describe_result(cls, summary: ArtifactSummary) -> str:
+        """Return how good each network is on the validation images."""
+        ending = "_validation_accuracy"
+        scores = {name: value for name, value in summary.metrics.items() if name.endswith(ending)}
+        shown = [f"{name.removesuffix(ending)} {value:.3f}" for name, value in scores.items()]
+        return f"validation accuracy: {', '.join(shown)}"
+
     def versions(self, context: StageContext) -> dict[str, str]:
         """Only the views count: where the images lie does not."""
         return {"augmented_splits": context.inputs["augmented_splits"].data_version}

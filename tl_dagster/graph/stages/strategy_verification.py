@@ -45,6 +45,12 @@ class StrategyVerification(Stage):
         recipes = {kind.name: kind.version for kind in CHAIN}
         return {"top_model": top_model, "fine_tuning": {**fine_tuning, "depth": "auto"}, "recipes": recipes}
 
+    @classmethod
+    def describe_result(cls, summary: ArtifactSummary) -> str:
+        """Return the chosen cell beside the best one."""
+        chosen, best = summary.metadata["chosen"], summary.metadata["best"]
+        return f"chosen {chosen}, best {best}: {summary.metrics['regret_points']:.1f} points of test accuracy below it"
+
     def versions(self, context: StageContext) -> dict[str, str]:
         """Where the images lie does not count."""
         return {name: context.inputs[name].data_version for name in ("bottleneck_features", "transfer_strategy")}

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_dagster.graph.engine import open_features
-from tl_dagster.graph.stage import Stage, StageContext, require_same
+from tl_dagster.graph.stage import Stage, StageContext, describe_validation, require_same
 from tl_dagster.models.spec import read_spec
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import Artifact, ArtifactSummary, Materialization
@@ -28,6 +28,12 @@ class TopModel(Stage):
     def settings(self) -> dict[str, Any]:
         """Return the declared top model."""
         return self.declaration.top_model.model_dump(mode="json")
+
+    @classmethod
+    def describe_result(cls, summary: ArtifactSummary) -> str:
+        """Return its kind, and how good it is on the validation images."""
+        kind, taps = summary.metadata["kind"], ", ".join(summary.metadata["taps"])
+        return f"{kind} on {taps}; {describe_validation(summary.metrics)}"
 
     def versions(self, context: StageContext) -> dict[str, str]:
         """Of the strategy only the taps count, and they are in the fingerprint."""

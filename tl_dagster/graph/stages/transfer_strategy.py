@@ -28,6 +28,13 @@ class TransferStrategy(Stage):
         """Return the declared strategy; verifying it changes nothing here."""
         return {"strategy": self.declaration.transfer_strategy.strategy}
 
+    @classmethod
+    def describe_result(cls, summary: ArtifactSummary) -> str:
+        """Return the cell of the table, in its words, and which was measured when another is declared."""
+        cell, measured = summary.metadata["cell"], summary.metadata["measured_cell"]
+        declared = "" if cell == measured else f" (declared; measured was {measured})"
+        return f"{cell}: {summary.metadata['quadrant']}{declared}"
+
     def run(self, context: StageContext) -> Materialization:
         """Measure once for the same features."""
         return self.find_or_build(context, self.fingerprint(context), lambda folder: self._measure(context, folder))

@@ -1,0 +1,67 @@
+"""The report of a pipeline's evaluation: the artifact's content, with the pipeline's name, date, settings and links."""
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tl_dagster.declaration import Declaration
+from tl_dagster.evaluation.results import METRICS
+from tl_dagster.graph.stage import RunInfo
+from tl_dagster.reporting.evaluation_report import ReportHead, render_evaluation
+from tl_dagster.runtime.errors import InputError
+from tl_dagster.runtime.settings import flatten
+from tl_dagster.store.artifacts import Artifact, ArtifactStore
+from tl_dagster.store.files import write_atomically
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    declaration: Declaration, store: ArtifactStore, evaluation: Artifact, inputs: Mapping[str, Path], run: RunInfo
+) -> Path:
+    """Write the report, and return its file.
+
+    Args:
+        declaration: the pipeline's.
+        store: where the report goes.
+        evaluation: the artifact.
+        inputs: asset → folder of the artifact that was evaluated, or that it was made from.
+        run: that materializes it.
+
+    Raises:
+        InputError: the store cannot be written.
+    """
+    import yaml
+
+    path = store.layout.report(declaration.name, evaluation.fingerprint)
+    now = datetime.now().astimezone()
+    declared = declaration.model_dump(mode="json", exclude_defaults=True, exclude={"name", "description"})
+    places = {"metrics.json: every number of this report": evaluation.path / METRICS, **_name_folders(inputs)}
+    head = ReportHead(
+        pipeline=declaration.name,
+        byline=[
+            *([declaration.description] if declaration.description else []),
+            f"{now:%Y-%m-%d %H:%M %Z}",
+            f"run {run.run_id[:8]}",
+            *([f"commit {run.commit}"] if run.commit else []),
+        ],
+        settings=[(name, _show(value)) for name, value in flatten(declared)],
+        all_settings=yaml.safe_dump(declaration.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        # Relative: a store that was copied or is mounted elsewhere has whole links too.
+        links=[(text, Path(os.path.relpath(place, path.parent)).as_posix()) for text, place in places.items()],
+    )
+    try:
+        write_atomically(path, render_evaluation(evaluation.path, head).encode())
+    except OSError as error:
+        raise InputError(f"cannot write the report {path}: {error.strerror or error}; free some space") from error
+    return path
+
+
+def _name_folders(inputs: Mapping[str, Path]) -> dict[str, Path]:
+    return {f"{name}: the artifact": folder for name, folder in inputs.items()}
+
+
+def _show(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

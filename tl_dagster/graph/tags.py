@@ -1,0 +1,32 @@
+"""Tags of a pipeline's runs, by which they are found and filtered in the UI."""
+
+import subprocess
+from functools import cache
+from pathlib import Path
+
+__all__ = ["COMMIT", "PIPELINE", "TRIGGER", "run_tags"]
+
+PIPELINE, COMMIT, TRIGGER = "tl_dagster/pipeline", "tl_dagster/commit", "tl_dagster/trigger"
+
+
+def run_tags(pipeline: str, root: Path, trigger: str = "manual") -> dict[str, str]:
+    """Return the tags of a pipeline's run: pipeline, commit and trigger.
+
+    Args:
+        pipeline: its name.
+        root: the project's folder; outside of a git repository there is no commit.
+        trigger: what starts the run: "manual", "schedule", "on_change" or "command".
+    """
+    commit = _describe_commit(root)
+    return {PIPELINE: pipeline, TRIGGER: trigger, **({COMMIT: commit} if commit else {})}
+
+
+@cache
+def _describe_commit(root: Path) -> str:
+    """Return the commit of a folder, with "-dirty" behind it where tracked files were changed; "" without one."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
