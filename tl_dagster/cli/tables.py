@@ -130,9 +130,17 @@ def _describe_next_steps(pipeline: str) -> Iterator[tuple[str, str]]:
     }
     with_places = " ".join(f"{name}={shlex.quote(place)}" for name, place in places.items())
     yield "JSON", f"{here} {with_places} {_find_program('tl-dagster')} show {pipeline} --json"
-    workspace = " -w workspace.yaml" if Path("workspace.yaml").exists() else " -m tl_dagster.definitions"
     needs = "" if find_spec("dagster_webserver") else "    (first: pip install dagster-webserver)"
-    yield "UI", f"{here} {with_places} {_find_program('dagster')} dev{workspace}{needs}"
+    yield "UI", f"{here} {with_places} {_find_program('dagster')} dev{_describe_location()}{needs}"
+
+
+def _describe_location() -> str:
+    """Return how Dagster is told where the definitions are; "" where a file of the project says it."""
+    if Path("workspace.yaml").exists():
+        return " -w workspace.yaml"
+    settings = Path("pyproject.toml").read_text(encoding="utf-8") if Path("pyproject.toml").exists() else ""
+    named = Path("dg.toml").exists() or "[tool.dg.project]" in settings or "[tool.dagster]" in settings
+    return "" if named else " -m tl_dagster.definitions"
 
 
 def _find_program(name: str) -> str:
