@@ -40,7 +40,7 @@ def test_two_pipelines_side_by_side(project, photos):
     (photos / "functional" / "broken.png").write_bytes(b"no image")
     said = call(project, "tl-dagster", "run", "first")
     for words in (
-        "fine_tuned_model", "60 images of 2 classes; 1 files not used", "(best)", "train (by a hash)", "strategy  ",
+        "fine_tuned_model", "60 images of 2 classes; 1 file not used", "(best)", "train (by a hash)", "strategy  ",
         "best      ", "failed    dataset: readable: files that cannot be used: 1 of 61",
     ):  # fmt: skip
         assert words in said, words

@@ -69,9 +69,9 @@ class Dataset(Stage):
     @classmethod
     def describe_result(cls, summary: ArtifactSummary) -> str:
         """Return the numbers of images, classes and files that are not used."""
-        metrics = summary.metrics
-        lost = f"; {metrics['set_aside']:,.0f} files not used" if metrics["set_aside"] else ""
-        return f"{metrics['images']:,.0f} images of {metrics['classes']:,.0f} classes{lost}"
+        metrics, lost = summary.metrics, int(summary.metrics["set_aside"])
+        rest = f"; {lost:,} file{'' if lost == 1 else 's'} not used" if lost else ""
+        return f"{metrics['images']:,.0f} images of {metrics['classes']:,.0f} classes{rest}"
 
     def run(self, context: StageContext) -> Materialization:
         """Look at every name and time; read only files that are new or changed, decode only unknown bytes."""
