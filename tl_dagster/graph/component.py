@@ -16,8 +16,8 @@ from tl_dagster.graph.io_manager import ArtifactIOManager
 from tl_dagster.graph.logging import run_logger
 from tl_dagster.graph.problems import describe, find_mistakes
 from tl_dagster.graph.records import Loaded, Problem, get_place, record_pipeline, recorded
-from tl_dagster.runtime.errors import InputError
 from tl_dagster.graph.tags import run_tags
+from tl_dagster.runtime.errors import InputError
 
 __all__ = ["TransferLearning", "build_definitions", "build_pipeline"]
 

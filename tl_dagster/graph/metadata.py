@@ -20,7 +20,7 @@ WHOLE_FROM = 1000.0
 def static_metadata(stage: Stage) -> dict[str, Any]:
     """Return the metadata of an asset's definition: settings without secrets, link to the source code, and columns."""
     metadata: dict[str, Any] = {
-        "settings": dg.MetadataValue.json(json.loads(redact(json.dumps(stage.settings())))),
+        "settings": _settings(stage),
         "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[_code_reference(type(stage))]),
     }
     if stage.columns:
@@ -31,6 +31,10 @@ def static_metadata(stage: Stage) -> dict[str, Any]:
             ]
         )
     return metadata
+
+
+def _settings(stage: Stage) -> dg.JsonMetadataValue:
+    return dg.MetadataValue.json(json.loads(redact(json.dumps(stage.settings()))))
 
 
 def _code_reference(stage: type[Stage]) -> dg.LocalFileCodeReference:
@@ -68,7 +72,7 @@ def materialization_metadata(
         "rows_reused": materialization.reused_rows,
         "seconds": round_number(materialization.seconds),
         "dagster/row_count": summary.rows,
-        "settings": dg.MetadataValue.json(stage.settings()),
+        "settings": _settings(stage),
         "inputs": dg.MetadataValue.json(dict(artifact.inputs)),
         "path": dg.MetadataValue.path(artifact.path),
     }
