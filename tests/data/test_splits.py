@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tl_dagster import InputError
 from tl_dagster.data.settings import Augmentation, Splits
+from tl_dagster.data.split_memory import SplitMemory
 from tl_dagster.data.splits import assign_splits, list_views, unit_hash
 
 IMAGES = pd.DataFrame(
@@ -32,16 +33,83 @@ def test_fractions():
 
 
 @settings(deadline=None, max_examples=60)
-@given(chosen=SUBSETS, seed=st.integers(0, 5), folds=st.sampled_from([None, 3]))
-def test_adding_removing_renaming_and_reordering_never_moves_an_image(chosen, seed, folds):
+@given(chosen=SUBSETS, grown=SUBSETS, seed=st.integers(0, 5), folds=st.sampled_from([None, 3]))
+def test_adding_removing_renaming_and_reordering_never_moves_an_image(chosen, grown, seed, folds):
     declared = Splits(validation=0.3, seed=seed, folds=folds) if folds else Splits(test=0.3, validation=0.3, seed=seed)
-    some = POOL.iloc[chosen].assign(uri="renamed")
+    memory = SplitMemory()
+    parts = []
     try:
-        everything, part = assign_splits(POOL, declared), assign_splits(some, declared)
+        for rows in (chosen, grown, [*{*chosen, *grown}]):
+            parts.append(assign_splits(POOL.iloc[rows].assign(uri="renamed"), declared, memory))
     except InputError:
         assume(False)
-    assert (part == everything[some.index]).all()
-    assert part.groupby(some["group"]).nunique().max() == 1
+    first, second, both = parts
+    assert (first == both[first.index]).all() and (second == both[second.index]).all()
+    assert both.groupby(POOL["group"]).nunique().max() == 1
+
+
+CLASSES = st.lists(st.integers(3, 60), min_size=1, max_size=8)
+FRACTIONS = st.sampled_from([(0.15, 0.15), (0.3, 0.3), (0.05, 0.1), (0.01, 0.4)])
+
+
+def classes_of(sizes: list[int], start: int = 0) -> pd.DataFrame:
+    rows = [(f"{label}-{number}", str(label)) for label, size in enumerate(sizes) for number in range(start, size)]
+    return pd.DataFrame(rows, columns=["id", "label"]).assign(group=None, split=None).astype("str")
+
+
+@settings(deadline=None, max_examples=100)
+@given(sizes=CLASSES, growth=st.lists(st.integers(0, 30), min_size=8, max_size=8), seed=st.integers(0, 9), shares=FRACTIONS)
+def test_each_class_has_its_share_of_every_split_also_when_it_grows(sizes, growth, seed, shares):
+    declared = Splits(test=shares[0], validation=shares[1], seed=seed)
+    memory, before = SplitMemory(), pd.Series(dtype="str")
+    for images in (classes_of(sizes), classes_of([size + more for size, more in zip(sizes, growth, strict=False)])):
+        assigned = assign_splits(images, declared, memory).set_axis(images["id"])
+        assert (assigned[before.index] == before).all()
+        counts = pd.crosstab(assigned.index.str.partition("-").get_level_values(0), assigned.to_numpy())
+        total = counts.sum(axis=1)
+        for name, share in zip(("test", "validation"), shares, strict=True):
+            assert ((counts[name] - total * share).abs() < 1).all()
+        assert (counts["train"] >= 1).all()
+        before = assigned
+
+
+@pytest.mark.parametrize("folds", [None, 5])
+@pytest.mark.parametrize("sizes", [[15] * 60, [20] * 10, [40, 300], [3, 3, 900]])
+def test_small_classes_are_in_every_split_whatever_the_seed(sizes, folds):
+    sizes = [max(size, folds or 0) for size in sizes]
+    for seed in range(20):
+        assigned = assign_splits(classes_of(sizes), Splits(seed=seed, folds=folds))
+        assert set(assigned) == {"train", "validation", "test"}
+
+
+def test_images_in_the_same_order_are_divided_the_same():
+    first, second = SplitMemory(), SplitMemory()
+    for memory in (first, second):
+        for sizes in ([10, 12], [11, 30], [40, 31]):
+            last = assign_splits(classes_of(sizes).sample(frac=1), Splits(), memory).sort_index()
+    pd.testing.assert_series_equal(last, assign_splits(classes_of([40, 31]), Splits(), first))
+
+
+def test_groups_of_many_images_are_shared_out_whole():
+    """One of fifty images and nine of two: the large one trains, and every class is in every split."""
+    images = classes_of([68]).assign(group=lambda rows: [f"g{max(int(i.partition('-')[2]) - 48, 0) // 2}" for i in rows["id"]])
+    for seed in range(20):
+        assigned = assign_splits(images, Splits(seed=seed))
+        assert assigned.groupby(images["group"]).nunique().max() == 1
+        counts = assigned.value_counts()
+        assert counts["test"] in (10, 12) and counts["validation"] in (8, 10)
+
+
+def test_images_that_were_divided_stay_when_their_labels_and_groups_change():
+    memory = SplitMemory()
+    images = classes_of([30, 30])
+    before = assign_splits(images, Splits(), memory)
+    relabelled = images.assign(label=["x", "y"] * 30)
+    assert (assign_splits(relabelled, Splits(), memory) == before).all()
+    rows = [before[before == split].index[0] for split in ("train", "validation", "test")]
+    joined = images.assign(group=images["id"].where(~images.index.isin(rows), "joined"))
+    after = assign_splits(joined, Splits(), memory)
+    assert set(after[rows]) == {"test"} and (after.drop(rows) == before.drop(rows)).all()
 
 
 def test_folds_divide_the_images():
@@ -84,8 +152,16 @@ def test_a_partly_given_split_is_filled_up(tmp_path):
 
 def test_a_class_too_small_is_named():
     small = pd.concat([IMAGES, IMAGES.head(1).assign(id="z", label="rare")], ignore_index=True)
-    with pytest.raises(InputError, match="class 'rare' has 1 usable images and none of them falls in the"):
+    with pytest.raises(InputError, match=r"class 'rare' has 1 usable images and none .* the test split; each split needs"):
         assign_splits(small, Splits())
+    memory = SplitMemory()
+    assign_splits(IMAGES, Splits(), memory)
+    finer = IMAGES.assign(label=IMAGES["label"].where(assign_splits(IMAGES, Splits(), memory) == "train", "held out"))
+    with pytest.raises(InputError, match=r"class 'held out' .* none of them falls in the train split.*another splits.seed"):
+        assign_splits(finer, Splits(), memory)
+    given = IMAGES.assign(split=["test"] * 500 + [None] * 1500, label=["x"] * 1000 + ["y"] * 1000)
+    with pytest.raises(InputError, match=r"class 'y' .* the test split; the source gives the test split"):
+        assign_splits(given, Splits())
 
 
 def test_views():
@@ -96,8 +172,9 @@ def test_views():
 
 
 def test_hash_is_known():
-    """Another value would move every image of every user."""
+    """Another value would move images of every user's new store."""
     assert unit_hash(0, "a") == pytest.approx(HASH, abs=1e-12)
     assigned = assign_splits(IMAGES, Splits(test=0.25, validation=0.1))
-    tested = [unit_hash(0, each) < 0.25 for each in IMAGES["id"]]
-    assert (assigned == "test").tolist() == tested
+    for _, ids in IMAGES.groupby("label")["id"]:
+        ranked = sorted(ids, key=lambda each: unit_hash(0, each))
+        assert set(ranked[:250]) == set(ids[assigned[ids.index] == "test"])

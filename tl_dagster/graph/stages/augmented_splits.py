@@ -1,13 +1,20 @@
 """Which images train, validate and test, and the views of each. No pixels."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tl_dagster.backbones.description import describe_backbone
 from tl_dagster.graph.stage import CheckResult, Column, Stage, StageContext
+from tl_dagster.graph.stages.dataset import source_context
 from tl_dagster.store.artifacts import ArtifactSummary, Materialization
-from tl_dagster.store.digests import digest_columns
+from tl_dagster.store.digests import digest, digest_columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tl_dagster.data.split_memory import SplitMemory
 
 __all__ = ["AugmentedSplits"]
 
@@ -18,7 +25,7 @@ class AugmentedSplits(Stage):
     """One row per view: image, split, view index, and the identity of its pixels."""
 
     name = "augmented_splits"
-    version = 2
+    version = 3
     description = (
         "One row per view of each image: its split, its index (0 is the plain image), and the identity of its pixels."
     )
@@ -56,19 +63,53 @@ class AugmentedSplits(Stage):
         return f"{', '.join(parts)}; {summary.rows:,} views"
 
     def run(self, context: StageContext) -> Materialization:
-        """Its data version is its content: a change that moves no view stops here."""
-        return self.find_or_build(context, self.fingerprint(context), lambda folder: self._write(context, folder))
+        """Its data version is its content: a change that moves no view stops here.
 
-    def _write(self, context: StageContext, folder: Path) -> ArtifactSummary:
-        from tl_dagster.data.augmentation import Augmenter
+        What was assigned before determines the splits too, so the digest of the result is in the address.
+        """
+        from tl_dagster.data.split_memory import SplitMemory
+
+        source, place = self.declaration.source, source_context(context.store, self.root)
+        folder = context.store.layout.split_memory(digest([source.where(place), source.grouping()])[:32])
+        memory = SplitMemory(folder, partial(self._present_splits, context))
+        version = digest([self.versions(context), self.settings()["splits"]])[:32]
+        known = memory.find(version)
+        if known and (found := context.store.find(self.name, self._address(context, known))):
+            return Materialization(found, reused=True, computed=0, reused_rows=found.summary.rows)
+        with memory.lock():
+            images, assigned = self._assign(context, memory)
+            content = digest_columns(images[["id"]].assign(split=assigned))
+            memory.write(version, content)
+        write = partial(self._write, images, assigned)
+        return self.find_or_build(context, self._address(context, content), write)
+
+    def _address(self, context: StageContext, assigned: str) -> str:
+        return self.fingerprint(context, {**self.settings(), "assigned": assigned})
+
+    def _present_splits(self, context: StageContext) -> "pd.Series":
+        """Return the splits that the pipeline's images have now, where nothing is remembered of their source yet."""
+        from tl_dagster.data.split_memory import nothing
+        from tl_dagster.data.splits import read_views
+
+        present = context.previous
+        if present is None or present.artifact.settings["splits"] != self.settings()["splits"]:
+            return nothing()
+        return read_views(present.artifact.path).drop_duplicates("id").set_index("id")["split"]
+
+    def _assign(self, context: StageContext, memory: "SplitMemory") -> "tuple[pd.DataFrame, pd.Series]":
+        """Return the usable images in the order of their ids, and the split of each."""
         from tl_dagster.data.manifest import read_manifest, usable
-        from tl_dagster.data.splits import assign_splits, list_views, split_origins, write_views
+        from tl_dagster.data.splits import assign_splits
+
+        images = usable(read_manifest(context.inputs["dataset"].path)).sort_values("id", ignore_index=True)
+        return images, assign_splits(images, self.declaration.splits, memory)
+
+    def _write(self, images: "pd.DataFrame", assigned: "pd.Series", folder: Path) -> ArtifactSummary:
+        from tl_dagster.data.augmentation import Augmenter
+        from tl_dagster.data.splits import list_views, split_origins, write_views
         from tl_dagster.reporting.figures import class_balance
         from tl_dagster.reporting.tables import table_rows
 
-        manifest = read_manifest(context.inputs["dataset"].path)
-        images = usable(manifest).sort_values("id", ignore_index=True)
-        assigned = assign_splits(images, self.declaration.splits)
         table = list_views(images, assigned, self.declaration.augmentation)
         augmenter = Augmenter(self.declaration.augmentation)
         augmenter.check(describe_backbone(self.declaration.backbone).input_size(self.declaration.backbone))

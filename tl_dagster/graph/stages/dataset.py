@@ -74,10 +74,15 @@ class Dataset(Stage):
         return f"{metrics['images']:,.0f} images of {metrics['classes']:,.0f} classes{rest}"
 
     def run(self, context: StageContext) -> Materialization:
-        """Look at every name and time; read only files that are new or changed, decode only unknown bytes."""
+        """Look at every name and time; read only files that are new or changed, decode only unknown bytes.
+
+        The weights file of the backbone, which the images shall be used with, is checked before.
+        """
+        from tl_dagster.backbones.weights_check import check_weights_file
         from tl_dagster.data.datasets import SourceIngestion, index_name
         from tl_dagster.data.sources import list_images
 
+        check_weights_file(self.declaration.backbone)
         source, place = self.declaration.source, source_context(context.store, self.root)
         listing = list_images(source, place)
         layout, index = context.store.layout, index_name(source.where(place))
