@@ -12,9 +12,11 @@ stage (``top``), with the last two stages, and with all of it. ``--table`` write
 import argparse
 import contextlib
 import io
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -23,7 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import finish, is_smallest, parse
-from tl_dagster.backbones.building import create_on_meta, load_backbone
+from tl_dagster.backbones.building import create_on_meta
 from tl_dagster.backbones.description import BackboneInfo
 from tl_dagster.backbones.frozen import FrozenBackbone, build_resize
 from tl_dagster.backbones.inspection import describe
@@ -45,6 +47,24 @@ DEPTHS = ("top", "last 2 stages", "all")
 SMALL, IMAGES = 96, 6
 SMALLEST = ["torchvision/squeezenet1_1", "timm/vit_tiny_patch16_224"]
 MANY = 60_000_000  # parameters: larger networks are not tried
+SIZES = (
+    "zepto",
+    "atto",
+    "femto",
+    "pico",
+    "nano",
+    "xxs",
+    "xxt",
+    "xs",
+    "tiny",
+    "micro",
+    "mini",
+    "small",
+    "lite",
+    "t",
+    "s",
+)
+CANDIDATES = 3
 
 
 class Row(NamedTuple):
@@ -73,8 +93,16 @@ def families() -> dict[str, list[str]]:
 
 
 def smallest_of(names: list[str]) -> tuple[int, str]:
-    """Return the fewest parameters, and the network that has them."""
-    return min((sum(each.numel() for each in create_on_meta(name, 224).parameters()), name) for name in names)
+    """Return the fewest parameters, and the network that has them, of the few that are small by their names."""
+    few = sorted(names, key=by_size)[:CANDIDATES]
+    return min((sum(each.numel() for each in create_on_meta(name, 224).parameters()), name) for name in few)
+
+
+def by_size(name: str) -> tuple[int, int, int]:
+    """Return a key that sorts the small networks of a family first: by words, by the first number, by length."""
+    word = next((number for number, word in enumerate(SIZES) if re.search(rf"_?{word}(_|\d|$)", name)), len(SIZES))
+    numbers = re.findall(r"\d+", name)
+    return word, int(numbers[0]) if numbers else 0, len(name)
 
 
 def try_network(family: str, name: str, parameters: int) -> Row:
@@ -87,8 +115,8 @@ def try_network(family: str, name: str, parameters: int) -> Row:
     frozen = FrozenBackbone(info, Weights(None, "random:0"), resize, mean, std, "fp32")
     features = BackboneFeatures(frozen, settings.taps, settings.pooling, Path())
     images = torch.rand(IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
-    taps = attempt(lambda: tap(info, frozen, images))
-    return row._replace(taps=taps, tuned=tuple(attempt(lambda: tune(features, images, depth)) for depth in DEPTHS))
+    taps = attempt(partial(tap, info, frozen, images))
+    return row._replace(taps=taps, tuned=tuple(attempt(partial(tune, features, images, depth)) for depth in DEPTHS))
 
 
 def describe_small(name: str) -> tuple[BackboneInfo, int]:
@@ -176,10 +204,10 @@ def write_table(path: Path, rows: list[Row], left: list[str]) -> None:
 
 INTRODUCTION = """# Networks
 
-Any network of timm or torchvision can be a backbone. `python -m benchmarks.families --table docs/networks.md` tries the
-smallest member of each family with random weights, on a processor in fp32: features of every stage and of the penultimate
-layer, and one epoch of fine-tuning at each depth. "yes, as a whole": the network cannot be cut at its boundary, so the
-frozen part runs in each step instead of once, with the same result."""
+Any network of timm or torchvision can be a backbone. `python -m benchmarks.families --table docs/networks.md` tries
+the smallest member of each family with random weights, on a processor in fp32: features of every stage and of the
+penultimate layer, and one epoch of fine-tuning at each depth. "yes, as a whole": the network cannot be cut at its
+boundary, so the frozen part runs in each step instead of once, with the same result."""
 
 
 def main() -> None:
@@ -203,7 +231,9 @@ def main() -> None:
         try:
             row = try_network(family, name, parameters)
         except Exception as error:  # it cannot even be described
-            row = Row(family, name, parameters, 0, 0, f"{type(error).__name__}: {str(error)[:160]}", ("no",) * len(DEPTHS))
+            row = Row(
+                family, name, parameters, 0, 0, f"{type(error).__name__}: {str(error)[:160]}", ("no",) * len(DEPTHS)
+            )
         rows.append(row)
         print(*row, sep=" · ", flush=True)
         if options.table:

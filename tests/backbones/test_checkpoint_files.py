@@ -108,7 +108,10 @@ REFUSED = {
     "header": (lambda net, at: save(net.state_dict())[:500], "is cut short or damaged"),
     "html": (lambda *_: b"\n<!DOCTYPE html><title>404</title>", "is a web page, not weights"),
     "lfs": (lambda *_: b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 1\n", "git lfs pull"),
-    "whole model": (lambda net, at: torch_bytes(net, at), r"object of torchvision\.\S+, such as a whole model.*state_dict"),
+    "whole model": (
+        lambda net, at: torch_bytes(net, at),
+        r"object of torchvision\.\S+, such as a whole model.*state_dict",
+    ),
     "list": (lambda net, at: torch_bytes([1], at), "holds a list, not tensors by name"),
     "tensor": (lambda net, at: torch_bytes(torch.ones(3), at), "holds a Tensor, not tensors by name"),
     "numbers": (lambda net, at: torch_bytes({"epoch": 3}, at), "holds only epoch, not tensors by name"),

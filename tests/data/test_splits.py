@@ -58,7 +58,9 @@ def classes_of(sizes: list[int], start: int = 0) -> pd.DataFrame:
 
 
 @settings(deadline=None, max_examples=100)
-@given(sizes=CLASSES, growth=st.lists(st.integers(0, 30), min_size=8, max_size=8), seed=st.integers(0, 9), shares=FRACTIONS)
+@given(
+    sizes=CLASSES, growth=st.lists(st.integers(0, 30), min_size=8, max_size=8), seed=st.integers(0, 9), shares=FRACTIONS
+)
 def test_each_class_has_its_share_of_every_split_also_when_it_grows(sizes, growth, seed, shares):
     declared = Splits(test=shares[0], validation=shares[1], seed=seed)
     memory, before = SplitMemory(), pd.Series(dtype="str")
@@ -92,7 +94,9 @@ def test_images_in_the_same_order_are_divided_the_same():
 
 def test_groups_of_many_images_are_shared_out_whole():
     """One of fifty images and nine of two: the large one trains, and every class is in every split."""
-    images = classes_of([68]).assign(group=lambda rows: [f"g{max(int(i.partition('-')[2]) - 48, 0) // 2}" for i in rows["id"]])
+    images = classes_of([68]).assign(
+        group=lambda rows: [f"g{max(int(i.partition('-')[2]) - 48, 0) // 2}" for i in rows["id"]]
+    )
     for seed in range(20):
         assigned = assign_splits(images, Splits(seed=seed))
         assert assigned.groupby(images["group"]).nunique().max() == 1
@@ -152,12 +156,16 @@ def test_a_partly_given_split_is_filled_up(tmp_path):
 
 def test_a_class_too_small_is_named():
     small = pd.concat([IMAGES, IMAGES.head(1).assign(id="z", label="rare")], ignore_index=True)
-    with pytest.raises(InputError, match=r"class 'rare' has 1 usable images and none .* the test split; each split needs"):
+    with pytest.raises(
+        InputError, match=r"class 'rare' has 1 usable images and none .* the test split; each split needs"
+    ):
         assign_splits(small, Splits())
     memory = SplitMemory()
     assign_splits(IMAGES, Splits(), memory)
     finer = IMAGES.assign(label=IMAGES["label"].where(assign_splits(IMAGES, Splits(), memory) == "train", "held out"))
-    with pytest.raises(InputError, match=r"class 'held out' .* none of them falls in the train split.*another splits.seed"):
+    with pytest.raises(
+        InputError, match=r"class 'held out' .* none of them falls in the train split.*another splits.seed"
+    ):
         assign_splits(finer, Splits(), memory)
     given = IMAGES.assign(split=["test"] * 500 + [None] * 1500, label=["x"] * 1000 + ["y"] * 1000)
     with pytest.raises(InputError, match=r"class 'y' .* the test split; the source gives the test split"):

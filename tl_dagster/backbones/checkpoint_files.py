@@ -4,6 +4,7 @@ import argparse
 import codecs
 import contextlib
 import pathlib
+import pickle
 import re
 import zipfile
 from collections.abc import Mapping
@@ -110,8 +111,6 @@ def _check_archive(path: Path) -> None:
 
 
 def _load_pickle(path: Path, *, mapped: bool) -> Any:
-    import pickle  # noqa: S403  (its errors only: torch reads the file, and runs no code from it)
-
     try:
         with torch.serialization.safe_globals(HARMLESS):
             if mapped and path.suffix != ".safetensors":
@@ -123,7 +122,7 @@ def _load_pickle(path: Path, *, mapped: bool) -> Any:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found is None:
             raise InputError(
-                f"backbone.weights: {path} is damaged, or not a file that torch.save wrote ({_first_line(error)}); {AGAIN}"
+                f"backbone.weights: {path} is damaged, or torch.save did not write it ({_first_line(error)}); {AGAIN}"
             ) from error
         raise InputError(
             f"backbone.weights: {path} holds an object of {found[1]}, such as a whole model: to read it would run code "
@@ -135,7 +134,9 @@ def _unwrap(content: Any) -> dict[str, torch.Tensor]:
     """Return the tensors by name that a checkpoint holds, under whichever of the usual names; empty: none."""
     if not isinstance(content, Mapping):
         return {}
-    state = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
+    state = {
+        name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
     if any("." in name for name in state):
         return state
     inner = [_unwrap(content[name]) for name in WRAPPERS if name in content]

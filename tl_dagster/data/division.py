@@ -57,9 +57,7 @@ def _hash(seed: object, names: pd.Index) -> np.ndarray:
     return hashed
 
 
-def _recall(
-    ids: pd.Series, groups: np.ndarray, names: pd.Index, parts: Sequence[str], before: pd.Series
-) -> np.ndarray:
+def _recall(ids: pd.Series, groups: np.ndarray, names: pd.Index, parts: Sequence[str], before: pd.Series) -> np.ndarray:
     """Return the number of each group's part, int64 (groups,); -1 where neither it nor an image in it had one."""
     numbers = before.map({part: number for number, part in enumerate(parts)}).dropna().astype("int64")
     of_groups = numbers.reindex(names).fillna(-1).to_numpy().astype(np.int64)
@@ -80,7 +78,8 @@ def _fill(sizes: np.ndarray, counts: np.ndarray, shares: np.ndarray) -> np.ndarr
     """
     lacks = _apportion(int(sizes.sum()), len(sizes), counts, shares)
     if (sizes == 1).all():
-        return np.repeat(np.arange(len(shares)), lacks)
+        ranked: np.ndarray = np.repeat(np.arange(len(shares)), lacks)
+        return ranked
     chosen = np.full(len(sizes), len(shares) - 1)
     left = list(range(len(sizes)))
     empty = (counts == 0) & (lacks > 0)
