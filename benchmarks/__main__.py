@@ -20,6 +20,7 @@ NAMES = (
     "gpu",
     "load",
     "layout",
+    "families",
 )
 
 

@@ -211,22 +211,23 @@ boundary, so the frozen part runs in each step instead of once, with the same re
 
 
 def main() -> None:
-    """Try all families, or those that are named; print each row as it comes."""
+    """Try all families, those that are named first; print each row as it comes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("families", nargs="*", help="only these, such as 'timm vision_transformer'")
+    parser.add_argument("families", nargs="*", help="to begin with, such as 'timm vision_transformer'")
     parser.add_argument("--table", type=Path, help="the Markdown file to write")
     parser.add_argument("--minutes", type=float, default=60, help="begin no further network after so many minutes")
     options = parse(parser)
     torch.manual_seed(0)
     every = {name: [name] for name in SMALLEST} if is_smallest() else families()
     begun, rows, left = time.monotonic(), [], []
-    for family, names in every.items():
-        if options.families and family not in options.families:
+    for family in dict.fromkeys([*options.families, *every]):
+        names = every[family]
+        if time.monotonic() - begun > options.minutes * 60:
+            left.append(f"{family} (no time was left)")
             continue
         parameters, name = smallest_of(names)
-        late = time.monotonic() - begun > options.minutes * 60
-        if late or parameters > MANY:
-            left.append(f"{family} ({'no time was left' if late else f'{parameters / 1e6:.0f} million parameters'})")
+        if parameters > MANY:
+            left.append(f"{family} ({parameters / 1e6:.0f} million parameters)")
             continue
         try:
             row = try_network(family, name, parameters)
@@ -238,6 +239,8 @@ def main() -> None:
         print(*row, sep=" · ", flush=True)
         if options.table:
             write_table(options.table, rows, left)
+    if options.table:
+        write_table(options.table, rows, left)
     failed = {f"not_tuned_{depth.replace(' ', '_')}": number for number, depth in enumerate(DEPTHS)}
     figures: dict[str, float | None] = {
         "families": len(rows) + len(left),
@@ -247,7 +250,7 @@ def main() -> None:
         "trained_whole": sum(row.tuned[0] == "yes, as a whole" for row in rows),
     }
     targets = {key: {"at_most": 0.0} for key in ("not_tapped", *failed)}
-    finish("families", figures, targets, part=bool(options.families))
+    finish("families", figures, targets)
 
 
 if __name__ == "__main__":

@@ -39,10 +39,12 @@ class Duplicates(Settings):
 
 
 class Splits(Settings):
-    """How images are divided. An image's split depends on its group and the seed alone, so old images never move."""
+    """How images are divided: each class by these shares, in the order of a hash. An old image never moves."""
 
-    test: Fraction = Field(0.15, description="Share of the images held out for the final evaluation.")
-    validation: Fraction = Field(0.15, description="Share held out for choosing settings and epochs.")
+    test: Fraction = Field(0.15, description="Share of each class held out for the final evaluation.")
+    validation: Fraction = Field(
+        0.15, description="Share held out for choosing settings and epochs; with folds, of the rest."
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="Another seed gives another division.")
     folds: int | None = Field(
         None, ge=2, le=100, description="Cross-validation: the test split is one of so many folds, instead of `test`."
