@@ -11,6 +11,7 @@ stage (``top``), with the last two stages, and with all of it. ``--table`` write
 
 import argparse
 import contextlib
+import gc
 import io
 import re
 import time
@@ -46,7 +47,7 @@ from tl_dagster.training.settings import FineTuning, resolve_fine_tuning
 DEPTHS = ("top", "last 2 stages", "all")
 SMALL, IMAGES = 96, 6
 SMALLEST = ["torchvision/squeezenet1_1", "timm/vit_tiny_patch16_224"]
-MANY = 60_000_000  # parameters: larger networks are not tried
+MANY = 100_000_000  # parameters: larger networks are not tried
 SIZES = (
     "zepto",
     "atto",
@@ -236,6 +237,7 @@ def main() -> None:
                 family, name, parameters, 0, 0, f"{type(error).__name__}: {str(error)[:160]}", ("no",) * len(DEPTHS)
             )
         rows.append(row)
+        gc.collect()  # traced networks hold each other
         print(*row, sep=" · ", flush=True)
         if options.table:
             write_table(options.table, rows, left)

@@ -22,7 +22,8 @@ SETTINGS = {
     "backbone": {"precision": "fp32", "image_size": 64, "taps": ["lower", "higher"]},
     "augmentation": {"preset": "dihedral", "views": 3},
     "transfer_strategy": {"verify": True},
-    "splits": {"seed": 1},  # fine-tuning then ends with another model than it begins with
+    "splits": {"test": 0.2, "validation": 0.2},
+    "fine_tuning": {"epochs": 4, "learning_rate": 3e-5},  # ends with another model than it begins with
     "scratch_baseline": {"epochs": 1, "image_size": 32},
 }
 
