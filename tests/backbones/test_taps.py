@@ -98,3 +98,19 @@ def test_grid_pooling_averages_quarters():
     for values in (maps, maps.permute(0, 2, 3, 1), tokens):
         torch.testing.assert_close(pool(values, "grid2x2"), expected)
     assert torch.equal(pool(expected, "grid2x2"), expected)
+
+
+class Masked(torch.nn.Module):
+    """A network with an optional input, as transformers have them: traced, it takes the way with that input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 4, 3)
+
+    def forward(self, images: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return self.layer(images if mask is None else images * mask.view(1, 1, 8, 8))
+
+
+def test_a_network_that_cannot_be_traced_says_nothing(capfd):
+    assert upper_module(Masked().eval(), None, [("layer", "avg")], 8) is None
+    assert capfd.readouterr().err == ""

@@ -1,5 +1,7 @@
 """Backbones split in two for fine-tuning: the frozen part below a layer, and the trained part above it."""
 
+import contextlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -131,8 +133,9 @@ def _as_hooked(model: torch.nn.Module, paths: Sequence[str], size: int) -> torch
     for handle in handles:  # tracing would call them too
         handle.remove()
     try:
-        traced = trace_outputs(model, paths)
-        with torch.no_grad():
+        # A traced module that fails also prints where, which is not the user's matter: there is another way.
+        with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
+            traced = trace_outputs(model, paths)
             outputs = traced(images)
     except Exception:
         # Tracing fails in as many ways as there are dynamic networks; the caller then runs the whole network.
