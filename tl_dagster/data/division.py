@@ -118,4 +118,5 @@ def _apportion(images: int, groups: int, counts: np.ndarray, shares: np.ndarray)
         gets[np.argmin(np.where(gets > least, lacks - gets, np.inf))] -= 1
     while gets.sum() < images:
         gets[np.argmax(lacks - gets)] += 1
-    return gets
+    values: np.ndarray = gets
+    return values
