@@ -5,6 +5,10 @@ from pathlib import Path
 from PIL import Image
 
 from tests.conftest import Pipeline
+from tl_dagster import Declaration
+from tl_dagster.graph import report
+from tl_dagster.graph.stage import RunInfo
+from tl_dagster.store.artifacts import Artifact, ArtifactSummary
 
 
 def test_pipelines_that_share_an_evaluation_have_their_own_reports(pipeline: Pipeline, photos: Path):
@@ -28,3 +32,13 @@ def test_pipelines_that_share_an_evaluation_have_their_own_reports(pipeline: Pip
     figures = pipeline.held()["evaluation"].artifact
     sizes = {name: Image.open(figures.path / file).width for name, file in figures.summary.figures.items()}
     assert sizes["Learning curves"] < 400 and sizes["Confusion matrices"] < 400
+
+
+def test_no_secret_of_a_url_is_in_a_report(store, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(report, "render_evaluation", lambda folder, head: shown.append(head) or "")
+    url = "https://me:5ec4e7@host.example/" + "photos " * 30 + "/all.zip?signature=5ec4e7"
+    declared = Declaration.model_validate({"name": "p", "source": {"kind": "archive", "path": url.replace(" ", "-")}})
+    evaluation = Artifact("evaluation", "0" * 64, "0" * 64, tmp_path, ArtifactSummary(0, 0), {}, {})
+    report.write_report(declared, store, evaluation, {}, RunInfo("run", None))
+    assert "host.example" in str(shown) and "5ec4e7" not in str(shown)

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tl_dagster.graph.root import WORKSPACES, find_root, read_settings
+
 __all__ = ["build_table", "get_console", "print_summary"]
 
 PIPED_WIDTH = 110
@@ -122,7 +124,8 @@ def _describe_split(name: str, split: Mapping[str, Any]) -> str:
 
 def _describe_next_steps(pipeline: str) -> Iterator[tuple[str, str]]:
     """Yield (name, command) of what to do next; the commands work in any folder and any shell."""
-    here = f"cd {shlex.quote(str(Path.cwd()))} &&"
+    root = find_root() or Path.cwd()
+    here = f"cd {shlex.quote(str(root))} &&"
     places = {
         name: str(Path(os.environ[name]).absolute())
         for name in ("DAGSTER_HOME", "TL_DAGSTER_STORE")
@@ -131,16 +134,15 @@ def _describe_next_steps(pipeline: str) -> Iterator[tuple[str, str]]:
     with_places = " ".join(f"{name}={shlex.quote(place)}" for name, place in places.items())
     yield "JSON", f"{here} {with_places} {_find_program('tl-dagster')} show {pipeline} --json"
     needs = "" if find_spec("dagster_webserver") else "    (first: pip install dagster-webserver)"
-    yield "UI", f"{here} {with_places} {_find_program('dagster')} dev{_describe_location()}{needs}"
+    yield "UI", f"{here} {with_places} {_find_program('dagster')} dev{_describe_location(root)}{needs}"
 
 
-def _describe_location() -> str:
-    """Return how Dagster is told where the definitions are; "" where a file of the project says it."""
-    if Path("workspace.yaml").exists():
-        return " -w workspace.yaml"
-    settings = Path("pyproject.toml").read_text(encoding="utf-8") if Path("pyproject.toml").exists() else ""
-    named = Path("dg.toml").exists() or "[tool.dg.project]" in settings or "[tool.dagster]" in settings
-    return "" if named else " -m tl_dagster.definitions"
+def _describe_location(root: Path) -> str:
+    """Return how Dagster is told where a project's definitions are; "" where a file of the project says it."""
+    workspace = next((name for name in WORKSPACES if (root / name).is_file()), None)
+    if workspace:
+        return f" -w {workspace}"
+    return "" if read_settings(root) else " -m tl_dagster.definitions"
 
 
 def _find_program(name: str) -> str:

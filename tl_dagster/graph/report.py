@@ -10,12 +10,14 @@ from tl_dagster.declaration import Declaration
 from tl_dagster.evaluation.results import METRICS
 from tl_dagster.graph.stage import RunInfo
 from tl_dagster.reporting.evaluation_report import ReportHead, render_evaluation
-from tl_dagster.runtime.errors import InputError
+from tl_dagster.runtime.errors import InputError, redact
 from tl_dagster.runtime.settings import flatten
 from tl_dagster.store.artifacts import Artifact, ArtifactStore
 from tl_dagster.store.files import write_atomically
 
 __all__ = ["write_report"]
+
+WIDTH = 10_000  # a URL that is folded would not be known for one
 
 
 def write_report(
@@ -38,6 +40,7 @@ def write_report(
     path = store.layout.report(declaration.name, evaluation.fingerprint)
     now = datetime.now().astimezone()
     declared = declaration.model_dump(mode="json", exclude_defaults=True, exclude={"name", "description"})
+    everything = declaration.model_dump(mode="json")
     places = {"metrics.json: every number of this report": evaluation.path / METRICS, **_name_folders(inputs)}
     head = ReportHead(
         pipeline=declaration.name,
@@ -47,8 +50,8 @@ def write_report(
             f"run {run.run_id[:8]}",
             *([f"commit {run.commit}"] if run.commit else []),
         ],
-        settings=[(name, _show(value)) for name, value in flatten(declared)],
-        all_settings=yaml.safe_dump(declaration.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        settings=[(name, redact(_show(value))) for name, value in flatten(declared)],
+        all_settings=redact(yaml.safe_dump(everything, sort_keys=False, allow_unicode=True, width=WIDTH)),
         # Relative: a store that was copied or is mounted elsewhere has whole links too.
         links=[(text, Path(os.path.relpath(place, path.parent)).as_posix()) for text, place in places.items()],
     )
