@@ -35,6 +35,7 @@ from tl_dagster.backbones.splitting import BackboneSplit, lower_module
 from tl_dagster.backbones.taps import build_extractor
 from tl_dagster.backbones.weights import Weights
 from tl_dagster.features.backbone_features import BackboneFeatures
+from tl_dagster.models.calibration import Score
 from tl_dagster.models.heads import TopModelHead
 from tl_dagster.models.networks import to_maps
 from tl_dagster.runtime.errors import InputError
@@ -167,7 +168,8 @@ def tune(features: BackboneFeatures, images: torch.Tensor, depth: str) -> str:
         labels,
         torch.nn.functional.one_hot(torch.from_numpy(labels), 2).float(),
     )
-    result = fine_tune(network, data, settings, setup.stage_depths(network), "fp32", Progress(lambda line: None))
+    untrained, depths = Score(float("inf"), 0.0, 1.0), setup.stage_depths(network)
+    result = fine_tune(network, data, settings, depths, "fp32", untrained, Progress(lambda line: None))
     if not np.isfinite(result.history[-1]["training_loss"]):
         return "the loss is not a number"
     return "yes, as a whole" if boundary is not None and setup.split.reads_images else "yes"

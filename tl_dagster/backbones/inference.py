@@ -23,6 +23,7 @@ from tl_dagster.backbones.compiled import (
     get_compiled_path,
     load_compiled,
 )
+from tl_dagster.backbones.memory_format import to_channels_last
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.memory import keep_freed_memory
 from tl_dagster.runtime.progress import clock
@@ -125,7 +126,8 @@ class InferenceRunner:
     def _eager(self) -> NormalizedBackbone:
         """The network in the declared precision; it replaces the exact one."""
         with torch.inference_mode(False):
-            self._exact.model.to(dtype=self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._exact.model.to(dtype=self._dtype)
+            to_channels_last(self._exact.model)
         return self._exact
 
     def precision_error(self, pixels: np.ndarray) -> list[dict[str, float]]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from tl_dagster.backbones.memory_format import to_channels_last
 from tl_dagster.models.heads import build_head
 
 __all__ = ["PREDICTION_BATCH", "TunedNetwork", "WholeNetwork", "build_tuned_network", "predict_batches", "to_maps"]
@@ -78,7 +79,7 @@ def build_tuned_network(
         frozen: see :class:`TunedNetwork`.
     """
     network = TunedNetwork(upper, build_head(head), frozen).eval()
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+    to_channels_last(network)
     return network
 
 
