@@ -50,7 +50,7 @@ class Daemon:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._running.pid, signal.SIGINT)
+            os.killpg(self._running.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._running.wait(30)
         with contextlib.suppress(ProcessLookupError):

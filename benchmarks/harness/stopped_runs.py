@@ -71,6 +71,7 @@ class Project:
             cwd=self.folder,
             env={**self.environment, MARK: mark},
             start_new_session=True,
+            preexec_fn=_heed_interrupts,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -152,6 +153,11 @@ def stop_and_run_again(project: Project, how: str, stage: str, *, after: float =
             len(unfinished),
             slots,
         )
+
+
+def _heed_interrupts() -> None:
+    """Ctrl-C counts, also where this process was started in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _wait_for_stage(instance: dg.DagsterInstance, project: Project, running: subprocess.Popen[str], stage: str) -> str:

@@ -87,7 +87,7 @@ def test_the_commands_of_the_last_lines_work_in_another_shell(project, elsewhere
     try:
         assert len(runs_of(port)) == 1
     finally:
-        os.killpg(interface.pid, signal.SIGINT)
+        os.killpg(interface.pid, signal.SIGTERM)
         interface.wait(60)
 
 
