@@ -15,11 +15,11 @@ from tl_dagster.models.spec import ModelSpec, read_spec
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.feature_batches import Targets
 from tl_dagster.training.fine_tuning import FineTuningData, fine_tune, frozen_digest, predict
-from tl_dagster.training.settings import ResolvedFineTuning
+from tl_dagster.training.settings import MlpTopModel, ResolvedFineTuning
 
 FP32 = {"backbone": {"precision": "fp32", "image_size": 64, "taps": ["stage4", "stage5"]}}
 
-POOR = {"top_model": {"l2": [0.1], "max_iterations": 1}}  # a top model that fine-tuning is better than
+POOR = {"top_model": MlpTopModel(kind="mlp", epochs=1, learning_rate=1e-5)}  # fine-tuning is better than that
 
 
 def described(pipeline, **changes) -> ModelSpec:
