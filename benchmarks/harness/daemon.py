@@ -16,10 +16,18 @@ from dagster_graphql import DagsterGraphQLClient
 
 from benchmarks.harness.stopped_runs import Project
 
-__all__ = ["Daemon"]
+__all__ = ["Daemon", "free_port"]
 
 QUIET_SECONDS = 100.0  # three looks of a sensor
 START_SECONDS, RUN_SECONDS = 60.0, 600.0
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens to."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 class Daemon:
@@ -33,9 +41,7 @@ class Daemon:
         self._project = project
 
     def __enter__(self) -> Self:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         command = [str(Path(sys.executable).with_name("dagster")), "dev", "-w", "workspace.yaml"]
         self._running = subprocess.Popen(
             [*command, "-h", "127.0.0.1", "-p", str(self.port)],

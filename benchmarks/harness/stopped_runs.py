@@ -17,7 +17,10 @@ from pathlib import Path
 import dagster as dg
 import psutil
 
-__all__ = ["SIGNALS", "STAGES", "Outcome", "Project", "stop_and_run_again"]
+from tl_dagster import Declaration
+from tl_dagster.graph import stages as graph_stages
+
+__all__ = ["MARK", "SIGNALS", "STAGES", "Outcome", "Project", "find_processes", "stop_and_run_again"]
 
 # How a run is stopped: the signal, and whether every process of its group gets it, as from a terminal.
 SIGNALS = {
@@ -27,15 +30,8 @@ SIGNALS = {
     "terminate the group": (signal.SIGTERM, True),
     "interrupt": (signal.SIGINT, True),
 }
-STAGES = (
-    "dataset",
-    "augmented_splits",
-    "bottleneck_features",
-    "transfer_strategy",
-    "top_model",
-    "fine_tuned_model",
-    "evaluation",
-)
+PLAIN = Declaration.model_validate({"name": "plain", "source": {"kind": "folder", "path": "photos"}})
+STAGES = tuple(stage.name for stage in graph_stages.STAGES if stage.is_enabled(PLAIN))
 MARK = "TL_STOPPED_RUN"  # an environment variable that all processes of a run inherit
 END_SECONDS, RUN_SECONDS = 30.0, 300.0
 
@@ -188,7 +184,7 @@ def _output(running: subprocess.Popen[str], seconds: float) -> str | None:
 def _wait_for_end(mark: str, seconds: float = 10.0) -> list[str]:
     """Return the processes of a run that do not end by themselves; they are ended."""
     deadline = time.monotonic() + seconds
-    while (left := _processes(mark)) and time.monotonic() < deadline:
+    while (left := find_processes(mark)) and time.monotonic() < deadline:
         time.sleep(0.1)
     found = []
     for process in left:
@@ -198,7 +194,8 @@ def _wait_for_end(mark: str, seconds: float = 10.0) -> list[str]:
     return found
 
 
-def _processes(mark: str) -> list[psutil.Process]:
+def find_processes(mark: str) -> list[psutil.Process]:
+    """Return the processes that inherited a mark: the value of the environment variable :data:`MARK`."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

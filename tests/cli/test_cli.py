@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.daemon import free_port
 from tests.conftest import ROOT
 
 
@@ -89,12 +89,6 @@ def test_the_commands_of_the_last_lines_work_in_another_shell(project, elsewhere
     finally:
         os.killpg(interface.pid, signal.SIGTERM)
         interface.wait(60)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def runs_of(port: int) -> list:

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import psutil
 from PIL import Image
 
+from benchmarks.harness.stopped_runs import MARK, find_processes
 from tests.conftest import ROOT
 from tl_dagster.data.ingestion import PROCESSES_FROM
 
@@ -22,8 +22,7 @@ def add_photos(folder: Path, count: int) -> None:
 
 def test_a_step_that_read_with_processes_ends(project, store, photos):
     add_photos(photos / "functional", PROCESSES_FROM)
-    mark = {"TL_TEST_MARK": str(project)}
-    environment = {**os.environ, **mark, "PYTHONPATH": os.pathsep.join([str(project), str(ROOT)])}
+    environment = {**os.environ, MARK: str(project), "PYTHONPATH": os.pathsep.join([str(project), str(ROOT)])}
     config = json.dumps({"execution": {"config": {"multiprocess": {}}}})
     command = [Path(sys.executable).with_name("dg"), "launch", "--assets", "first/dataset", "--config-json", config]
     # An idle pool would keep the step for five minutes.
@@ -31,10 +30,4 @@ def test_a_step_that_read_with_processes_ends(project, store, photos):
     assert done.returncode == 0, done.stderr
     assert "multiprocess executor" in done.stderr
     assert store.get_current("first", "dataset").artifact.summary.rows > PROCESSES_FROM
-    left = [process.cmdline() for process in psutil.process_iter(["environ"]) if is_marked(process, mark)]
-    assert not left
-
-
-def is_marked(process: psutil.Process, mark: dict[str, str]) -> bool:
-    environment = process.info["environ"] or {}
-    return mark.items() <= environment.items()
+    assert not find_processes(str(project))

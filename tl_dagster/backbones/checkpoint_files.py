@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from tl_dagster.runtime.errors import InputError
+from tl_dagster.runtime.errors import InputError, first_line
 
 __all__ = ["read_checkpoint"]
 
@@ -66,7 +66,7 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, torch.Tens
         kind = _recognise(path)
         content: Any = load_file(path) if kind == "safetensors" else _load_pickle(path, mapped=mapped)
     except (SafetensorError, EOFError, OSError, RuntimeError) as error:
-        raise InputError(f"backbone.weights: {path} is cut short or damaged ({_first_line(error)}); {AGAIN}") from error
+        raise InputError(f"backbone.weights: {path} is cut short or damaged ({_describe(error)}); {AGAIN}") from error
     state = _unwrap(content)
     if not state:
         held = f"a {type(content).__name__}" if not isinstance(content, Mapping) else f"only {_names(content)}"
@@ -122,7 +122,7 @@ def _load_pickle(path: Path, *, mapped: bool) -> Any:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found is None:
             raise InputError(
-                f"backbone.weights: {path} is damaged, or torch.save did not write it ({_first_line(error)}); {AGAIN}"
+                f"backbone.weights: {path} is damaged, or torch.save did not write it ({_describe(error)}); {AGAIN}"
             ) from error
         raise InputError(
             f"backbone.weights: {path} holds an object of {found[1]}, such as a whole model: to read it would run code "
@@ -147,5 +147,5 @@ def _names(content: Mapping[Any, Any]) -> str:
     return ", ".join(str(name) for name in [*content][:8]) or "an empty dictionary"
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+def _describe(error: Exception) -> str:
+    return (first_line(error) or type(error).__name__)[:120]

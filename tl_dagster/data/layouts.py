@@ -17,7 +17,7 @@ Parts = tuple[str, ...]
 
 
 class FolderRole(NamedTuple):
-    """What a folder says of the images in it.
+    """The class and split that a folder gives the images in it.
 
     Attributes:
         label: the class; None: none.

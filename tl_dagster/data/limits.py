@@ -1,4 +1,4 @@
-"""How much of one input is read: a file that is longer than it may be, or than it says, never fills the memory."""
+"""Limits of what is read of one input: a file longer than it may be, or than it says, never fills the memory."""
 
 import io
 from typing import IO

@@ -39,7 +39,7 @@ class Duplicates(Settings):
 
 
 class Splits(Settings):
-    """How images are divided: each class by these shares, in the order of a hash. An old image never moves."""
+    """The division of the images: each class by these shares, in the order of a hash. An old image never moves."""
 
     test: Fraction = Field(0.15, description="Share of each class held out for the final evaluation.")
     validation: Fraction = Field(

@@ -1,4 +1,4 @@
-"""What lies in a source and is not looked at, counted by class folder and reason: no class vanishes in silence.
+"""The entries of a source that are not looked at, counted by class folder and reason: no class vanishes in silence.
 
 ``skipped.parquet`` of a dataset artifact holds the columns label (str; "" outside of class folders), reason, first
 (str, path of the first one) and entries (int64; a hidden folder is one, an empty one none).

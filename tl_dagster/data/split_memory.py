@@ -10,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 
-from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.digests import digest
 from tl_dagster.store.files import replace_atomically, write_atomically
 
@@ -63,15 +62,12 @@ class SplitMemory:
         """Store what was added, and the digest of what a version of the images was assigned to: both for good.
 
         Raises:
-            InputError: the store cannot be written.
+            DiskError: the store cannot be written.
         """
-        try:
-            for division, parts in self._parts.items():
-                with replace_atomically(self._table(division)) as temporary:
-                    parts.rename("part").rename_axis("name").reset_index().to_parquet(temporary, index=False)
-            write_atomically(self._path(f"{version}.txt"), assigned.encode())
-        except OSError as error:
-            raise InputError(f"cannot write {self._folder}: {error.strerror or error}; free some space") from error
+        for division, parts in self._parts.items():
+            with replace_atomically(self._table(division)) as temporary:
+                parts.rename("part").rename_axis("name").reset_index().to_parquet(temporary, index=False)
+        write_atomically(self._path(f"{version}.txt"), assigned.encode())
 
     def _read(self, division: str) -> pd.Series:
         if self._folder is None or not self._table(division).exists():

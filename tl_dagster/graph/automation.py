@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from tl_dagster.declaration import Declaration
 from tl_dagster.graph.runs import end_dead_runs, find_runs, find_unfinished_run, is_to_retry
@@ -25,7 +26,6 @@ __all__ = ["build_schedules", "build_sensor", "describe_source", "enabled_stages
 STATE_TAG = "tl_dagster/state"  # of a run that the sensor asked for: what had changed
 LOOK_SECONDS = 30
 PATIENCE_SECONDS = 600.0  # a source that never stops changing is read all the same
-DATA_VERSION_TAG = "dagster/data_version"
 
 
 def enabled_stages(declaration: Declaration, root: Path) -> list[Stage]:

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from tl_dagster.graph.executor import COMMAND_TAG
+from tl_dagster.graph.history import open_instance
 from tl_dagster.graph.project import find_project
 from tl_dagster.graph.runs import cancel_runs_of_process, process_tags
 from tl_dagster.graph.tags import TRIGGER
@@ -19,12 +19,14 @@ def run_pipeline(name: str) -> bool:
         name: of a pipeline of the project in the working folder.
 
     Raises:
-        InputError: there is no project here, its definitions cannot be loaded, or they have no such pipeline.
+        InputError: there is no project here, its definitions cannot be loaded, they have no such pipeline, or
+            there is no instance.
     """
     job = find_project().get_job(name)
-    instance = dg.DagsterInstance.get()
-    tags = {**process_tags(), COMMAND_TAG: "run", TRIGGER: "command"}
-    try:
-        return dg.execute_job(job, instance, {"loggers": {"progress": {}}}, tags).success
-    finally:
-        cancel_runs_of_process(instance)  # interrupted before or after its steps, where Dagster leaves it unfinished
+    with open_instance() as instance:
+        try:
+            return dg.execute_job(
+                job, instance, {"loggers": {"progress": {}}}, {**process_tags(), TRIGGER: "command"}
+            ).success
+        finally:
+            cancel_runs_of_process(instance)  # interrupted before or after its steps: Dagster leaves it unfinished

@@ -15,7 +15,7 @@ from tl_dagster.graph.executor import EXECUTORS
 from tl_dagster.graph.io_manager import ArtifactIOManager
 from tl_dagster.graph.logging import run_logger
 from tl_dagster.graph.problems import describe, find_mistakes
-from tl_dagster.graph.records import Loaded, Problem, get_place, record_pipeline, recorded
+from tl_dagster.graph.records import Loaded, Problem, get_index, get_place, record_pipeline, recorded
 from tl_dagster.graph.tags import run_tags
 from tl_dagster.runtime.errors import InputError
 
@@ -61,7 +61,7 @@ class TransferLearning(dg.Component, dg.Resolvable):
 
     @classmethod
     def _read(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Declaration:
-        index, place = _index(context), find_place(context.resolution_context, [])
+        index, place = get_index(context), find_place(context.resolution_context, [])
         if place and (mistakes := find_mistakes(place.file, place.root, index)):
             raise InputError("\n".join(mistakes))
         if attributes is None:
@@ -89,7 +89,7 @@ class TransferLearning(dg.Component, dg.Resolvable):
             loaded = known[place] if known else self._check_name(context)
             record_pipeline(place, loaded)
         if isinstance(loaded, Problem):
-            return build_broken(loaded, context.path.relative_to(context.defs_module_path).parts, _index(context))
+            return build_broken(loaded, context.path.relative_to(context.defs_module_path).parts, get_index(context))
         return build_pipeline(loaded, Path(context.project_root))
 
     def _check_name(self, context: dg.ComponentLoadContext) -> Loaded:
@@ -108,11 +108,6 @@ class TransferLearning(dg.Component, dg.Resolvable):
 
 def _has_name(component: TransferLearning, name: str) -> bool:
     return component.place is not None and isinstance(component.loaded, Declaration) and component.loaded.name == name
-
-
-def _index(context: dg.ComponentLoadContext) -> int:
-    """Return which document of its file a component is."""
-    return getattr(context.component_loc, "instance_key", None) or 0
 
 
 def build_pipeline(declaration: Declaration, root: Path) -> dg.Definitions:

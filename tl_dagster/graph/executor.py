@@ -25,11 +25,10 @@ from dagster._core.executor.base import Executor
 from dagster._core.executor.in_process import InProcessExecutor
 
 from tl_dagster.graph.runs import PROCESS_TAG, describe_wait, end_dead_runs, find_earlier_run, process_tags
-from tl_dagster.runtime.processes import end_with_parent, interrupts_blocked
+from tl_dagster.runtime.processes import end_with_parent, identify_process, interrupts_blocked
 
-__all__ = ["COMMAND_TAG", "EXECUTORS", "end_with_run", "pipeline_executor"]
+__all__ = ["EXECUTORS", "end_with_run", "pipeline_executor"]
 
-COMMAND_TAG = "tl_dagster/command"  # of a run that works in the process of a command, and stops with it
 WATCH_SECONDS = 2.0
 RUN_PROCESS = "TL_DAGSTER_RUN_PROCESS"
 
@@ -60,14 +59,15 @@ class WatchedExecutor(Executor):
         """Yield the events of the steps."""
         instance, run = plan_context.instance, plan_context.dagster_run
         os.environ[RUN_PROCESS] = str(os.getpid())  # inherited by the processes of steps
-        if PROCESS_TAG not in run.tags:
+        ours = run.tags.get(PROCESS_TAG) == identify_process()  # a command made the run, in this process
+        if not ours:
             instance.add_run_tags(run.run_id, process_tags())
         try:
             _wait_for_turn(instance, run.run_id, plan_context.log.info)
             with _watch(instance, run.run_id, plan_context.log.info):
                 yield from self._inner.execute(plan_context, execution_plan)
         except (KeyboardInterrupt, DagsterExecutionInterruptedError):
-            if COMMAND_TAG in run.tags:  # its user stopped it: without this word Dagster takes that for a failure
+            if ours:  # its user stopped it: without this word Dagster takes that for a failure
                 instance.report_run_canceling(run)
             raise
 

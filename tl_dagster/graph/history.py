@@ -1,18 +1,18 @@
-"""What the Dagster instance remembers of pipelines: their states after runs, and before the last change."""
+"""The pipelines that the Dagster instance remembers: their states after runs, and before the last change."""
 
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
 from dagster import AssetRecordsFilter
+from dagster._core.definitions.data_version import CODE_VERSION_TAG, DATA_VERSION_TAG
 
 from tl_dagster.graph.differences import AssetState, PipelineState
 from tl_dagster.graph.runs import end_dead_runs, find_unfinished_run
 from tl_dagster.graph.tags import COMMIT
-from tl_dagster.runtime.errors import InputError, suggest
+from tl_dagster.runtime.errors import InputError, first_line, suggest
 
 __all__ = ["find_state", "find_states", "forget_assets", "open_instance", "require_no_runs"]
 
-DATA_VERSION, CODE_VERSION = "dagster/data_version", "dagster/code_version"
 PAGE, MOST_EVENTS = 10, 200  # materializations of an asset that are looked through for a change
 SHORTEST = 6  # letters of a run's id
 
@@ -26,7 +26,7 @@ def open_instance() -> dg.DagsterInstance:
     try:
         return dg.DagsterInstance.get()
     except (dg.DagsterError, OSError) as error:
-        raise InputError(f"no Dagster instance: {str(error).strip().splitlines()[0]}; set DAGSTER_HOME") from error
+        raise InputError(f"no Dagster instance: {first_line(error)}; set DAGSTER_HOME") from error
 
 
 def find_states(instance: dg.DagsterInstance, pipeline: str) -> tuple[PipelineState, PipelineState]:
@@ -115,7 +115,7 @@ def _find_last_change(instance: dg.DagsterInstance, key: dg.AssetKey) -> dg.Even
         page = instance.fetch_materializations(key, limit=PAGE, cursor=cursor)
         for record in page.records:
             tags = (record.asset_materialization.tags if record.asset_materialization else None) or {}
-            found = tags.get(DATA_VERSION), tags.get(CODE_VERSION)
+            found = tags.get(DATA_VERSION_TAG), tags.get(CODE_VERSION_TAG)
             if versions not in (None, found):
                 return first
             first, versions = record, found
@@ -151,8 +151,8 @@ def _read_asset(materialization: dg.AssetMaterialization) -> AssetState:
     values = {name: value.value for name, value in materialization.metadata.items()}
     settings = values.get("settings")
     return AssetState(
-        data_version=tags.get(DATA_VERSION, ""),
-        stage_version=tags.get(CODE_VERSION, "").partition("-")[0],
+        data_version=tags.get(DATA_VERSION_TAG, ""),
+        stage_version=tags.get(CODE_VERSION_TAG, "").partition("-")[0],
         settings=settings if isinstance(settings, Mapping) else None,
         values={name: value for name, value in values.items() if isinstance(value, int | float | str | dict)},
         path=str(values.get("path", "")),

@@ -1,4 +1,4 @@
-"""What is wrong with a file of declarations, in lines that name file, line and field."""
+"""The mistakes in a file of declarations, in lines that name file, line and field."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -9,7 +9,7 @@ import dagster as dg
 import yaml
 from dagster.components.core.defs_module import ComponentFileModel
 
-from tl_dagster.runtime.errors import InputError, suggest
+from tl_dagster.runtime.errors import InputError, first_line, suggest
 
 __all__ = ["describe", "find_mistakes", "shorten"]
 
@@ -26,7 +26,7 @@ def describe(error: BaseException) -> str:
         return str(error)
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         return _describe_yaml(error, error.problem_mark.name)
-    return f"{type(error).__name__}: {_first_line(error)}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def find_mistakes(file: Path, root: Path, index: int | None = None) -> list[str]:
@@ -45,7 +45,7 @@ def find_mistakes(file: Path, root: Path, index: int | None = None) -> list[str]
     except yaml.MarkedYAMLError as error:
         return [_describe_yaml(error, shown)]
     except (yaml.YAMLError, OSError) as error:
-        return [f"{shown}: {_first_line(error)}"]
+        return [f"{shown}: {first_line(error)}"]
     if not documents:
         return [f"{shown}: is empty: write 'type: {TYPE}' and 'attributes' with a name and a source"]
     chosen = documents if index is None else documents[index : index + 1]
@@ -61,10 +61,6 @@ def _describe_yaml(error: yaml.MarkedYAMLError, file: str) -> str:
     begun = f" ({error.context}, from line {error.context_mark.line + 1})" if error.context_mark else ""
     line = error.problem_mark.line + 1 if error.problem_mark else 1
     return f"{file}:{line}: not YAML: {error.problem}{begun}"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _check(document: Any) -> Iterator[tuple[int, str]]:

@@ -18,6 +18,7 @@ __all__ = [
     "Loaded",
     "Problem",
     "find_missing",
+    "get_index",
     "get_place",
     "parse_records",
     "record_pipeline",
@@ -47,8 +48,12 @@ Loaded = Declaration | Problem
 
 def get_place(context: ComponentDeclLoadContext) -> str:
     """Return the name of a document in a file: the same whenever and wherever its project is loaded."""
-    index = getattr(context.component_loc, "instance_key", None) or 0
-    return f"{context.defs_relative_module_name(context.path)}[{index}]"
+    return f"{context.defs_relative_module_name(context.path)}[{get_index(context)}]"
+
+
+def get_index(context: ComponentDeclLoadContext) -> int:
+    """Return which document of its file a component is."""
+    return getattr(context.component_loc, "instance_key", None) or 0
 
 
 def record_pipeline(place: str, loaded: Loaded) -> None:

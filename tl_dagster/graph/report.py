@@ -10,7 +10,7 @@ from tl_dagster.declaration import Declaration
 from tl_dagster.evaluation.results import METRICS
 from tl_dagster.graph.stage import RunInfo
 from tl_dagster.reporting.evaluation_report import ReportHead, render_evaluation
-from tl_dagster.runtime.errors import InputError, redact
+from tl_dagster.runtime.errors import redact
 from tl_dagster.runtime.settings import flatten
 from tl_dagster.store.artifacts import Artifact, ArtifactStore
 from tl_dagster.store.files import write_atomically
@@ -33,7 +33,7 @@ def write_report(
         run: that materializes it.
 
     Raises:
-        InputError: the store cannot be written.
+        DiskError: the store cannot be written.
     """
     import yaml
 
@@ -55,10 +55,7 @@ def write_report(
         # Relative: a store that was copied or is mounted elsewhere has whole links too.
         links=[(text, Path(os.path.relpath(place, path.parent)).as_posix()) for text, place in places.items()],
     )
-    try:
-        write_atomically(path, render_evaluation(evaluation.path, head).encode())
-    except OSError as error:
-        raise InputError(f"cannot write the report {path}: {error.strerror or error}; free some space") from error
+    write_atomically(path, render_evaluation(evaluation.path, head).encode())
     return path
 
 

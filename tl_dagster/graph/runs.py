@@ -14,6 +14,7 @@ __all__ = [
     "describe_wait",
     "end_dead_runs",
     "find_earlier_run",
+    "find_runs",
     "find_unfinished_run",
     "is_to_retry",
     "process_tags",
@@ -46,11 +47,9 @@ def end_dead_runs(instance: dg.DagsterInstance) -> None:
     """
     for run in instance.get_runs(RunsFilter(statuses=UNFINISHED)):
         if _is_dead(run):
-            end = (
-                instance.report_run_canceled if run.status is DagsterRunStatus.CANCELING else instance.report_run_failed
-            )
             instance.add_run_tags(run.run_id, {DIED_TAG: "true"})
-            end(run, DIED)
+            canceled = run.status is DagsterRunStatus.CANCELING
+            (instance.report_run_canceled if canceled else instance.report_run_failed)(run, DIED)
     storage = instance.event_log_storage
     for run_id in storage.get_concurrency_run_ids():
         if _has_left(instance, run_id):
@@ -74,8 +73,10 @@ def _has_left(instance: dg.DagsterInstance, run_id: str) -> bool:
     if record is None:
         return True
     run = record.dagster_run
-    if not run.is_finished or PROCESS_TAG in run.tags:
-        return run.is_finished and _is_dead(run)
+    if not run.is_finished:
+        return False
+    if PROCESS_TAG in run.tags:
+        return _is_dead(run)
     return record.end_time is None or time.time() - record.end_time > SETTLED_SECONDS
 
 

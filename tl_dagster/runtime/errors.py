@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
-__all__ = ["InputError", "UnknownFieldError", "printable", "redact", "suggest"]
+__all__ = ["InputError", "UnknownFieldError", "first_line", "printable", "redact", "suggest"]
 
 # In a URL, what stands before the host, and what follows the path: passwords, signatures and tokens.
 USER = re.compile(r"(?<=://)(?<!tar://)(?<!zip://)[^\s/?#'\"<>]*@")
@@ -55,6 +55,11 @@ def redact(text: str) -> str:
     if "://" not in text:  # a million times, for the addresses of local files
         return text
     return QUERY.sub(r"\1?…", WEB_QUERY.sub(r"\1?…", USER.sub("", text)))
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message; "" where it has none."""
+    return str(error).strip().partition("\n")[0]
 
 
 def printable(uri: str) -> str:

@@ -14,7 +14,15 @@ from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.files import sync, write_atomically, writing
 from tl_dagster.store.layout import StoreLayout, default_root
 
-__all__ = ["Artifact", "ArtifactStore", "ArtifactSummary", "FailedCheck", "Materialization", "TableRows"]
+__all__ = [
+    "ABANDONED_SECONDS",
+    "Artifact",
+    "ArtifactStore",
+    "ArtifactSummary",
+    "FailedCheck",
+    "Materialization",
+    "TableRows",
+]
 
 # Rows of a small table, each with the same keys: texts, whole numbers and floats.
 TableRows = Sequence[Mapping[str, Any]]

@@ -8,13 +8,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from tl_dagster.store.artifacts import ArtifactStore
+from tl_dagster.store.artifacts import ABANDONED_SECONDS, ArtifactStore
 from tl_dagster.store.files import used_bytes
 from tl_dagster.store.layout import StoreLayout
 
 __all__ = ["FreedSpace", "list_held", "list_unheld", "remove_artifacts", "remove_checkpoints", "remove_reports"]
-
-ABANDONED_SECONDS = 7 * 86_400.0
 
 
 @dataclass
