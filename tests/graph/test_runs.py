@@ -56,6 +56,20 @@ def test_a_dead_run_fails_and_frees_its_slot(instance):
     assert "ended unexpectedly" in ended.event_log_entry.message
 
 
+def test_a_run_that_repeats_a_dead_one_is_not_taken_for_dead(instance):
+    died = start(instance, dead_process(), claim=False)
+    end_dead_runs(instance)
+    tags = instance.get_run_by_id(died.run_id).tags  # Dagster copies them all
+    again = instance.create_run_for_job(
+        flowers, status=STARTED, tags=tags, parent_run_id=died.run_id, root_run_id=died.run_id
+    )
+    end_dead_runs(instance)
+    assert instance.get_run_by_id(again.run_id).status is STARTED
+    instance.add_run_tags(again.run_id, {PROCESS_TAG: dead_process()})  # it began, and died too
+    end_dead_runs(instance)
+    assert instance.get_run_by_id(again.run_id).status is FAILURE
+
+
 @pytest.mark.parametrize("process", [None, "another-machine 1 1"])
 def test_a_run_that_may_be_at_work_is_left_alone(instance, process):
     run = start(instance, process)

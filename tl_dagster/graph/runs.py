@@ -46,7 +46,7 @@ def end_dead_runs(instance: dg.DagsterInstance) -> None:
     every later run would wait for it. Only a process of this machine is known to be gone.
     """
     for run in instance.get_runs(RunsFilter(statuses=UNFINISHED)):
-        if _is_dead(run):
+        if not _is_copied(instance, run) and _is_dead(run):
             instance.add_run_tags(run.run_id, {DIED_TAG: "true"})
             canceled = run.status is DagsterRunStatus.CANCELING
             (instance.report_run_canceled if canceled else instance.report_run_failed)(run, DIED)
@@ -61,6 +61,12 @@ def cancel_runs_of_process(instance: dg.DagsterInstance) -> None:
     for run in instance.get_runs(RunsFilter(statuses=UNFINISHED, tags={PROCESS_TAG: identify_process()})):
         instance.report_run_canceled(run, "stopped by its user")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def _is_copied(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Return whether a run has the process of the run that it repeats: Dagster copies tags, until its own begins."""
+    parent = instance.get_run_by_id(run.parent_run_id) if run.parent_run_id else None
+    return parent is not None and parent.tags.get(PROCESS_TAG) == run.tags.get(PROCESS_TAG)
 
 
 def _is_dead(run: dg.DagsterRun) -> bool:
@@ -118,7 +124,8 @@ def is_to_retry(runs: Sequence[dg.DagsterRun]) -> bool:
     Args:
         runs: the last one first.
     """
-    last = [DIED_TAG in run.tags for run in runs[:ATTEMPTS]]
+    # A run that repeats one that died has its tags, too.
+    last = [DIED_TAG in run.tags and run.status is not DagsterRunStatus.SUCCESS for run in runs[:ATTEMPTS]]
     return last[0] and not (len(last) == ATTEMPTS and all(last))
 
 
