@@ -15,6 +15,7 @@ from tl_dagster.data.manifest import content_digest, diff_manifests, reject_copi
 from tl_dagster.data.source_cache import SourceCache, SourceContext
 from tl_dagster.data.sources import list_images
 from tl_dagster.data.sources.folder import FolderSource
+from tl_dagster.runtime.errors import InputError
 
 NO_PAIRS = pd.DataFrame({"a": [], "b": [], "distance": []})
 
@@ -135,6 +136,17 @@ def test_order_and_workers_change_nothing(photos, monkeypatch):
         identified, _, _ = identify(shuffled, FileIndex(photos.parent / str(seed)), workers)
         found.add(content_digest(reject_copies(identified), NO_PAIRS))
     assert len(found) == 1
+
+
+def end_at_once(files):
+    os._exit(1)
+
+
+def test_a_worker_that_is_killed_is_one_clear_error(photos, monkeypatch):
+    monkeypatch.setattr("tl_dagster.data.ingestion.PROCESSES_FROM", 0)
+    monkeypatch.setattr("tl_dagster.data.ingestion._read_part_here", end_at_once)
+    with pytest.raises(InputError, match=r"set compute\.workers to a smaller number"):
+        ingested(photos)
 
 
 def test_many_flushes_are_joined(photos, monkeypatch):

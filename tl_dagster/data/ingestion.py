@@ -17,7 +17,7 @@ from tl_dagster.data.files import read
 from tl_dagster.data.limits import TooLargeError
 from tl_dagster.data.remote import REQUESTS, Servers, is_remote
 from tl_dagster.runtime.errors import InputError
-from tl_dagster.runtime.processes import ProcessPool
+from tl_dagster.runtime.processes import ProcessPool, explain_ended_workers
 
 __all__ = ["identify"]
 
@@ -165,7 +165,8 @@ def _read_parts(files: list[File], known_ids: np.ndarray, workers: int) -> Itera
         pool = ThreadPoolExecutor(max(workers, REQUESTS) if remote else workers)
         results = pool.map(_read_part, parts, repeat(known_ids), repeat(servers))
     try:
-        yield from results
+        with explain_ended_workers():
+            yield from results
     finally:  # the step that reads ends without them
         pool.shutdown(cancel_futures=True)
 

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -21,9 +20,8 @@ import numpy as np
 from tl_dagster.data.augmentation import Augmenter
 from tl_dagster.data.decoding import Resize, read_verified
 from tl_dagster.data.views import View
-from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.hardware import processors
-from tl_dagster.runtime.processes import ProcessPool
+from tl_dagster.runtime.processes import ProcessPool, explain_ended_workers
 
 __all__ = ["Loader"]
 
@@ -129,22 +127,18 @@ class Loader:
     def _taken(self, count: int, tasks: _Tasks) -> Generator[np.ndarray]:
         pending = tasks.pending
         try:
-            for start in range(0, count, self.batch_size):
-                end = min(start + self.batch_size, count)
-                tasks.begin(start + self._rows)
-                begun = time.monotonic()
-                while pending and pending[0][0] < end:
-                    decode, augment = pending.popleft()[1].result()
-                    self.decode += decode
-                    self.augment += augment
-                self.waited += time.monotonic() - begun
-                at = start % self._rows
-                yield self._ring[at : at + end - start]
-        except BrokenProcessPool as error:
-            raise InputError(
-                "a process that decodes images ended unexpectedly, most often for want of memory (the log may say "
-                "more); set compute.workers to a smaller number"
-            ) from error
+            with explain_ended_workers():
+                for start in range(0, count, self.batch_size):
+                    end = min(start + self.batch_size, count)
+                    tasks.begin(start + self._rows)
+                    begun = time.monotonic()
+                    while pending and pending[0][0] < end:
+                        decode, augment = pending.popleft()[1].result()
+                        self.decode += decode
+                        self.augment += augment
+                    self.waited += time.monotonic() - begun
+                    at = start % self._rows
+                    yield self._ring[at : at + end - start]
         finally:
             wait([future for _, future in pending if not future.cancel()])  # they write into the ring
 

@@ -7,13 +7,22 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any
 
+from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.leftovers import name_leftovers, remove_temporary_folder
 
-__all__ = ["ProcessPool", "end_with_parent", "has_ended", "identify_process", "interrupts_blocked"]
+__all__ = [
+    "ProcessPool",
+    "end_with_parent",
+    "explain_ended_workers",
+    "has_ended",
+    "identify_process",
+    "interrupts_blocked",
+]
 
 SAME_START = 5.0  # seconds: the clock that start times are counted from may be set
 
@@ -49,6 +58,22 @@ class ProcessPool(ProcessPoolExecutor):
         """Submit a call; a worker that is started by it inherits that Ctrl-C is blocked."""
         with interrupts_blocked():
             return super().submit(function, *arguments, **options)
+
+
+@contextmanager
+def explain_ended_workers() -> Iterator[None]:
+    """Turn the end of a worker process into a clear error.
+
+    Raises:
+        InputError: a worker ended by itself, or was killed.
+    """
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process that decodes images ended unexpectedly, most often for want of memory (the log may say "
+            "more); set compute.workers to a smaller number"
+        ) from error
 
 
 def _start_worker(initialize: Callable[..., None] | None, *arguments: Any) -> None:
