@@ -1,4 +1,4 @@
-"""What networks train on: activations from the feature cache, recomputed activations, or images."""
+"""Batches that networks train on: activations from the feature cache, recomputed activations, or images."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
