@@ -67,7 +67,7 @@ class Project:
 
     @property
     def problems(self) -> list[Problem]:
-        """What cannot be used of the declared pipelines; the others do not suffer from it."""
+        """The declared pipelines that cannot be used; the others do not suffer from it."""
         data = [each.definition.repository_load_data for each in self.repositories]
         found = [loaded for each in data if each for loaded in parse_records(each.reconstruction_metadata).values()]
         return [loaded for loaded in found if isinstance(loaded, Problem)]

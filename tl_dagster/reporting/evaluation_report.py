@@ -68,7 +68,7 @@ class ReportContent:
 
 @dataclass(frozen=True)
 class ReportHead:
-    """What one pipeline's report says beside the content.
+    """The head of one pipeline's report, beside the content.
 
     Attributes:
         pipeline: its name.

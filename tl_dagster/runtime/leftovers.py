@@ -1,4 +1,4 @@
-"""What :mod:`multiprocessing` leaves in the system: a folder with a socket, and semaphores.
+"""The leftovers of :mod:`multiprocessing` in the system: a folder with a socket, and semaphores.
 
 They are named after the process that made them, so that whoever comes next removes what a killed one left. Python
 names them at random (``pymp-…``, ``sem.mp-…``), and nobody can tell whose they are.

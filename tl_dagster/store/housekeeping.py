@@ -17,7 +17,7 @@ __all__ = ["FreedSpace", "list_held", "list_unheld", "remove_artifacts", "remove
 
 @dataclass
 class FreedSpace:
-    """What was (or would be) deleted, and columns that a running extraction kept from it.
+    """The space that was (or would be) freed, and columns that a running extraction kept from it.
 
     Attributes:
         rows: of the feature cache.
