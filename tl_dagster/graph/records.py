@@ -1,4 +1,4 @@
-"""Records of what a code location was loaded with, for the processes of its runs: an edited file changes later loads only.
+"""Records of what a code location was loaded with, for its runs: an edited file changes later loads only.
 
 Dagster keeps these records with each run, and gives them to every process that loads the definitions for that run.
 """
