@@ -21,6 +21,7 @@ from tl_dagster.graph.stage import StageContext
 from tl_dagster.graph.stages import STAGES
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.store.artifacts import Materialization
+from tl_dagster.training.settings import MlpTopModel
 
 # Tests run on all processors side by side; threads beside that would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -66,6 +67,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pyt
     return ArtifactStore(root)
 
 
+POOR = {"top_model": MlpTopModel(kind="mlp", epochs=1, learning_rate=1e-5)}  # fine-tuning is better than that
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 

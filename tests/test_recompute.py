@@ -194,6 +194,6 @@ def test_change_matrix(kind, base, monkeypatch):
         assert pipeline.run().success
         back = pipeline.held()
         assert computed(back) == ()
-        assert all(back[stage].computed == 0 for stage in STAGES)
+        assert {stage: back[stage].computed for stage in STAGES if back[stage].computed} == {}
         for shard in new_shards:  # the next change starts from the same cache
             shard.unlink()

@@ -56,6 +56,19 @@ def test_only_what_changed_is_read_and_only_new_bytes_are_decoded(photos):
     assert (read, decoded) == (3, 1)
 
 
+def test_a_file_that_is_changed_back_is_not_decoded_again(photos, monkeypatch):
+    monkeypatch.setattr("tl_dagster.data.file_index.MOST_SHARDS", 0)
+    before, _, _ = ingested(photos)
+    first = sorted((photos / "functional").iterdir())[0]
+    content = first.read_bytes()
+    Image.open(first).rotate(3).save(first)
+    assert ingested(photos)[1:] == (1, 1)
+    first.write_bytes(content)
+    back, read, decoded = ingested(photos)
+    assert (read, decoded) == (1, 0)
+    pd.testing.assert_frame_equal(back.drop(columns="stamp"), before.drop(columns="stamp"))
+
+
 def test_a_file_that_kept_its_time_and_size_but_not_its_bytes_is_seen(photos):
     ingested(photos)
     path = sorted((photos / "functional").iterdir())[0]

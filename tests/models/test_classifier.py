@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import Pipeline, copy_photos
+from tests.conftest import POOR, Pipeline, copy_photos
 from tl_dagster import ArtifactStore, ImageClassifier, InputError
 from tl_dagster.data.manifest import image_uris, read_manifest
 from tl_dagster.models.predictions import read_predictions
 
 SETTINGS = {
+    **POOR,
     "augmentation": {"views": 3, "test_views": "mirrored"},
     "backbone": {"image_size": 64, "taps": ["stage4", "higher"]},
     "fine_tuning": {"depth": "top", "epochs": 3, "learning_rate": 1e-4, "averaging": 0.0},

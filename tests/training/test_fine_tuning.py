@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from scipy.special import softmax
 
+from tests.conftest import POOR
 from tl_dagster.backbones.splitting import split_backbone
 from tl_dagster.models.calibration import calibrated_score, temperature, validate
 from tl_dagster.models.networks import build_tuned_network
@@ -15,11 +16,9 @@ from tl_dagster.models.spec import ModelSpec, read_spec
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.feature_batches import Targets
 from tl_dagster.training.fine_tuning import FineTuningData, fine_tune, frozen_digest, predict
-from tl_dagster.training.settings import MlpTopModel, ResolvedFineTuning
+from tl_dagster.training.settings import ResolvedFineTuning
 
 FP32 = {"backbone": {"precision": "fp32", "image_size": 64, "taps": ["stage4", "stage5"]}}
-
-POOR = {"top_model": MlpTopModel(kind="mlp", epochs=1, learning_rate=1e-5)}  # fine-tuning is better than that
 
 
 def described(pipeline, **changes) -> ModelSpec:

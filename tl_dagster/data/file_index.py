@@ -53,7 +53,11 @@ class FileIndex:
         self.folder = folder
 
     def read(self) -> pd.DataFrame:
-        """Return the last row of each uri: uri, stamp, id, bytes (int64) and the fields of :class:`ImageInfo`."""
+        """Return what is known of files: uri, stamp, id, bytes (int64) and the fields of :class:`ImageInfo`.
+
+        There is a row for each content that a file has had, so that a file which is changed back is known again; the
+        last row of a uri is the newest.
+        """
         while True:
             shards = self._shards()
             try:
@@ -62,7 +66,7 @@ class FileIndex:
             except FileNotFoundError:  # another run has joined the shards meanwhile
                 continue
         rows: pd.DataFrame = pd.concat(tables) if tables else pd.DataFrame(columns=[*TEXTS, *NUMBERS])
-        return rows.astype({**TEXTS, **NUMBERS}).drop_duplicates("uri", keep="last", ignore_index=True)
+        return rows.astype({**TEXTS, **NUMBERS}).drop_duplicates(["uri", "id"], keep="last", ignore_index=True)
 
     def append(self, records: Sequence[FileRecord], known: pd.DataFrame) -> pd.DataFrame:
         """Write files that were read as one shard, and return its rows.

@@ -61,7 +61,7 @@ def identify(
     if len(unread):
         fresh = _read_all(unread, known, index, workers, progress)
         decoded = len(fresh.decoded)
-        known = pd.concat([known, *fresh.rows], ignore_index=True).drop_duplicates("uri", keep="last")
+        known = pd.concat([known, *fresh.rows], ignore_index=True)
         joined = _join_known(listing, known, unread.loc[~unread["uri"].isin(list(fresh.failed)), "uri"])
         reasons = joined["uri"].map(fresh.failed).astype("str")
         joined["problem"] = joined["problem"].where(joined["problem"].notna(), reasons)
@@ -72,7 +72,8 @@ def identify(
 def _join_known(listing: pd.DataFrame, known: pd.DataFrame, just_read: pd.Series | None = None) -> pd.DataFrame:
     """Return the listing beside what is known of its files; nothing where the stamp differs, unless just read."""
     listed = listing.rename(columns={"problem": "listed_problem"})
-    joined = listed.merge(known.rename(columns={"stamp": "known_stamp"}), on="uri", how="left")
+    newest = known.drop_duplicates("uri", keep="last").rename(columns={"stamp": "known_stamp"})
+    joined = listed.merge(newest, on="uri", how="left")
     unchanged = (joined["stamp"] == joined["known_stamp"]) & joined["stamp"].notna()
     if just_read is not None:
         unchanged |= joined["uri"].isin(just_read)
