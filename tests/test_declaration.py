@@ -1,8 +1,13 @@
 """Declarations: what is accepted, and how the rest is refused."""
 
+from dataclasses import replace
+
 import pytest
 from pydantic import ValidationError
 
+from tl_dagster.backbones.description import describe_backbone
+from tl_dagster.backbones.settings import Backbone
+from tl_dagster.graph import checked_declaration
 from tl_dagster.graph.checked_declaration import CheckedDeclaration
 
 SMALLEST = {"name": "cells", "source": {"kind": "folder", "path": "photos"}}
@@ -12,6 +17,13 @@ def refused(**fields) -> str:
     with pytest.raises(ValidationError) as caught:
         CheckedDeclaration.model_validate({**SMALLEST, **fields})
     return str(caught.value)
+
+
+def test_a_network_that_cannot_be_trained_is_refused_at_load(store, monkeypatch):
+    info = replace(describe_backbone(Backbone()), untunable="RuntimeError: modified by an inplace operation")
+    monkeypatch.setattr(checked_declaration, "describe_backbone", lambda backbone: info)
+    assert "fine_tuning.depth: timm/tf_efficientnet_lite0 cannot be fine-tuned" in refused()
+    CheckedDeclaration.model_validate({**SMALLEST, "fine_tuning": {"depth": "none"}})
 
 
 def test_smallest_declaration(store):

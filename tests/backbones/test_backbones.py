@@ -5,6 +5,7 @@ import torch
 from sklearn.datasets import load_sample_image
 
 from tl_dagster import InputError
+from tl_dagster.backbones import inspection
 from tl_dagster.backbones.building import create_network, load_backbone
 from tl_dagster.backbones.checkpoint_loading import load_weights
 from tl_dagster.backbones.description import describe_backbone
@@ -129,3 +130,21 @@ def test_a_size_that_the_network_cannot_take_is_refused(store):
         InputError, match=r"backbone.image_size: .* does not accept images of 256 x 256 .* its own size is 224"
     ):
         describe_backbone(Backbone(name="timm/vit_tiny_patch16_224", image_size=256))
+
+
+class InPlace(torch.nn.Module):
+    """Overwrites what its own gradient needs."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 4, 3)
+
+    def forward(self, images):
+        outputs = self.layer(images).sigmoid()
+        return outputs.mul_(2).mean((2, 3))
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_a_network_whose_gradients_fail_is_known(device):
+    assert "inplace operation" in inspection._try_gradients(InPlace().to(device), 32)
+    assert inspection._try_gradients(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)).to(device), 32) == ""

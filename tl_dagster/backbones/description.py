@@ -17,7 +17,7 @@ LOWER, HIGHER = "lower", "higher"
 # Values of a pooled map, for each of its channels.
 PER_CHANNEL = {"avg": 1, "max": 1, "avg+max": 2, "grid2x2": 4}
 # Bumped by hand whenever the output of `inspection.describe` changes.
-DESCRIPTION_VERSION = 4
+DESCRIPTION_VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class BackboneInfo:
         classifiers: paths of the last fully connected layers, which are dropped; features are taken at the first.
         preprocess: size, crop_fraction, interpolation, mean and std that belong to the weights.
         weights: url and sha256 prefix of the pre-trained file; None when the library has none.
+        untunable: why gradients cannot be computed through it; "" where they can.
     """
 
     name: str
@@ -46,6 +47,7 @@ class BackboneInfo:
     classifiers: tuple[str, ...]
     preprocess: Mapping[str, Any]
     weights: Mapping[str, str] | None
+    untunable: str
 
     @property
     def classifier(self) -> str:

@@ -39,7 +39,8 @@ def describe(name: str, tag: str | None = None, size: int | None = None) -> dict
         the batch, of the output of each module and node for an image, in the order in which they finish, where that is
         a vector, tokens or a map; ``classifiers``: paths of the last fully connected layers, the one before
         which features are taken first; ``preprocess``: size, crop_fraction, interpolation, mean, std;
-        ``weights``: url and sha256 prefix of the pre-trained file, or None.
+        ``weights``: url and sha256 prefix of the pre-trained file, or None; ``untunable``: why gradients cannot be
+        computed through the network, or "".
 
     Raises:
         InputError: no such model or tag, or it does not accept images of this size.
@@ -66,6 +67,8 @@ def describe(name: str, tag: str | None = None, size: int | None = None) -> dict
             f"its own size is {native} ({str(error).strip().partition(chr(10))[0][:120]})"
         ) from error
     stages = [path for path in stages if path in outputs]
+    # A few gradients are not defined without values: only an error that comes with values too is the network's own.
+    error = _try_gradients(model, size or native) and _try_gradients(model.to_empty(device="cpu"), size or native)
     return {
         "stages": {f"stage{number}": path for number, path in enumerate(stages, 1)},
         "modules": [path for path, _ in model.named_modules() if path],
@@ -73,8 +76,20 @@ def describe(name: str, tag: str | None = None, size: int | None = None) -> dict
         "size": size or native,
         "outputs": outputs,
         "classifiers": classifiers,
+        "untunable": error,
         **known,
     }
+
+
+def _try_gradients(model: torch.nn.Module, size: int) -> str:
+    """Compute the gradients of one image; return the error in a line, or ""."""
+    image = torch.zeros(1, 3, size, size, device=next(model.parameters()).device)
+    try:
+        model.requires_grad_(True)
+        model(image).float().sum().backward()
+    except Exception as error:  # networks fail in as many ways as there are operations
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return ""
 
 
 def _timm(model: Any, name: str, tag: str | None) -> dict[str, Any]:

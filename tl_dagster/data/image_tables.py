@@ -4,12 +4,14 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
 from tl_dagster.data.encodings import explain_encoding
 from tl_dagster.data.files import DAMAGED
+from tl_dagster.data.limits import MAX_TABLE, STEP, TooLargeError, check_size
 from tl_dagster.data.listing import build_listing
 from tl_dagster.data.path_labels import match_pattern, names_split, split_folders
 from tl_dagster.data.single_labels import require_single_labels, several_labels
@@ -47,10 +49,28 @@ def list_table(source: "ManifestSource", path: Path, base: str) -> pd.DataFrame:
     return frame.assign(stamp=stamps["stamp"], problem=frame["problem"].fillna(stamps["problem"]))
 
 
+def _check_table_size(path: Path) -> None:
+    """Refuse a table that would fill the memory; a small packed file may hold a very large one.
+
+    Raises:
+        TooLargeError: it is unpacked larger than the limit.
+    """
+    if path.suffix.lower() == ".parquet":
+        file = pq.ParquetFile(path).metadata
+        check_size(sum(file.row_group(number).total_byte_size for number in range(file.num_row_groups)), MAX_TABLE)
+        return
+    with fsspec.open(str(path), "rb", compression="infer") as text:
+        size = 0
+        while chunk := text.read(STEP):
+            size += len(chunk)
+            check_size(size, MAX_TABLE)
+
+
 def _read(path: Path, source: "ManifestSource") -> pd.DataFrame:
     """Return the rows of a table; of a text table, all as texts."""
     separator = source.separator or {".tsv": "\t", ".tab": "\t"}.get(path.suffix.lower(), ",")
     try:
+        _check_table_size(path)
         if path.suffix.lower() == ".parquet":
             # Or one empty cell would turn group 1 into group 1.0, and move its images.
             table: pd.DataFrame = pq.ParquetFile(path).read().to_pandas(integer_object_nulls=True)
@@ -58,6 +78,10 @@ def _read(path: Path, source: "ManifestSource") -> pd.DataFrame:
         return _read_text(path, separator, source)
     except UnicodeError as error:
         raise InputError(f"{path} cannot be read as a table: {explain_encoding(path, source.encoding)}") from error
+    except TooLargeError as error:
+        raise InputError(
+            f"{path} is {error}; cut it into sources of their own, or keep only its own columns"
+        ) from error
     except (OSError, *DAMAGED) as error:
         raise InputError(
             f"{path} cannot be read as a table: {' '.join(str(error).split())}; check `separator` and `columns`, and "

@@ -3,9 +3,10 @@
 import io
 from typing import IO
 
-__all__ = ["MAX_BYTES", "STEP", "TooLargeError", "append", "check_size", "read_bounded"]
+__all__ = ["MAX_BYTES", "MAX_TABLE", "STEP", "TooLargeError", "append", "check_size", "read_bounded"]
 
 MAX_BYTES = 512 * 2**20  # of one image's file; a larger one would only fill the memory
+MAX_TABLE = 512 * 2**20  # of a table of images, unpacked: some five million rows
 STEP = 2**20  # bytes asked for at a time
 
 

@@ -59,6 +59,11 @@ class CheckedDeclaration(Declaration):
         strategy, taps = self.transfer_strategy.strategy, self.backbone.taps
         if strategy == "features-low" and len(taps) < 2:
             raise InputError(f"transfer_strategy.strategy: {strategy} needs a lower tap too; backbone.taps are {taps}")
+        if info.untunable and self.fine_tuning.depth != "none":
+            raise InputError(
+                f"fine_tuning.depth: {info.name} cannot be fine-tuned, the gradients of one image end with "
+                f"{info.untunable}: declare none, or another backbone"
+            )
         depth = "top" if strategy == "fine-tune-top" else self.fine_tuning.depth
         if depth not in ("auto", "none"):
             info.frozen_through(taps, depth)

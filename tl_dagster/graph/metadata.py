@@ -1,7 +1,6 @@
 """Metadata of materializations and checks: numbers, tables and figures for Dagster's UI."""
 
 import base64
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from tl_dagster.graph.stage import CheckResult, Stage
-from tl_dagster.runtime.errors import redact
+from tl_dagster.runtime.errors import redact_settings
 from tl_dagster.store.artifacts import Artifact, Materialization, TableRows
 
 __all__ = ["check_result", "materialization_metadata", "round_number", "static_metadata"]
@@ -34,7 +33,7 @@ def static_metadata(stage: Stage) -> dict[str, Any]:
 
 
 def _settings(stage: Stage) -> dg.JsonMetadataValue:
-    return dg.MetadataValue.json(json.loads(redact(json.dumps(stage.settings()))))
+    return dg.MetadataValue.json(redact_settings(stage.settings()))
 
 
 def _code_reference(stage: type[Stage]) -> dg.LocalFileCodeReference:

@@ -2,9 +2,10 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-__all__ = ["InputError", "UnknownFieldError", "first_line", "printable", "redact", "suggest"]
+__all__ = ["InputError", "UnknownFieldError", "first_line", "printable", "redact", "redact_settings", "suggest"]
 
 # In a URL, what stands before the host, and what follows the path: passwords, signatures and tokens.
 USER = re.compile(r"(?<=://)(?<!tar://)(?<!zip://)[^\s/?#'\"<>]*@")
@@ -55,6 +56,19 @@ def redact(text: str) -> str:
     if "://" not in text:  # a million times, for the addresses of local files
         return text
     return QUERY.sub(r"\1?…", WEB_QUERY.sub(r"\1?…", USER.sub("", text)))
+
+
+def redact_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return JSON-serialisable settings as they may be kept and shown; see :func:`redact`."""
+
+    def redacted(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return redact_settings(value)
+        if isinstance(value, list | tuple):
+            return [redacted(each) for each in value]
+        return redact(value) if isinstance(value, str) else value
+
+    return {name: redacted(value) for name, value in settings.items()}
 
 
 def first_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tl_dagster.runtime.errors import InputError
+from tl_dagster.runtime.errors import InputError, redact_settings
 from tl_dagster.store.files import sync, write_atomically, writing
 from tl_dagster.store.layout import StoreLayout, default_root
 
@@ -197,7 +197,8 @@ class ArtifactStore:
             work.mkdir()
             try:
                 summary = compute(work)
-                saved = {"inputs": dict(inputs or {}), "settings": dict(settings or {}), "outcome": summary.to_json()}
+                shown = redact_settings(settings or {})
+                saved = {"inputs": dict(inputs or {}), "settings": shown, "outcome": summary.to_json()}
                 (work / "artifact.json").write_text(json.dumps(saved, indent=1))
                 for path in filter(Path.is_file, work.rglob("*")):
                     sync(path)

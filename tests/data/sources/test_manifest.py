@@ -9,7 +9,7 @@ import pytest
 
 from tests.data.sources.conftest import labels_of, png, write_tree
 from tl_dagster import InputError
-from tl_dagster.data import files
+from tl_dagster.data import files, image_tables
 from tl_dagster.data.sources.manifest import ManifestSource
 
 
@@ -187,6 +187,16 @@ def test_bad_tables(tmp_path, listing, content, fields, words):
 def test_damaged_tables(tmp_path, listing, name):
     (tmp_path / name).write_bytes(b"\x1f\x8b\x08 neither of them")
     with pytest.raises(InputError, match=f"{name} cannot be read as a table"):
+        listing("manifest", name)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".csv.xz", ".parquet"])
+def test_tables_that_would_fill_the_memory(tmp_path, listing, suffix, monkeypatch):
+    monkeypatch.setattr(image_tables, "MAX_TABLE", 100_000)
+    table = pd.DataFrame({"uri": [f"{number}.png" for number in range(20_000)], "label": ["x", "y"] * 10_000})
+    name = f"t{suffix}"
+    table.to_parquet(tmp_path / name) if suffix == ".parquet" else table.to_csv(tmp_path / name, index=False)
+    with pytest.raises(InputError, match=rf"{name} is too large: over 100,000 bytes; cut it"):
         listing("manifest", name)
 
 
