@@ -211,7 +211,7 @@ Any network of timm or torchvision can be a backbone. `python -m benchmarks.fami
 the smallest member of each family with random weights, on a processor in fp32: features of every stage and of the
 penultimate layer, and one epoch of fine-tuning at each depth. "yes, as a whole": the network cannot be cut at its
 boundary, so the frozen part runs in each step instead of once, with the same result. A network whose gradients cannot
-be computed, tried on one image when it is first declared, is refused with `fine_tuning.depth: … cannot be fine-tuned`."""
+be computed, tried on one image when it is first declared, is refused with the words `cannot be fine-tuned`."""
 
 
 def main() -> None:

@@ -53,18 +53,28 @@ def photos(tmp_path: Path, labels: pd.DataFrame) -> Path:
     return copy_photos(tmp_path / "photos", labels, 30)
 
 
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
-    """An empty store; what is known of backbones is shared by all tests."""
-    root = tmp_path / "store"
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that is shared by all tests of this run, those of other workers too."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def share_backbones(root: Path, shared: Path) -> dict[str, str]:
+    """Let a store share what is known of backbones with all tests; return the environment of its processes."""
     root.mkdir()
-    shared = tmp_path_factory.getbasetemp() / "backbones"
-    shared.mkdir(exist_ok=True)
-    (root / "backbones").symlink_to(shared)
-    monkeypatch.setenv("TL_DAGSTER_STORE", str(root))
+    (shared / "backbones").mkdir(exist_ok=True)
+    (root / "backbones").symlink_to(shared / "backbones")
     # Networks that were compiled outside of the tests would give rows with other last bits.
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-    return ArtifactStore(root)
+    return {"TL_DAGSTER_STORE": str(root), "XDG_CACHE_HOME": str(shared / "cache")}
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path) -> ArtifactStore:
+    """An empty store; what is known of backbones is shared by all tests."""
+    for name, value in share_backbones(tmp_path / "store", shared).items():
+        monkeypatch.setenv(name, value)
+    return ArtifactStore(tmp_path / "store")
 
 
 POOR = {"top_model": MlpTopModel(kind="mlp", epochs=1, learning_rate=1e-5)}  # fine-tuning is better than that

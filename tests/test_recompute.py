@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 from PIL import Image
 
-from tests.conftest import Pipeline, copy_photos
+from tests.conftest import Pipeline, copy_photos, share_backbones
 from tl_dagster import ArtifactStore
 from tl_dagster.data.splits import read_views
 from tl_dagster.training.settings import MlpTopModel
@@ -149,12 +149,13 @@ def computed(held) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory, labels):
-    """One finished run, copied for each change: (folder of photos, folder of the store)."""
+def base(tmp_path_factory, labels, shared):
+    """A folder with the photos and the store of one finished run."""
     root = tmp_path_factory.mktemp("base")
     copy_photos(root / "photos", labels, 20)
     with pytest.MonkeyPatch.context() as patch, dg.instance_for_test() as instance:
-        patch.setenv("TL_DAGSTER_STORE", str(root / "store"))
+        for name, value in share_backbones(root / "store", shared).items():
+            patch.setenv(name, value)
         pipeline = Pipeline(ArtifactStore(root / "store"), instance, root / "photos")
         assert pipeline.run().success
         assert computed(pipeline.held()) == STAGES

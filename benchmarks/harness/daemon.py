@@ -14,7 +14,7 @@ from typing import Self
 import dagster as dg
 from dagster_graphql import DagsterGraphQLClient
 
-from benchmarks.harness.stopped_runs import Project
+from benchmarks.harness.projects import Project
 
 __all__ = ["Daemon", "free_port"]
 

@@ -5,22 +5,18 @@ Used by the benchmark `commands` and by the tests of the command line.
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 
 import dagster as dg
 import psutil
 
-from tl_dagster import Declaration
-from tl_dagster.graph import stages as graph_stages
+from benchmarks.harness.projects import MARK, Project
 
-__all__ = ["MARK", "SIGNALS", "STAGES", "Outcome", "Project", "find_processes", "stop_and_run_again"]
+__all__ = ["SIGNALS", "Outcome", "find_processes", "stop_and_run_again"]
 
 # How a run is stopped: the signal, and whether every process of its group gets it, as from a terminal.
 SIGNALS = {
@@ -30,56 +26,7 @@ SIGNALS = {
     "terminate the group": (signal.SIGTERM, True),
     "interrupt": (signal.SIGINT, True),
 }
-PLAIN = Declaration.model_validate({"name": "plain", "source": {"kind": "folder", "path": "photos"}})
-STAGES = tuple(stage.name for stage in graph_stages.STAGES if stage.is_enabled(PLAIN))
-MARK = "TL_STOPPED_RUN"  # an environment variable that all processes of a run inherit
 END_SECONDS, RUN_SECONDS = 30.0, 300.0
-
-
-@dataclass(frozen=True)
-class Project:
-    """A project whose pipeline is run.
-
-    Attributes:
-        folder: the working folder.
-        pipeline: name of the pipeline.
-        environment: of the commands; holds DAGSTER_HOME and TL_DAGSTER_STORE.
-    """
-
-    folder: Path
-    pipeline: str
-    environment: dict[str, str]
-
-    @property
-    def store(self) -> Path:
-        """The folder of artifacts."""
-        return Path(self.environment["TL_DAGSTER_STORE"])
-
-    def instance(self) -> dg.DagsterInstance:
-        """Open the instance that the commands use."""
-        return dg.DagsterInstance.from_config(self.environment["DAGSTER_HOME"])
-
-    def start(self, mark: str) -> subprocess.Popen[str]:
-        """Start `tl-dagster run` in a session of its own, as a terminal does."""
-        command = [str(Path(sys.executable).with_name("tl-dagster")), "run", self.pipeline]
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env={**self.environment, MARK: mark},
-            start_new_session=True,
-            preexec_fn=_heed_interrupts,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def forget(self, stage: str) -> None:
-        """Delete the artifacts of a stage and of those below it: the next run computes them again."""
-        gone = [Path("artifacts", name) for name in STAGES[STAGES.index(stage) :]]
-        gone += [Path("features")] if stage in STAGES[:3] else []
-        gone += [Path("index"), Path("groups")] if stage == "dataset" else []
-        for folder in gone:
-            shutil.rmtree(self.store / folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -149,11 +96,6 @@ def stop_and_run_again(project: Project, how: str, stage: str, *, after: float =
             len(unfinished),
             slots,
         )
-
-
-def _heed_interrupts() -> None:
-    """Ctrl-C counts, also where this process was started in the background, which ignores it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _wait_for_stage(instance: dg.DagsterInstance, project: Project, running: subprocess.Popen[str], stage: str) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.harness.stopped_runs import MARK, find_processes
+from benchmarks.harness.projects import MARK
+from benchmarks.harness.stopped_runs import find_processes
 from tests.conftest import ROOT
 from tl_dagster.data.ingestion import PROCESSES_FROM
 

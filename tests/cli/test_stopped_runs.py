@@ -1,34 +1,32 @@
 """`tl-dagster run` that is killed or stopped: it says one line, leaves nothing behind, and the next one finishes."""
 
-import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
+from dataclasses import replace
 
 import dagster as dg
 import psutil
 import pytest
-import yaml
 from dagster import DagsterRunStatus
 
-from benchmarks.harness.stopped_runs import SIGNALS, Project, stop_and_run_again
-from tests.conftest import ROOT
+from benchmarks.harness.projects import make_project
+from benchmarks.harness.stopped_runs import SIGNALS, stop_and_run_again
+from tests.conftest import share_backbones
 from tl_dagster.graph.runs import PROCESS_TAG
 
 
-@pytest.fixture
-def small(project, store):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(project), str(ROOT)])}
-    return Project(project, "first", environment)
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, shared):
+    """A project that keeps what earlier runs computed, up to the stage in which the next one is stopped."""
+    project = make_project(tmp_path_factory.mktemp("project"), 20)
+    return replace(project, environment={**project.environment, **share_backbones(project.store, shared)})
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def on_postgresql(small, postgresql):
     """The same project, whose instance lies in a PostgreSQL server."""
-    with Path(small.environment["DAGSTER_HOME"], "dagster.yaml").open("a") as file:
-        yaml.safe_dump({"storage": {"postgres": {"postgres_url": postgresql}}}, file)
-    return small
+    return small.on_postgresql(postgresql)
 
 
 def check(project, how, stage):

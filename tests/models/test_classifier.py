@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import POOR, Pipeline, copy_photos
+from tests.conftest import POOR, Pipeline, copy_photos, share_backbones
 from tl_dagster import ArtifactStore, ImageClassifier, InputError
 from tl_dagster.data.manifest import image_uris, read_manifest
 from tl_dagster.models.predictions import read_predictions
@@ -36,13 +36,13 @@ CHANGED = {
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, labels):
+def trained(tmp_path_factory, labels, shared):
     """A pipeline that ran once, and where its test images are."""
     root = tmp_path_factory.mktemp("trained")
     photos = copy_photos(root / "photos", labels, 30)
     with pytest.MonkeyPatch.context() as patch, dg.instance_for_test() as instance:
-        patch.setenv("TL_DAGSTER_STORE", str(root / "store"))
-        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+        for name, value in share_backbones(root / "store", shared).items():
+            patch.setenv(name, value)
         pipeline = Pipeline(ArtifactStore(root / "store"), instance, photos)
         assert pipeline.run(**SETTINGS).success
         yield pipeline

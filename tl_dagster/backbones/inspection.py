@@ -68,7 +68,7 @@ def describe(name: str, tag: str | None = None, size: int | None = None) -> dict
         ) from error
     stages = [path for path in stages if path in outputs]
     # A few gradients are not defined without values: only an error that comes with values too is the network's own.
-    error = _try_gradients(model, size or native) and _try_gradients(model.to_empty(device="cpu"), size or native)
+    untunable = _try_gradients(model, size or native) and _try_gradients(model.to_empty(device="cpu"), size or native)
     return {
         "stages": {f"stage{number}": path for number, path in enumerate(stages, 1)},
         "modules": [path for path, _ in model.named_modules() if path],
@@ -76,7 +76,7 @@ def describe(name: str, tag: str | None = None, size: int | None = None) -> dict
         "size": size or native,
         "outputs": outputs,
         "classifiers": classifiers,
-        "untunable": error,
+        "untunable": untunable,
         **known,
     }
 

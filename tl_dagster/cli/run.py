@@ -5,6 +5,7 @@ import sys
 import click
 
 from tl_dagster.cli.signals import Interrupts
+from tl_dagster.runtime.interrupts import SafeInterrupts
 
 __all__ = ["command"]
 
@@ -18,7 +19,7 @@ def command(pipeline: str) -> None:
     from tl_dagster.graph.command import run_pipeline
     from tl_dagster.store.artifacts import ArtifactStore
 
-    with Interrupts() as interrupts:
+    with Interrupts() as interrupts, SafeInterrupts():
         succeeded = run_pipeline(pipeline)
     if interrupts.received:
         interrupts.exit("stopped; run again to go on")

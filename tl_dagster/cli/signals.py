@@ -50,12 +50,11 @@ class Interrupts:
         return self.received is not None
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Interrupt as Ctrl-C does at the moment: at once, or where Dagster allows it."""
+        """Interrupt as Ctrl-C does at the moment: at once, or where it is safe and Dagster allows it."""
         current = signal.getsignal(signal.SIGINT)
-        if callable(current) and current != self._interrupt:
-            current(signal.SIGINT, frame)
-        else:
+        if number == signal.SIGINT or not callable(current):
             raise KeyboardInterrupt
+        current(signal.SIGINT, frame)
 
     def exit(self, message: str) -> NoReturn:
         """Say why, and exit with the status of a command that a signal ended."""

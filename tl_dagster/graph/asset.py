@@ -10,6 +10,7 @@ from tl_dagster.graph.metadata import check_result, materialization_metadata, st
 from tl_dagster.graph.stage import RunInfo, Stage, StageContext
 from tl_dagster.graph.tags import COMMIT
 from tl_dagster.runtime.errors import InputError
+from tl_dagster.runtime.interrupts import SafeInterrupts
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.store.artifacts import Artifact, ArtifactStore, FailedCheck
 
@@ -54,12 +55,13 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
         store: ArtifactStore = context.resources.original_resource_dict["artifacts"].store
         progress = Progress(lambda line: context.log.info(f"{stage.name}: {line}"))
         try:
-            store.check_writable()
-            work = StageContext(store, inputs, progress, store.get_current(pipeline, stage.name))
-            begun = time.monotonic()
-            held = replace(stage.run(work), seconds=time.monotonic() - begun)
-            results = stage.run_checks(work, held)
-            files = stage.publish(work, held, RunInfo(context.run.run_id, context.run.tags.get(COMMIT)))
+            with SafeInterrupts():
+                store.check_writable()
+                work = StageContext(store, inputs, progress, store.get_current(pipeline, stage.name))
+                begun = time.monotonic()
+                held = replace(stage.run(work), seconds=time.monotonic() - begun)
+                results = stage.run_checks(work, held)
+                files = stage.publish(work, held, RunInfo(context.run.run_id, context.run.tags.get(COMMIT)))
         except InputError as error:
             context.log.error(f"{stage.name}: {error}")
             raise dg.Failure(

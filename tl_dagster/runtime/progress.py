@@ -5,6 +5,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar, Protocol
 
+from tl_dagster.runtime.interrupts import repeat_lost_interrupt
+
 __all__ = ["Progress", "ProgressBar", "clock"]
 
 INTERVAL = 30.0  # seconds between two lines
@@ -49,7 +51,11 @@ class Progress:
             self.bar.clear()
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """Report how far the work is: in the bar at once, in the log now and then and at the end."""
+        """Report how far the work is: in the bar at once, in the log now and then and at the end.
+
+        Work that was told to stop, and goes on since the interrupt was lost, is interrupted here.
+        """
+        repeat_lost_interrupt()
         now, finished = time.monotonic(), done >= total
         due = finished or now - self._logged >= INTERVAL
         if not due and self.bar is None:
