@@ -21,10 +21,12 @@ __all__ = [
     "get_index",
     "get_place",
     "parse_records",
+    "record_again",
     "record_pipeline",
     "record_root",
     "recorded",
     "recorded_root",
+    "recorded_state",
 ]
 
 PIPELINE, ROOT = "tl_dagster/pipeline/", "tl_dagster/root"
@@ -73,6 +75,17 @@ def record_root(root: Path) -> None:
 def recorded() -> dict[str, Loaded]:
     """Return place → what was recorded when the definitions of a run were loaded; empty when they are loaded anew."""
     return parse_records(_metadata())
+
+
+def recorded_state() -> frozenset[tuple[str, str]]:
+    """Return all that was recorded, to compare it; empty when definitions are loaded anew."""
+    return frozenset((key, str(text)) for key, text in _metadata().items() if key.startswith(PIPELINE))
+
+
+def record_again() -> None:
+    """Record for these definitions what was recorded when the definitions of their run were loaded."""
+    for place, loaded in recorded().items():
+        record_pipeline(place, loaded)
 
 
 def recorded_root() -> Path | None:

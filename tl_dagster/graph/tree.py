@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,15 @@ from tl_dagster.graph.automation import ended_runs
 from tl_dagster.graph.broken import CHECKING, build_broken
 from tl_dagster.graph.component import build_pipeline
 from tl_dagster.graph.problems import describe, find_mistakes, shorten
-from tl_dagster.graph.records import Problem, find_missing, get_place, record_pipeline, recorded
+from tl_dagster.graph.records import (
+    Problem,
+    find_missing,
+    get_place,
+    record_again,
+    record_pipeline,
+    recorded,
+    recorded_state,
+)
 
 __all__ = ["load_definitions"]
 
@@ -38,6 +47,20 @@ def load_definitions(root: Path) -> dg.Definitions:
     Args:
         root: the project's folder.
     """
+    state = recorded_state()
+    if not state:
+        return _load(root)
+    definitions = _load_for_run(root, state)
+    record_again()
+    return definitions
+
+
+@lru_cache(maxsize=1)  # Dagster asks for the definitions of a run three times in its process
+def _load_for_run(root: Path, state: Hashable) -> dg.Definitions:
+    return _load(root)
+
+
+def _load(root: Path) -> dg.Definitions:
     if str(root) not in sys.path:  # the folder of declarations is a package, wherever this was started
         sys.path.insert(0, str(root))
     if locate_dg_config_in_folder(root, lambda settings: "project" in settings):
@@ -65,12 +88,19 @@ class TolerantTree(dg.ComponentTree):
     def build_defs(self, loc: Any = None) -> dg.Definitions:
         """Return the definitions of the whole tree, or of one place in it."""
         try:
-            return super().build_defs(loc)
+            return self._build_for_run() if loc is None and recorded() else super().build_defs(loc)
         except Exception:
             if loc is not None or CHECKING in os.environ:
                 raise
             parts = self._build_apart(self._get_filesystem_decl())
             return dg.Definitions.merge(*parts, get_library_json_enriched_defs(self))
+
+    def _build_for_run(self) -> dg.Definitions:
+        """Return all definitions, without the schemas of all types of components, which the UI shows."""
+        children = self.find_root_decl().iterate_child_component_decls()
+        return dg.Definitions.merge(
+            *(self.build_defs(child.loc) for child in children), dg.Definitions(component_tree=self)
+        )
 
     def _build_apart(self, decl: ComponentDecl[Any]) -> list[dg.Definitions]:
         """Build each file on its own, for one of them raises an error."""
