@@ -85,7 +85,7 @@ class Pipeline:
     """Runs declarations as Dagster jobs in one instance and one store."""
 
     def __init__(self, store: ArtifactStore, instance: dg.DagsterInstance, source: Path) -> None:
-        self.store, self.instance = store, instance
+        self.store, self.instance, self.photos = store, instance, source
         self.settings: dict = {
             "name": "cells",
             "source": {"kind": "folder", "path": str(source)},
@@ -132,7 +132,7 @@ class Pipeline:
 
 @pytest.fixture
 def pipeline(store: ArtifactStore, photos: Path):
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         yield Pipeline(store, instance, photos)
 
 

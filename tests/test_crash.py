@@ -26,7 +26,7 @@ defs = dg.Definitions.merge(
     build_definitions(Declaration.model_validate({settings!r}), Path(".")),
     dg.Definitions(resources={{"artifacts": ArtifactIOManager(root={root!r})}}),
 )
-with dg.instance_for_test() as instance:
+with dg.DagsterInstance.ephemeral() as instance:
     defs.resolve_job_def("cells").execute_in_process(instance=instance)
 """
 

@@ -82,7 +82,7 @@ def main() -> None:
 
     from tests.conftest import copy_photos, elpv
 
-    with tempfile.TemporaryDirectory() as folder, dg.instance_for_test() as instance:
+    with tempfile.TemporaryDirectory() as folder, dg.DagsterInstance.ephemeral() as instance:
         labels = pd.read_csv(elpv() / "labels.csv", sep=r"\s+", names=["image", "probability", "module"])
         os.environ["TL_DAGSTER_STORE"] = str(Path(folder, "store"))
         photos = copy_photos(Path(folder, "photos"), labels, 30)

@@ -149,52 +149,50 @@ def computed(held) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory, labels, shared):
-    """A folder with the photos and the store of one finished run."""
+def finished(tmp_path_factory, labels, shared):
+    """A pipeline that ran twice, whose photos each change alters and puts back."""
     root = tmp_path_factory.mktemp("base")
-    copy_photos(root / "photos", labels, 20)
-    with pytest.MonkeyPatch.context() as patch, dg.instance_for_test() as instance:
+    photos = copy_photos(root / "photos", labels, 20)
+    with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
         for name, value in share_backbones(root / "store", shared).items():
             patch.setenv(name, value)
-        pipeline = Pipeline(ArtifactStore(root / "store"), instance, root / "photos")
+        pipeline = Pipeline(ArtifactStore(root / "store"), instance, photos)
         assert pipeline.run().success
         assert computed(pipeline.held()) == STAGES
-        yield root
+        assert pipeline.run().success
+        yield pipeline
 
 
 @pytest.mark.parametrize("kind", MATRIX)
-def test_change_matrix(kind, base, monkeypatch):
+def test_change_matrix(kind, finished):
     change, stages, forwarded = MATRIX[kind]
-    photos, kept = base / "photos", base / "kept"
+    pipeline, photos, shards = finished, finished.photos, finished.store.layout.features
+    kept = photos.with_name("kept")
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(photos, kept)
-    monkeypatch.setenv("TL_DAGSTER_STORE", str(base / "store"))
-    with dg.instance_for_test() as instance:
-        pipeline = Pipeline(ArtifactStore(base / "store"), instance, photos)
-        assert pipeline.run().success
-        assert computed(pipeline.held()) == ()
-        features = set((base / "store" / "features").glob("*/*.arrow"))
-        before = set(read_views(pipeline.held()["bottleneck_features"].artifact.path)["key"])
-        changes = change if isinstance(change, dict) else {}
-        try:
-            if callable(change):
-                change(photos)
-            assert pipeline.run(**changes).success
-            held = pipeline.held(changes.get("name", "cells"))
-            table = read_views(held["bottleneck_features"].artifact.path)
-            expected = {"new": len(set(table["key"]) - before), "all": len(table)}.get(forwarded, forwarded)
-            assert computed(held) == stages
-            assert held["bottleneck_features"].computed == expected
-            assert expected > 0 or forwarded not in ("new", "all")
-            assert held["bottleneck_features"].reused_rows == len(table) - expected
-            assert held["dataset"].computed == DECODED.get(kind, 0)
-        finally:
-            shutil.rmtree(photos)
-            kept.rename(photos)
-        new_shards = set((base / "store" / "features").glob("*/*.arrow")) - features
-        assert pipeline.run().success
-        back = pipeline.held()
-        assert computed(back) == ()
-        assert {stage: back[stage].computed for stage in STAGES if back[stage].computed} == {}
-        for shard in new_shards:  # the next change starts from the same cache
-            shard.unlink()
+    assert computed(pipeline.held()) == ()
+    features = set(shards.glob("*/*.arrow"))
+    before = set(read_views(pipeline.held()["bottleneck_features"].artifact.path)["key"])
+    changes = change if isinstance(change, dict) else {}
+    try:
+        if callable(change):
+            change(photos)
+        assert pipeline.run(**changes).success
+        held = pipeline.held(changes.get("name", "cells"))
+        table = read_views(held["bottleneck_features"].artifact.path)
+        expected = {"new": len(set(table["key"]) - before), "all": len(table)}.get(forwarded, forwarded)
+        assert computed(held) == stages
+        assert held["bottleneck_features"].computed == expected
+        assert expected > 0 or forwarded not in ("new", "all")
+        assert held["bottleneck_features"].reused_rows == len(table) - expected
+        assert held["dataset"].computed == DECODED.get(kind, 0)
+    finally:
+        shutil.rmtree(photos)
+        kept.rename(photos)
+        new_shards = set(shards.glob("*/*.arrow")) - features
+        assert pipeline.run().success  # back again, for the next change too
+    back = pipeline.held()
+    assert computed(back) == ()
+    assert {stage: back[stage].computed for stage in STAGES if back[stage].computed} == {}
+    for shard in new_shards:  # the next change starts from the same cache
+        shard.unlink()

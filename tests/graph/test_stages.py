@@ -56,7 +56,7 @@ defs = dg.Definitions.merge(
     dg.Definitions(resources={{"artifacts": ArtifactIOManager(root={str(pipeline.store.root)!r})}}),
 )
 selection = [dg.AssetKey(["cells", stage]) for stage in {stages!r}] or None
-with dg.instance_for_test() as instance:
+with dg.DagsterInstance.ephemeral() as instance:
     assert defs.resolve_job_def("cells").execute_in_process(instance=instance, asset_selection=selection).success
 print(*(name for name in ("torch", "timm", "albumentations", "cv2", "matplotlib") if name in sys.modules))
 """

@@ -40,7 +40,7 @@ def trained(tmp_path_factory, labels, shared):
     """A pipeline that ran once, and where its test images are."""
     root = tmp_path_factory.mktemp("trained")
     photos = copy_photos(root / "photos", labels, 30)
-    with pytest.MonkeyPatch.context() as patch, dg.instance_for_test() as instance:
+    with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
         for name, value in share_backbones(root / "store", shared).items():
             patch.setenv(name, value)
         pipeline = Pipeline(ArtifactStore(root / "store"), instance, photos)

@@ -33,7 +33,7 @@ def counted(context):
         raise dg.Failure("ends")
 
 job = dg.define_asset_job("job", selection=[counted])
-with dg.instance_for_test() as instance:
+with dg.DagsterInstance.ephemeral() as instance:
     dg.Definitions([counted], jobs=[job], loggers={{"progress": run_logger}}).resolve_job_def("job").execute_in_process(
         instance=instance, run_config={{"loggers": {{"progress": {{}}}}}}, raise_on_error=False
     )

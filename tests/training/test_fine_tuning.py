@@ -109,6 +109,7 @@ class Upper(torch.nn.Module):
         super().__init__()
         self.layer = torch.nn.Linear(8, 8)
         torch.nn.init.eye_(self.layer.weight)
+        torch.nn.init.zeros_(self.layer.bias)
 
     def forward(self, inputs: torch.Tensor) -> list[torch.Tensor]:
         """Return its features."""
