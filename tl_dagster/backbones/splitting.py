@@ -16,6 +16,8 @@ from tl_dagster.backbones.taps import GraphFeatureExtractor, build_extractor, ke
 
 __all__ = ["BackboneSplit", "lower_module", "split_backbone", "unfreeze_above", "upper_module"]
 
+KEPT_BIASES = "attention_bias_cache"
+
 
 @dataclass(frozen=True)
 class BackboneSplit:
@@ -64,6 +66,7 @@ def split_backbone(
     below = [boundary is not None and info.is_below(path, boundary) for path, _ in all_taps]
     above = [tap for tap, under in zip(all_taps, below, strict=True) if not under]
     path = None if boundary is None else info.module(boundary)
+    _forget_between_calls(model)  # before it is traced: what is kept would be a constant of the graph
     upper = upper_module(model, path, above, size)
     whole = upper is None
     if upper is None:
@@ -76,6 +79,17 @@ def split_backbone(
         freeze_depthwise(upper)
     widths = [backbone.width(*tap) for tap in all_taps]
     return BackboneSplit(all_taps, below, path, upper, reads_images=path is None or whole, widths=widths)
+
+
+def _forget_between_calls(model: torch.nn.Module) -> None:
+    """Let attention layers compute their biases anew in each call, from parameters that training changes.
+
+    In evaluation mode those of timm (LeViT's and what follows it) keep them, and with them the gradients' graph of the
+    first step.
+    """
+    for module in model.modules():
+        if isinstance(getattr(module, KEPT_BIASES, None), dict):
+            module.register_forward_pre_hook(lambda module, _: getattr(module, KEPT_BIASES).clear())
 
 
 def lower_module(model: torch.nn.Module, taps: Sequence[tuple[str, str]], size: int) -> torch.nn.Module:
