@@ -11,12 +11,12 @@ stage (``top``), with the last two stages, and with all of it. ``--table`` write
 
 import argparse
 import contextlib
-import gc
 import io
 import re
+import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.common import finish, is_smallest, parse
+from benchmarks.common import apart, finish, is_smallest, parse
 from tl_dagster.backbones.building import create_on_meta
 from tl_dagster.backbones.description import BackboneInfo
 from tl_dagster.backbones.frozen import FrozenBackbone, build_resize
@@ -78,7 +78,7 @@ class Row(NamedTuple):
     size: int
     stages: int
     taps: str
-    tuned: tuple[str, ...]
+    tuned: Sequence[str]
 
 
 def families() -> dict[str, list[str]]:
@@ -119,6 +119,29 @@ def try_network(family: str, name: str, parameters: int) -> Row:
     images = torch.rand(IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
     taps = attempt(partial(tap, info, frozen, images))
     return row._replace(taps=taps, tuned=tuple(attempt(partial(tune, features, images, depth)) for depth in DEPTHS))
+
+
+def try_alone(family: str, name: str, parameters: int) -> dict[str, Any]:
+    """Try a network, and return its row; one that cannot even be described is a row too."""
+    torch.manual_seed(0)
+    try:
+        return try_network(family, name, parameters)._asdict()
+    except Exception as error:
+        return fail(family, name, parameters, f"{type(error).__name__}: {str(error)[:160]}")._asdict()
+
+
+def try_apart(family: str, name: str, parameters: int) -> Row:
+    """Try a network in a process of its own: traced networks hold each other in memory, and some end the process."""
+    try:
+        found = apart(try_alone, family, name, parameters, environment={})
+    except subprocess.CalledProcessError as error:
+        return fail(family, name, parameters, f"its process ends with {error.returncode}")
+    return Row(**{field: found[field] for field in Row._fields})
+
+
+def fail(family: str, name: str, parameters: int, reason: str) -> Row:
+    """Return the row of a network that cannot be tried."""
+    return Row(family, name, parameters, 0, 0, reason, ("no",) * len(DEPTHS))
 
 
 def describe_small(name: str) -> tuple[BackboneInfo, int]:
@@ -221,7 +244,6 @@ def main() -> None:
     parser.add_argument("--table", type=Path, help="the Markdown file to write")
     parser.add_argument("--minutes", type=float, default=60, help="begin no further network after so many minutes")
     options = parse(parser)
-    torch.manual_seed(0)
     every = {name: [name] for name in SMALLEST} if is_smallest() else families()
     begun, rows, left = time.monotonic(), [], []
     for family in dict.fromkeys([*options.families, *every]):
@@ -233,14 +255,8 @@ def main() -> None:
         if parameters > MANY:
             left.append(f"{family} ({parameters / 1e6:.0f} million parameters)")
             continue
-        try:
-            row = try_network(family, name, parameters)
-        except Exception as error:  # it cannot even be described
-            row = Row(
-                family, name, parameters, 0, 0, f"{type(error).__name__}: {str(error)[:160]}", ("no",) * len(DEPTHS)
-            )
+        row = try_apart(family, name, parameters)
         rows.append(row)
-        gc.collect()  # traced networks hold each other
         print(*row, sep=" · ", flush=True)
         if options.table:
             write_table(options.table, rows, left)
