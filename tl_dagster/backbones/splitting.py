@@ -196,7 +196,7 @@ def _cut(graph: Any, boundary: str) -> Any:
 
 
 def unfreeze_above(model: torch.nn.Module, boundary: str, size: int) -> None:
-    """Unfreeze every parameter that is used after a layer has run, and no other.
+    """Unfreeze every parameter that is used after a layer has run, and not before it too.
 
     Args:
         model: the whole backbone, frozen.
@@ -204,11 +204,14 @@ def unfreeze_above(model: torch.nn.Module, boundary: str, size: int) -> None:
         size: pixels of the square input.
     """
     above: list[torch.nn.Module] = []
+    shared: set[torch.nn.Parameter] = set()
     reached = [False]
 
     def collect(module: torch.nn.Module, *_: Any) -> None:
         if reached[0]:
             above.append(module)
+        else:  # a network's parallel paths may use one module several times
+            shared.update(module.parameters(recurse=False))
 
     def mark_reached(*_: Any) -> None:
         reached[0] = True
@@ -219,5 +222,5 @@ def unfreeze_above(model: torch.nn.Module, boundary: str, size: int) -> None:
         model(torch.zeros(1, 3, size, size))
     for handle in handles:
         handle.remove()
-    for module in above:
-        module.requires_grad_(True)
+    for parameter in {parameter for module in above for parameter in module.parameters()} - shared:
+        parameter.requires_grad_(True)

@@ -129,7 +129,8 @@ def _loop_config(data: FineTuningData, settings: ResolvedFineTuning) -> LoopConf
 
 def frozen_digest(model: torch.nn.Module) -> str:
     """Return the SHA-256 of frozen parameters and of buffers, such as batch-norm statistics: training keeps them."""
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    names = model.named_parameters(remove_duplicate=False)  # modules that are used twice have two
+    trained = {name for name, parameter in names if parameter.requires_grad}
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         if name not in trained:
