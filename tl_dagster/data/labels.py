@@ -4,10 +4,18 @@ import unicodedata
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tl_dagster.data.skipped import NAME
 
-__all__ = ["class_indices", "class_names", "label_confidence", "lost_classes", "names_alike"]
+__all__ = ["class_indices", "class_names", "label_confidence", "lost_classes", "names_alike", "normalize_names"]
+
+
+def normalize_names(names: pd.Series) -> pd.Series:
+    """Return names (str) in Unicode's composed form (NFC) and without blanks around them; missing stays missing."""
+    composed = pc.utf8_normalize(pa.array(names, pa.large_string(), from_pandas=True), form="NFC")
+    return pd.Series(pc.utf8_trim_whitespace(composed), names.index, dtype="str")
 
 
 def class_names(table: pd.DataFrame) -> list[str]:

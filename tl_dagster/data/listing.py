@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from tl_dagster.data.labels import normalize_names
 from tl_dagster.data.layouts import class_folder, find_split_levels
 from tl_dagster.data.path_labels import label_paths
 from tl_dagster.data.skipped import count_skipped, sort_out
 from tl_dagster.data.source_files import SourceRow, is_visible
 from tl_dagster.data.split_names import SplitChoice
 
-__all__ = ["COLUMNS", "build_listing", "list_files", "normalize_names"]
+__all__ = ["COLUMNS", "build_listing", "list_files"]
 
 COLUMNS = ("uri", "stamp", "label", "group", "split", "confidence", "problem")
 
@@ -24,7 +23,7 @@ COLUMNS = ("uri", "stamp", "label", "group", "split", "confidence", "problem")
 def build_listing(rows: Mapping[str, Any] | pd.DataFrame) -> pd.DataFrame:
     """Return a listing from its columns; those that are not there are empty.
 
-    The names of classes and groups are normalized (see :func:`normalize_names`), whatever the source.
+    The names of classes and groups are normalized (see :func:`.normalize_names`), whatever the source.
     """
     frame = pd.DataFrame(rows)
     for column in COLUMNS:
@@ -35,12 +34,6 @@ def build_listing(rows: Mapping[str, Any] | pd.DataFrame) -> pd.DataFrame:
     label, group = normalize_names(frame["label"]).fillna(""), normalize_names(frame["group"])
     problem = frame["problem"].mask((label == "") & frame["problem"].isna(), "has no label")
     return frame.assign(label=label, group=group.where(group != "", None).astype("str"), problem=problem)
-
-
-def normalize_names(names: pd.Series) -> pd.Series:
-    """Return names (str) in Unicode's composed form (NFC) and without blanks around them; missing stays missing."""
-    composed = pc.utf8_normalize(pa.array(names, pa.large_string(), from_pandas=True), form="NFC")
-    return pd.Series(pc.utf8_trim_whitespace(composed), names.index, dtype="str")
 
 
 def list_files(

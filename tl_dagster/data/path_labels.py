@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tl_dagster.data.labels import normalize_names
 from tl_dagster.data.layouts import FolderRole, read_layout
 from tl_dagster.data.split_columns import parse_splits
 from tl_dagster.data.split_names import ANY, SplitChoice, holds_splits
@@ -37,9 +38,7 @@ def label_paths(
     Raises:
         InputError: the pattern finds a split of an unknown name, or it is unclear which folders are splits.
     """
-    composed = pc.utf8_normalize(pa.array(paths, pa.large_string(), from_pandas=True), form="NFC")
-    trimmed = pc.utf8_trim_whitespace(pc.replace_substring_regex(composed, r"[ \t]*/[ \t]*", "/"))
-    paths = pd.Series(trimmed, paths.index, dtype="str")
+    paths = normalize_names(paths).str.replace(r"[ \t]*/[ \t]*", "/", regex=True)
     if pattern is None:
         rows = _read_folders(paths, names, where, labelled=False).assign(group=None)
         problem = pd.Series("lies in no class's folder", index=rows.index, dtype=object)
