@@ -1,5 +1,6 @@
 """Layout of tensors in memory."""
 
+import pytest
 import torch
 
 from tl_dagster.backbones.memory_format import to_channels_last
@@ -12,3 +13,20 @@ def test_only_four_dimensions_are_laid_out_channels_last():
     to_channels_last(network)
     assert network[0].weight is weight and weight.is_contiguous(memory_format=torch.channels_last)
     assert network.mask.is_contiguous()
+
+
+@pytest.mark.parametrize("channels", [3, 5, 8, 12])
+def test_strided_convolutions_of_single_pixels_and_few_channels_are_trained(channels):
+    """Their gradient ended the process: oneDNN wrote beyond its memory."""
+    layer = torch.nn.Conv2d(channels, 64, 1, stride=2)
+    network, images = torch.nn.Sequential(layer), torch.rand(3, channels, 97, 96, dtype=torch.float64)
+    expected = torch.nn.functional.conv2d(images, layer.weight.double(), layer.bias.double(), 2)
+    to_channels_last(network)
+    for _ in range(5):
+        layer.zero_grad()
+        outputs = network(images.float().contiguous(memory_format=torch.channels_last))
+        outputs.square().sum().backward()
+    assert torch.allclose(outputs.double(), expected, atol=1e-5)
+    gradient = torch.nn.grad.conv2d_weight(images, layer.weight.shape, 2 * expected, 2)
+    assert torch.allclose(layer.weight.grad.double(), gradient, rtol=1e-3)
+    assert list(network.state_dict()) == ["0.weight", "0.bias"]

@@ -4,7 +4,36 @@ import itertools
 
 import torch
 
-__all__ = ["to_channels_last"]
+__all__ = ["subsample_pixels", "to_channels_last"]
+
+
+BLOCK = 16  # channels that oneDNN's kernels compute at a time
+
+
+class SubsampledConv2d(torch.nn.Conv2d):
+    """A strided convolution of single pixels, as one without stride of the pixels that it reads: the same values.
+
+    On processors with AVX-512, oneDNN's gradient of the weights of the strided one writes beyond its memory, where the
+    input has few channels and lies channels last (seen with torch 2.13: FastViT's stem ends the process).
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """See :class:`torch.nn.Conv2d`."""
+        pixels = input[..., :: self.stride[0], :: self.stride[1]]
+        return torch.nn.functional.conv2d(pixels, self.weight, self.bias)
+
+
+def subsample_pixels(network: torch.nn.Module) -> None:
+    """Let convolutions whose gradient would overrun be computed as :class:`SubsampledConv2d`, in place."""
+    for module in network.modules():
+        if _overruns(module):
+            module.__class__ = SubsampledConv2d
+
+
+def _overruns(module: torch.nn.Module) -> bool:
+    if type(module) is not torch.nn.Conv2d or module.kernel_size != (1, 1) or module.groups != 1:
+        return False
+    return module.in_channels < BLOCK and max(module.stride) > 1 and module.padding in (0, (0, 0))
 
 
 def to_channels_last(network: torch.nn.Module) -> None:
@@ -12,6 +41,7 @@ def to_channels_last(network: torch.nn.Module) -> None:
 
     ``Module.to(memory_format=…)`` tries it on those of five dimensions too, and fails: the masks of windows of Swin.
     """
+    subsample_pixels(network)
     for tensor in itertools.chain(network.parameters(), network.buffers()):
         if tensor.ndim == 4:
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)

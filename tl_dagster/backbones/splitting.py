@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from tl_dagster.backbones.frozen import FrozenBackbone
 from tl_dagster.backbones.fused_convolutions import freeze_depthwise, fuse_conv_relu
+from tl_dagster.backbones.memory_format import subsample_pixels
 from tl_dagster.backbones.taps import GraphFeatureExtractor, build_extractor, keep_output, trace_outputs
 
 __all__ = ["BackboneSplit", "lower_module", "split_backbone", "unfreeze_above", "upper_module"]
@@ -66,6 +67,7 @@ def split_backbone(
     below = [boundary is not None and info.is_below(path, boundary) for path, _ in all_taps]
     above = [tap for tap, under in zip(all_taps, below, strict=True) if not under]
     path = None if boundary is None else info.module(boundary)
+    subsample_pixels(model)
     _forget_between_calls(model)  # before it is traced: what is kept would be a constant of the graph
     upper = upper_module(model, path, above, size)
     whole = upper is None
@@ -165,7 +167,8 @@ def _fold_batch_norm(module: Any) -> None:
     multiplies every update of the convolution (Jacob et al. 2018, section 3.2, for the folding).
     """
     for node in module.graph.nodes:
-        if node.op != "call_module" or node.args[0].op != "call_module" or len(node.args[0].users) != 1:
+        source = node.args[0] if node.op == "call_module" else None  # a module may read a tuple, too
+        if not isinstance(source, torch.fx.Node) or source.op != "call_module" or len(source.users) != 1:
             continue
         norm, before = module.get_submodule(node.target), module.get_submodule(node.args[0].target)
         if isinstance(norm, torch.nn.BatchNorm2d) and isinstance(before, torch.nn.Conv2d):
