@@ -15,7 +15,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from benchmarks.common import finish, is_smallest, parse
+from benchmarks.common import FEW, finish, is_smallest, parse
 from benchmarks.harness.daemon import Daemon
 from benchmarks.harness.postgresql import postgresql
 from benchmarks.harness.projects import STAGES, Project, add_image, make_project, solar_cells
@@ -32,7 +32,7 @@ TARGETS = {
     "hostile_peak_mb": {"at_most": 1500.0},
     "ui_over_cli_nothing_new": {"at_most": 2.0},
 }
-IMAGES, FEW = 60, 20
+IMAGES = 60
 DRIP_SECONDS = 6.0
 COUNTED = ("signals_tried", "held_slots", "unfinished_runs", "orphans", "tracebacks")
 

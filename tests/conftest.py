@@ -1,6 +1,5 @@
 """Shared parts of the tests: real solar-cell photographs, a store, and a real Dagster instance to run pipelines on."""
 
-import importlib.util
 import os
 import shutil
 import sys
@@ -13,6 +12,7 @@ import pytest
 from benchmarks.harness.configuration import ROOT as ROOT
 from benchmarks.harness.configuration import copy_configuration
 from benchmarks.harness.postgresql import postgresql
+from benchmarks.harness.projects import elpv as elpv
 from tl_dagster import ArtifactIOManager, ArtifactStore, Declaration, build_definitions
 from tl_dagster.features.engine import LocalEngine
 from tl_dagster.features.feature_table import FeatureTable
@@ -25,12 +25,6 @@ from tl_dagster.training.settings import MlpTopModel
 
 # Tests run on all processors side by side; threads beside that would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-
-def elpv() -> Path:
-    spec = importlib.util.find_spec("elpv_dataset")
-    assert spec and spec.submodule_search_locations
-    return Path(next(iter(spec.submodule_search_locations)), "data")
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from benchmarks.harness.configuration import ROOT, copy_configuration
 from tl_dagster import Declaration
 from tl_dagster.graph import stages as graph_stages
 
-__all__ = ["MARK", "STAGES", "Project", "add_image", "make_project", "solar_cells"]
+__all__ = ["MARK", "STAGES", "Project", "add_image", "elpv", "make_project", "solar_cells"]
 
 PLAIN = Declaration.model_validate({"name": "plain", "source": {"kind": "folder", "path": "photos"}})
 STAGES = tuple(stage.name for stage in graph_stages.STAGES if stage.is_enabled(PLAIN))
@@ -126,12 +126,17 @@ def make_project(folder: Path, images: int, **declared: object) -> Project:
     return Project(folder, "cells", environment)
 
 
-def solar_cells() -> Iterator[tuple[str, Path]]:
-    """Yield label and file of functional and defective cells in turn."""
+def elpv() -> Path:
+    """Return the folder of the solar cells that the package elpv_dataset ships, and of their labels.csv."""
     package = importlib.util.find_spec("elpv_dataset")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("elpv_dataset")
-    data = Path(package.origin).parent / "data"
+    return Path(package.origin).parent / "data"
+
+
+def solar_cells() -> Iterator[tuple[str, Path]]:
+    """Yield label and file of functional and defective cells in turn."""
+    data = elpv()
     rows = [line.split() for line in (data / "labels.csv").read_text().splitlines()]
     by_label = [[(name, data / row[0]) for row in rows if float(row[1]) == value] for name, value in LABELS.items()]
     yield from itertools.chain.from_iterable(zip(*by_label, strict=False))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tl_dagster.backbones.memory_format import to_channels_last
+from tl_dagster.backbones.memory_format import subsample_pixels, to_channels_last
 
 
 def test_only_four_dimensions_are_laid_out_channels_last():
@@ -21,6 +21,7 @@ def test_strided_convolutions_of_single_pixels_and_few_channels_are_trained(chan
     layer = torch.nn.Conv2d(channels, 64, 1, stride=2)
     network, images = torch.nn.Sequential(layer), torch.rand(3, channels, 97, 96, dtype=torch.float64)
     expected = torch.nn.functional.conv2d(images, layer.weight.double(), layer.bias.double(), 2)
+    subsample_pixels(network)
     to_channels_last(network)
     for _ in range(5):
         layer.zero_grad()

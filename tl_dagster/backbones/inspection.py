@@ -15,7 +15,7 @@ import torch
 
 from tl_dagster.backbones.building import check_torchvision, create_on_meta, drop_classifiers
 from tl_dagster.backbones.taps import trace_network
-from tl_dagster.runtime.errors import InputError, suggest
+from tl_dagster.runtime.errors import InputError, first_line, suggest
 from tl_dagster.runtime.libraries import import_timm, import_torchvision
 
 __all__ = ["describe"]
@@ -64,7 +64,7 @@ def describe(name: str, tag: str | None = None, size: int | None = None) -> dict
             raise
         raise InputError(
             f"backbone.image_size: {name} does not accept images of {size} x {size} pixels; leave it out: "
-            f"its own size is {native} ({str(error).strip().partition(chr(10))[0][:120]})"
+            f"its own size is {native} ({first_line(error)[:120]})"
         ) from error
     stages = [path for path in stages if path in outputs]
     # A few gradients are not defined without values: only an error that comes with values too is the network's own.

@@ -1,11 +1,10 @@
-"""The layout of tensors in memory that convolutions are fastest with."""
+"""The layout of tensors in memory that convolutions are fastest with, and the convolutions that it does not suit."""
 
 import itertools
 
 import torch
 
 __all__ = ["subsample_pixels", "to_channels_last"]
-
 
 BLOCK = 16  # channels that oneDNN's kernels compute at a time
 
@@ -41,7 +40,6 @@ def to_channels_last(network: torch.nn.Module) -> None:
 
     ``Module.to(memory_format=…)`` tries it on those of five dimensions too, and fails: the masks of windows of Swin.
     """
-    subsample_pixels(network)
     for tensor in itertools.chain(network.parameters(), network.buffers()):
         if tensor.ndim == 4:
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)

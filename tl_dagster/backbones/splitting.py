@@ -170,7 +170,7 @@ def _fold_batch_norm(module: Any) -> None:
         source = node.args[0] if node.op == "call_module" else None  # a module may read a tuple, too
         if not isinstance(source, torch.fx.Node) or source.op != "call_module" or len(source.users) != 1:
             continue
-        norm, before = module.get_submodule(node.target), module.get_submodule(node.args[0].target)
+        norm, before = module.get_submodule(node.target), module.get_submodule(source.target)
         if isinstance(norm, torch.nn.BatchNorm2d) and isinstance(before, torch.nn.Conv2d):
             statistics = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
             before.weight, before.bias = fuse_conv_bn_weights(before.weight, before.bias, *statistics)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from fsspec.utils import infer_compression
 
 from tl_dagster.data.encodings import explain_encoding
 from tl_dagster.data.files import DAMAGED
@@ -59,7 +60,11 @@ def _check_table_size(path: Path) -> None:
         file = pq.ParquetFile(path).metadata
         check_size(sum(file.row_group(number).total_byte_size for number in range(file.num_row_groups)), MAX_TABLE)
         return
-    with fsspec.open(str(path), "rb", compression="infer") as text:
+    compression = infer_compression(path.name)
+    if compression is None:
+        check_size(path.stat().st_size, MAX_TABLE)
+        return
+    with fsspec.open(str(path), "rb", compression=compression) as text:
         size = 0
         while chunk := text.read(STEP):
             size += len(chunk)

@@ -10,7 +10,7 @@ from tl_dagster.declaration import Declaration
 from tl_dagster.evaluation.results import METRICS
 from tl_dagster.graph.stage import RunInfo
 from tl_dagster.reporting.evaluation_report import ReportHead, render_evaluation
-from tl_dagster.runtime.errors import redact
+from tl_dagster.runtime.errors import redact_settings
 from tl_dagster.runtime.settings import flatten
 from tl_dagster.store.artifacts import Artifact, ArtifactStore
 from tl_dagster.store.files import write_atomically
@@ -40,7 +40,7 @@ def write_report(
     path = store.layout.report(declaration.name, evaluation.fingerprint)
     now = datetime.now().astimezone()
     declared = declaration.model_dump(mode="json", exclude_defaults=True, exclude={"name", "description"})
-    everything = declaration.model_dump(mode="json")
+    declared, everything = redact_settings(declared), redact_settings(declaration.model_dump(mode="json"))
     places = {"metrics.json: every number of this report": evaluation.path / METRICS, **_name_folders(inputs)}
     head = ReportHead(
         pipeline=declaration.name,
@@ -50,8 +50,8 @@ def write_report(
             f"run {run.run_id[:8]}",
             *([f"commit {run.commit}"] if run.commit else []),
         ],
-        settings=[(name, redact(_show(value))) for name, value in flatten(declared)],
-        all_settings=redact(yaml.safe_dump(everything, sort_keys=False, allow_unicode=True, width=WIDTH)),
+        settings=[(name, _show(value)) for name, value in flatten(declared)],
+        all_settings=yaml.safe_dump(everything, sort_keys=False, allow_unicode=True, width=WIDTH),
         # Relative: a store that was copied or is mounted elsewhere has whole links too.
         links=[(text, Path(os.path.relpath(place, path.parent)).as_posix()) for text, place in places.items()],
     )

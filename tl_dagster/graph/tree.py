@@ -88,7 +88,7 @@ class TolerantTree(dg.ComponentTree):
     def build_defs(self, loc: Any = None) -> dg.Definitions:
         """Return the definitions of the whole tree, or of one place in it."""
         try:
-            return self._build_for_run() if loc is None and recorded() else super().build_defs(loc)
+            return self._build_for_run() if loc is None and recorded_state() else super().build_defs(loc)
         except Exception:
             if loc is not None or CHECKING in os.environ:
                 raise
