@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from tl_dagster.backbones.settings import Backbone
 from tl_dagster.data.settings import Augmentation, Duplicates, Splits
 from tl_dagster.data.sources import Source
+from tl_dagster.evaluation.settings import Promotion
 from tl_dagster.features.settings import Compute
 from tl_dagster.runtime.errors import suggest
 from tl_dagster.runtime.settings import Settings
@@ -25,6 +26,7 @@ __all__ = [
     "FineTuning",
     "LinearTopModel",
     "MlpTopModel",
+    "Promotion",
     "Schedule",
     "ScratchBaseline",
     "TopModel",
@@ -102,6 +104,7 @@ class Declaration(Settings):
     top_model: TopModel = LinearTopModel()
     fine_tuning: FineTuning = FineTuning()
     scratch_baseline: ScratchBaseline | None = Field(None, description="Train without transfer too, for comparison.")
+    promotion: Promotion = Promotion()
     checks: Checks = Checks()
     compute: Compute = Compute()
     schedule: Schedule | None = Field(None, description="Scheduled retraining.")

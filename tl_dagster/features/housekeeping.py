@@ -130,7 +130,8 @@ def delete_pipeline(store: ArtifactStore, pipeline: str, *, dry_run: bool = Fals
     splits = [store.layout.artifact(*each) for each in held if each[0] == SPLITS]
     gone = _views_of_gone_images(store, splits, without=pipeline)
     if not dry_run:  # first: where this is killed, `prune` with `artifacts` finds the rest
-        shutil.rmtree(store.layout.records(pipeline), ignore_errors=True)
+        for folder in (store.layout.records(pipeline), store.layout.registry(pipeline)):
+            shutil.rmtree(folder, ignore_errors=True)
     _drop(store, gone, freed, dry_run=dry_run)
     remove_artifacts(store.layout, held - others, freed, dry_run=dry_run)
     remove_reports(store, freed, pipeline=pipeline, dry_run=dry_run)

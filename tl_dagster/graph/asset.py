@@ -2,10 +2,12 @@
 
 import time
 from dataclasses import replace
+from datetime import timedelta
 
 import dagster as dg
 
 from tl_dagster.graph.executor import end_with_run
+from tl_dagster.graph.gates import require_gates
 from tl_dagster.graph.metadata import check_result, materialization_metadata, static_metadata
 from tl_dagster.graph.stage import RunInfo, Stage, StageContext
 from tl_dagster.graph.tags import COMMIT
@@ -47,6 +49,8 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
             )
             for name, description in stage.check_descriptions.items()
         ],
+        config_schema=stage.config_schema,
+        freshness_policy=_freshness_policy(stage.freshness_days()),
         output_required=True,
     )
     # Without a return type: beside checks, Dagster reads any as the type of several outputs.
@@ -57,11 +61,15 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
         try:
             with SafeInterrupts():
                 store.check_writable()
-                work = StageContext(store, inputs, progress, store.get_current(pipeline, stage.name))
+                run = RunInfo(context.run.run_id, context.run.tags.get(COMMIT))
+                current = store.get_current(pipeline, stage.name)
+                work = StageContext(store, inputs, progress, current, run, context.op_execution_context.op_config or {})
+                if stage.is_gated(work):
+                    require_gates(store, stage)
                 begun = time.monotonic()
                 held = replace(stage.run(work), seconds=time.monotonic() - begun)
                 results = stage.run_checks(work, held)
-                files = stage.publish(work, held, RunInfo(context.run.run_id, context.run.tags.get(COMMIT)))
+                files = stage.publish(work, held)
         except InputError as error:
             context.log.error(f"{stage.name}: {error}")
             raise dg.Failure(
@@ -86,3 +94,7 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
         )
 
     return materialize
+
+
+def _freshness_policy(days: float | None) -> dg.FreshnessPolicy | None:
+    return None if days is None else dg.FreshnessPolicy.time_window(fail_window=timedelta(days=days))

@@ -11,7 +11,7 @@ from tl_dagster.graph.stage import CheckResult, Stage
 from tl_dagster.runtime.errors import redact_settings
 from tl_dagster.store.artifacts import Artifact, Materialization, TableRows
 
-__all__ = ["check_result", "materialization_metadata", "round_number", "static_metadata"]
+__all__ = ["artifact_metadata", "check_result", "materialization_metadata", "round_number", "static_metadata"]
 
 WHOLE_FROM = 1000.0
 
@@ -58,23 +58,33 @@ def materialization_metadata(
     summary = artifact.summary
     metadata: dict[str, Any] = {"result": stage.describe_result(summary)}
     metadata |= {title: dg.MetadataValue.path(file) for title, file in files.items()}
-    metadata |= {name: round_number(value) for name, value in summary.metrics.items()}
+    return (
+        metadata
+        | artifact_metadata(artifact)
+        | {
+            "reused": materialization.reused,
+            "rows_computed": materialization.computed,
+            "rows_reused": materialization.reused_rows,
+            "seconds": round_number(materialization.seconds),
+            "dagster/row_count": summary.rows,
+            "settings": _settings(stage),
+            "inputs": dg.MetadataValue.json(dict(artifact.inputs)),
+            "path": dg.MetadataValue.path(artifact.path),
+        }
+    )
+
+
+def artifact_metadata(artifact: Artifact) -> dict[str, Any]:
+    """Return the metadata of what an artifact holds: numbers, the rest of its summary, tables and figures."""
+    summary = artifact.summary
+    metadata: dict[str, Any] = {name: round_number(value) for name, value in summary.metrics.items()}
     for name, value in summary.metadata.items():
         metadata[name] = dg.MetadataValue.json(_round(value)) if isinstance(value, dict | list) else _round(value)
     for title, rows in summary.tables.items():
         metadata[title] = _table(rows)
     for title in summary.figures:
         metadata[title] = _figure(artifact, title)
-    return metadata | {
-        "reused": materialization.reused,
-        "rows_computed": materialization.computed,
-        "rows_reused": materialization.reused_rows,
-        "seconds": round_number(materialization.seconds),
-        "dagster/row_count": summary.rows,
-        "settings": _settings(stage),
-        "inputs": dg.MetadataValue.json(dict(artifact.inputs)),
-        "path": dg.MetadataValue.path(artifact.path),
-    }
+    return metadata
 
 
 def round_number(value: float) -> float:

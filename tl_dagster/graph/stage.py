@@ -44,12 +44,16 @@ class StageContext:
         inputs: the artifacts of the assets it reads.
         progress: informed of each step.
         previous: the asset's last materialization, if there was one.
+        run: the run that it works in.
+        config: what was entered for this run (see :attr:`Stage.config_schema`).
     """
 
     store: ArtifactStore
     inputs: Mapping[str, Artifact]
     progress: Progress
     previous: Materialization | None
+    run: RunInfo = RunInfo("", None)
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class Stage(ABC):
         columns: those of its artifact, when that is a table.
         check_descriptions: name → description of its asset checks.
         blocking_checks: those of them that may stop the run.
+        config_schema: what may be entered for a single run, with defaults; None: nothing.
     """
 
     name: ClassVar[str]
@@ -97,6 +102,7 @@ class Stage(ABC):
     columns: ClassVar[Mapping[str, Column]] = {}
     check_descriptions: ClassVar[Mapping[str, str]] = {}
     blocking_checks: ClassVar[frozenset[str]] = frozenset()
+    config_schema: ClassVar[Mapping[str, Any] | None] = None
 
     def __init__(self, declaration: Declaration, root: Path) -> None:
         self.declaration = declaration
@@ -124,7 +130,7 @@ class Stage(ABC):
         """Return what came out, in one line that people read first."""
         return f"{summary.rows:,} rows"
 
-    def publish(self, context: StageContext, materialization: Materialization, run: RunInfo) -> Mapping[str, Path]:
+    def publish(self, context: StageContext, materialization: Materialization) -> Mapping[str, Path]:
         """Write what is shown of the artifact outside of it, and return title → file; most stages have nothing.
 
         Raises:
@@ -135,6 +141,14 @@ class Stage(ABC):
     def run_checks(self, context: StageContext, materialization: Materialization) -> dict[str, CheckResult]:
         """Return check → its result on the current artifact; thresholds are no part of fingerprints."""
         return {}
+
+    def is_gated(self, context: StageContext) -> bool:
+        """Return whether failed blocking checks above keep it from running; nearly always."""
+        return True
+
+    def freshness_days(self) -> float | None:
+        """Return after how many days without a materialization Dagster calls the asset stale; None: never."""
+        return None
 
     def code_version(self) -> str:
         """Return version and settings: Dagster sees a change of either as a change of code."""

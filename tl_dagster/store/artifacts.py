@@ -13,9 +13,11 @@ from typing import Any
 from tl_dagster.runtime.errors import InputError, redact_settings
 from tl_dagster.store.files import sync, write_atomically, writing
 from tl_dagster.store.layout import StoreLayout, default_root
+from tl_dagster.store.registry import ChampionRegistry
 
 __all__ = [
     "ABANDONED_SECONDS",
+    "MODEL",
     "Artifact",
     "ArtifactStore",
     "ArtifactSummary",
@@ -30,6 +32,7 @@ TableRows = Sequence[Mapping[str, Any]]
 # Work in progress that was not touched for this long was abandoned.
 ABANDONED_SECONDS = 7 * 24 * 3600
 DATASET = "dataset"
+MODEL = "fine_tuned_model"  # the stage whose artifacts may be in service
 # Fields whose names on the disk differ: artifacts that were written under these stay readable.
 STORED_NAMES = {"metadata": "facts", "figures": "pictures"}
 
@@ -241,11 +244,13 @@ class ArtifactStore:
         return {asset: each for asset, each in current.items() if each}
 
     def list_held(self, pipeline: str) -> set[tuple[str, str]]:
-        """Return (stage, fingerprint) of the artifacts that a pipeline holds: the current ones, and the data before.
+        """Return (stage, fingerprint) of the artifacts that a pipeline holds.
 
-        The check for drift compares with the data before; nothing reads the former version of another asset.
+        These are the current ones; the data before, which the check for drift compares with; and the models that were
+        in service, to which one may roll back. Nothing else reads the former version of an asset.
         """
-        held = set()
+        champions = ChampionRegistry(self.layout.registry(pipeline)).champions()
+        held = {(MODEL, fingerprint) for fingerprint in champions}
         for asset in self.layout.assets(pipeline):
             record = self._record(pipeline, asset)
             names = ("fingerprint", "before") if asset == DATASET else ("fingerprint",)

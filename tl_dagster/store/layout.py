@@ -8,6 +8,7 @@ Under one root::
     features/                          the feature cache (see `tl_dagster.features.cache`)
     groups/                            which images were compared and grouped (see `tl_dagster.data.near_copies`)
     index/                             what was learnt of each source's files (see `tl_dagster.data.file_index`)
+    registry/<pipeline>/<number>.json  which model was in service when, and why (see `tl_dagster.store.registry`)
     refs/<pipeline>/<asset>.json       the current artifact of each asset of a pipeline, and how it came about
     reports/<pipeline>/<fingerprint>.html   the report of each evaluation of a pipeline
     splits/                            which image was assigned to which split (see `tl_dagster.data.split_memory`)
@@ -77,6 +78,10 @@ class StoreLayout:
     def records(self, pipeline: str) -> Path:
         """The folder of the files that name the current artifacts of a pipeline."""
         return self.root / "refs" / pipeline
+
+    def registry(self, pipeline: str) -> Path:
+        """The folder of the decisions on which model of a pipeline is in service."""
+        return self.root / "registry" / pipeline
 
     def checkpoint(self, fingerprint: str) -> Path:
         """The file that the training of an artifact resumes from after a kill."""

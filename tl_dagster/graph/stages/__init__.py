@@ -3,6 +3,7 @@
 from tl_dagster.graph.stage import Stage, StageContext
 from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
 from tl_dagster.graph.stages.bottleneck_features import BottleneckFeatures
+from tl_dagster.graph.stages.champion import Champion
 from tl_dagster.graph.stages.dataset import Dataset
 from tl_dagster.graph.stages.evaluation import Evaluation
 from tl_dagster.graph.stages.fine_tuned_model import FineTunedModel
@@ -23,4 +24,5 @@ STAGES: tuple[type[Stage], ...] = (
     ScratchBaseline,
     StrategyVerification,
     Evaluation,
+    Champion,
 )

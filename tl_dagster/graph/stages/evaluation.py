@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tl_dagster.declaration import Declaration
 from tl_dagster.evaluation.results import LABEL_SUSPECTS
 from tl_dagster.graph.engine import open_features
-from tl_dagster.graph.stage import CheckResult, RunInfo, Stage, StageContext, require_same
+from tl_dagster.graph.stage import CheckResult, Stage, StageContext, require_same
 from tl_dagster.graph.stages.top_model import require_taps
 from tl_dagster.models.spec import read_spec
 from tl_dagster.reporting.evaluation_report import SUSPECTS
@@ -95,12 +95,12 @@ class Evaluation(Stage):
         files.write_content(context.inputs["transfer_strategy"].path, tuned, settings.kind)
         return files.summarize(len(suspects), labels)
 
-    def publish(self, context: StageContext, materialization: Materialization, run: RunInfo) -> Mapping[str, Path]:
+    def publish(self, context: StageContext, materialization: Materialization) -> Mapping[str, Path]:
         """Write this pipeline's report; another pipeline may have the same evaluation."""
         from tl_dagster.graph.report import write_report
 
         inputs = {name: artifact.path for name, artifact in context.inputs.items()}
-        return {"report": write_report(self.declaration, context.store, materialization.artifact, inputs, run)}
+        return {"report": write_report(self.declaration, context.store, materialization.artifact, inputs, context.run)}
 
     def _models(self, context: StageContext) -> "dict[str, TrainedModel]":
         """Return the models by name, from the simplest to the selected one."""

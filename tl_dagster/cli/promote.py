@@ -1,0 +1,19 @@
+"""``tl-dagster promote``: puts the newly trained model in service by hand."""
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command(short_help="Put the newly trained model in service, unproved.")
+@click.argument("pipeline")
+@click.option("--reason", required=True, help="Why, in a sentence, for the history.")
+def command(pipeline: str, reason: str) -> None:
+    """Put the newly trained model of PIPELINE in service, though it was not shown to be better."""
+    from tl_dagster.cli.champion import require_pipeline
+    from tl_dagster.graph.champions import promote, record_decision
+    from tl_dagster.graph.history import open_instance
+
+    store = require_pipeline(pipeline)
+    with open_instance() as instance:
+        click.echo(record_decision(instance, store, pipeline, promote(store, pipeline, reason)))

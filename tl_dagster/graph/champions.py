@@ -1,0 +1,284 @@
+"""Which model of a pipeline is in service: what a run decides, what people decide, and the artifact of a decision."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
+
+from tl_dagster.evaluation.settings import Promotion
+from tl_dagster.graph.metadata import artifact_metadata
+from tl_dagster.runtime.errors import InputError
+from tl_dagster.store.artifacts import MODEL, Artifact, ArtifactStore, ArtifactSummary, Materialization
+from tl_dagster.store.digests import digest
+from tl_dagster.store.registry import ChampionRegistry, Decision, RegistryConflictError, Verdict, since_last_move
+
+if TYPE_CHECKING:
+    from tl_dagster.evaluation.challenger import Challenger, Judgement
+
+__all__ = [
+    "CHAMPION",
+    "MODEL",
+    "describe_decisions",
+    "find_champion",
+    "judge",
+    "materialize_decision",
+    "open_registry",
+    "promote",
+    "record_decision",
+    "roll_back",
+]
+
+CHAMPION = "champion"
+VERSION = 1
+DECISION = "decision.json"
+NOBODY = "none"  # the data version while no model is in service
+SHOWN = 20  # decisions in the table
+PREVIOUS = "previous"
+
+
+def open_registry(store: ArtifactStore, pipeline: str) -> ChampionRegistry:
+    """Return the registry of a pipeline's champions."""
+    return ChampionRegistry(store.layout.registry(pipeline))
+
+
+def find_champion(store: ArtifactStore, fingerprint: str) -> Artifact:
+    """Return the artifact of a model that is, or was, in service.
+
+    Raises:
+        InputError: it was deleted.
+    """
+    artifact = store.find(MODEL, fingerprint)
+    if artifact is None:
+        raise InputError(
+            f"the champion {store.layout.artifact(MODEL, fingerprint)} is gone: restore it from a backup, or put "
+            "another in service with tl-dagster rollback or tl-dagster promote"
+        )
+    return artifact
+
+
+def judge(
+    store: ArtifactStore, pipeline: str, artifacts: Mapping[str, Artifact], settings: Promotion, run: str
+) -> list[Decision]:
+    """Judge a newly trained model, unless that was done, and return all decisions, the one on it last.
+
+    Args:
+        store: of the champion's artifact, and of the registry.
+        pipeline: its name.
+        artifacts: dataset, top_model and fine_tuned_model.
+        settings: of the promotion.
+        run: id of the run.
+
+    Raises:
+        InputError: the champion's artifact is gone, or the test split has no image.
+    """
+    from tl_dagster.evaluation.challenger import Challenger
+
+    new = artifacts[MODEL]
+    challenger = Challenger(new.path, artifacts["dataset"].path, settings)
+    challenge = challenger.identify(new.fingerprint)
+
+    def decide(known: Sequence[Decision]) -> Verdict:
+        champion, faced = known[-1].champion if known else None, since_last_move(known)
+        if champion == new.fingerprint:
+            return faced[0]
+        if answered := [each for each in faced if each.challenge == challenge]:
+            return answered[0]
+        judgement = _judge(store, challenger, artifacts, known)
+        return Verdict(
+            kind="promoted" if judgement.promoted else "kept",
+            champion=new.fingerprint if judgement.promoted else champion,
+            challenger=new.fingerprint,
+            challenge=challenge,
+            reason=judgement.reason,
+            numbers=judgement.numbers,
+            run=run,
+        )
+
+    return _settle(open_registry(store, pipeline), decide)
+
+
+def _judge(
+    store: ArtifactStore, challenger: "Challenger", artifacts: Mapping[str, Artifact], known: Sequence[Decision]
+) -> "Judgement":
+    from tl_dagster.evaluation.challenger import Judgement
+
+    if left := _find_rollback(known, artifacts[MODEL].fingerprint):
+        return Judgement(
+            False,
+            f"the champion stays: this model was taken out of service by decision {left.number} ({left.reason}); to "
+            "put it back: tl-dagster promote",
+        )
+    compared = 1 + sum(bool(each.numbers) for each in since_last_move(known) if not each.moved)
+    champion = known[-1].champion if known else None
+    if champion is None:
+        return challenger.as_first(artifacts["top_model"].path, compared)
+    return challenger.against_champion(find_champion(store, champion).path, compared)
+
+
+def _find_rollback(known: Sequence[Decision], fingerprint: str) -> Decision | None:
+    """Return the decision that took a model out of service for good; None: there is none, or it was put back."""
+    moves = [each for each in known if each.moved and fingerprint in (each.champion, each.challenger)]
+    return moves[-1] if moves and moves[-1].champion != fingerprint else None
+
+
+def promote(store: ArtifactStore, pipeline: str, reason: str, run: str = "") -> list[Decision]:
+    """Put the newly trained model in service, unproved, and return all decisions.
+
+    Raises:
+        InputError: there is none, or it is in service.
+    """
+    new = store.get_current(pipeline, MODEL)
+    if new is None:
+        raise InputError(f"{pipeline}/{MODEL} is not in the store {store.root}: run the pipeline first")
+    fingerprint = new.artifact.fingerprint
+
+    def decide(known: Sequence[Decision]) -> Verdict:
+        if known and known[-1].champion == fingerprint:
+            raise InputError(f"the newly trained model of {pipeline} is in service already")
+        return Verdict(kind="promoted", champion=fingerprint, challenger=fingerprint, reason=_by_hand(reason), run=run)
+
+    return _settle(open_registry(store, pipeline), decide)
+
+
+def roll_back(store: ArtifactStore, pipeline: str, to: str, reason: str, run: str = "") -> list[Decision]:
+    """Put a model in service that was there before, and return all decisions.
+
+    Args:
+        store: where it is.
+        pipeline: its name.
+        to: "previous", or the number of the decision after which it was in service.
+        reason: why, in a sentence; may be empty.
+        run: id of the run; empty outside of one.
+
+    Raises:
+        InputError: there is no such decision, no model before, or its artifact is gone.
+    """
+
+    def decide(known: Sequence[Decision]) -> Verdict:
+        target = _find_target(known, pipeline, to)
+        present = known[-1].champion
+        if target == present:
+            raise InputError(f"the model of {to} is in service already")
+        find_champion(store, target)
+        return Verdict(kind="rolled back", champion=target, challenger=present, reason=_by_hand(reason), run=run)
+
+    return _settle(open_registry(store, pipeline), decide)
+
+
+def _find_target(known: Sequence[Decision], pipeline: str, to: str) -> str:
+    """Return the fingerprint of the model to roll back to."""
+    if not known or known[-1].champion is None:
+        raise InputError(f"no model of {pipeline} is in service: there is nothing to roll back from")
+    if to == PREVIOUS:
+        moves = [each.champion for each in known if each.moved]
+        before = moves[: moves.index(known[-1].champion)]
+        if not before or before[-1] is None:
+            raise InputError(f"no model of {pipeline} was in service before the present one")
+        return before[-1]
+    chosen = next((each for each in known if str(each.number) == to), None)
+    if chosen is None or chosen.champion is None:
+        raise InputError(
+            f"no decision '{to}' with a model in service: give '{PREVIOUS}', or a number of tl-dagster champion "
+            f"{pipeline} (1 to {len(known)})"
+        )
+    return chosen.champion
+
+
+def _by_hand(reason: str) -> str:
+    return f"by hand: {reason}" if reason else "by hand"
+
+
+def _settle(registry: ChampionRegistry, decide: Callable[[Sequence[Decision]], Verdict]) -> list[Decision]:
+    """Return all decisions until the one that counts now.
+
+    Args:
+        registry: a new verdict is appended to it.
+        decide: returns a verdict in view of all decisions, or one of these; called again when another process was
+            first.
+    """
+    while True:
+        known = registry.decisions()
+        verdict = decide(known)
+        if isinstance(verdict, Decision):
+            return [each for each in known if each.number <= verdict.number]
+        try:
+            return [*known, registry.append(known, verdict)]
+        except RegistryConflictError:
+            continue
+
+
+def materialize_decision(store: ArtifactStore, decisions: Sequence[Decision]) -> Materialization:
+    """Return the artifact of the last of some decisions; its data version is the model in service.
+
+    Raises:
+        DiskError: the store cannot be written.
+    """
+    decision = decisions[-1]
+    fingerprint = digest({"stage": CHAMPION, "recipe": VERSION, "decision": decision.digest})
+    if found := store.find(CHAMPION, fingerprint):
+        return Materialization(found, reused=True, computed=0, reused_rows=found.summary.rows)
+
+    def write(folder: Path) -> ArtifactSummary:
+        (folder / DECISION).write_text(json.dumps(asdict(decision), indent=1))
+        since = next(each.time for each in reversed(decisions) if each.champion == decision.champion and each.moved)
+        return ArtifactSummary(
+            rows=len(decisions),
+            computed=1,
+            metrics=decision.numbers,
+            metadata={
+                "in_service": decision.champion or NOBODY,
+                "in_service_since": since if decision.champion else NOBODY,
+                "decision": decision.number,
+                "kind": decision.kind,
+                "reason": decision.reason,
+            },
+            tables={"Decisions": describe_decisions(decisions)[:SHOWN]},
+            data_version=decision.champion or NOBODY,
+        )
+
+    judged = {MODEL: decision.challenger} if decision.challenger and decision.kind != "rolled back" else {}
+    built = store.build(CHAMPION, fingerprint, write, inputs=judged)
+    return Materialization(built, reused=False, computed=1, reused_rows=len(decisions) - 1)
+
+
+def record_decision(
+    instance: dg.DagsterInstance, store: ArtifactStore, pipeline: str, decisions: Sequence[Decision]
+) -> str:
+    """Make the last of some decisions the asset's current artifact, in the store and in Dagster; return a line on it.
+
+    Raises:
+        DiskError: the store cannot be written.
+    """
+    materialization, last = materialize_decision(store, decisions), decisions[-1]
+    store.set_current(pipeline, CHAMPION, materialization)
+    artifact, key = materialization.artifact, dg.AssetKey([pipeline, CHAMPION])
+    before = instance.get_latest_materialization_event(key)
+    former = before.asset_materialization.tags if before and before.asset_materialization else None
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(
+            key,
+            metadata=artifact_metadata(artifact) | {"path": dg.MetadataValue.path(artifact.path)},
+            tags={**(former or {}), DATA_VERSION_TAG: artifact.data_version},
+        )
+    )
+    model = store.layout.artifact(MODEL, last.champion or "")
+    return f"in service: {model} (decision {last.number}: {last.kind} {last.reason})"
+
+
+def describe_decisions(decisions: Sequence[Decision]) -> list[dict[str, str | int]]:
+    """Return a row for each decision, the last one first."""
+    return [
+        {
+            "decision": each.number,
+            "time": datetime.fromisoformat(each.time).strftime("%Y-%m-%d %H:%M:%S UTC"),
+            "kind": each.kind,
+            "in service": (each.champion or NOBODY)[:12],
+            "reason": each.reason,
+        }
+        for each in reversed(decisions)
+    ]

@@ -1,0 +1,69 @@
+"""The model in service: a newly trained one takes its place only where it is surely better."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import dagster as dg
+
+from tl_dagster.graph import champions
+from tl_dagster.graph.stage import Stage, StageContext, require_same
+from tl_dagster.store.artifacts import ArtifactSummary, Materialization
+
+__all__ = ["Champion"]
+
+NEW = "new"
+
+
+class Champion(Stage):
+    """Compares predictions that are there already; no network runs."""
+
+    name = champions.CHAMPION
+    version = champions.VERSION
+    description = (
+        "The model in service. A newly trained model takes its place only where it is surely better on the same test "
+        "images; the decisions are a history that is only appended to. To roll back, or to decide by hand, materialize "
+        "this asset with `put_in_service`."
+    )
+    kinds = frozenset({"scipy"})
+    inputs = ("dataset", "top_model", champions.MODEL, "evaluation")
+    config_schema: ClassVar[Mapping[str, Any]] = {
+        "put_in_service": dg.Field(
+            str,
+            default_value="",
+            description="Empty: judge the newly trained model. 'previous', or the number of a decision: roll back to "
+            "the model that was in service then. 'new': the newly trained model, unproved.",
+        ),
+        "reason": dg.Field(str, default_value="", description="Why, in a sentence, for the history."),
+    }
+
+    def settings(self) -> dict[str, Any]:
+        """Return the declared promotion."""
+        return self.declaration.promotion.model_dump(mode="json", include={"confidence", "margin"})
+
+    @classmethod
+    def describe_result(cls, summary: ArtifactSummary) -> str:
+        """Return the last decision."""
+        return str(summary.metadata["reason"])
+
+    def is_gated(self, context: StageContext) -> bool:
+        """A model can be taken out of service whatever the state of what was trained since."""
+        return not context.config.get("put_in_service")
+
+    def freshness_days(self) -> float | None:
+        """Return the declared days."""
+        return self.declaration.promotion.freshness_days
+
+    def run(self, context: StageContext) -> Materialization:
+        """Judge the same model on the same images once."""
+        wanted, store, pipeline = context.config.get("put_in_service"), context.store, self.declaration.name
+        reason, run = context.config.get("reason", ""), context.run.run_id
+        if wanted == NEW:
+            decisions = champions.promote(store, pipeline, reason, run)
+        elif wanted:
+            decisions = champions.roll_back(store, pipeline, wanted, reason, run)
+        else:
+            for name in ("top_model", champions.MODEL):
+                require_same(context.inputs["evaluation"], name, context.inputs[name])
+            decisions = champions.judge(store, pipeline, context.inputs, self.declaration.promotion, run)
+        context.progress.log(decisions[-1].reason)
+        return champions.materialize_decision(store, decisions)
