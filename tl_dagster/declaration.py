@@ -66,6 +66,9 @@ class Checks(Settings):
     label_suspects: float = Field(
         0.01, ge=0, le=1, description="Share of the labels that may be contradicted strongly; above it a warning."
     )
+    calibration: float = Field(
+        0.05, ge=0, le=1, description="Expected calibration error of the selected model; above it a warning."
+    )
     acknowledged: list[str] = Field(
         [],
         description="Images that were looked at and are right, by their paths (or the ends of them) or image ids: "

@@ -89,9 +89,7 @@ def test_nothing_in_common_is_no_proof(tmp_path: Path, dataset: Path):
         (0.7, 0.9, False, "is surely less than the top model's 0.900"),
     ],
 )
-def test_the_first_champion(
-    tmp_path: Path, dataset: Path, model: float, top_model: float, promoted: bool, words: str
-):
+def test_the_first_champion(tmp_path: Path, dataset: Path, model: float, top_model: float, promoted: bool, words: str):
     new, top = write_model(tmp_path / "new", share(400, model)), write_model(tmp_path / "top", share(400, top_model))
     judged = Challenger(new, dataset, Promotion()).as_first(top, 1)
     assert judged.promoted is promoted
@@ -111,5 +109,5 @@ def test_a_challenge_is_known_again_by_model_images_labels_and_settings(tmp_path
 
 
 def test_no_test_image(tmp_path: Path, dataset: Path):
-    with pytest.raises(InputError, match="larger splits.test"):
+    with pytest.raises(InputError, match=r"larger splits\.test"):
         Challenger(write_model(tmp_path / "m", share(0, 1)), dataset, Promotion())

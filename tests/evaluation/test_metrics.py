@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from tl_dagster.evaluation.metrics import calibration, confusion, measure
+from tl_dagster.evaluation.metrics import (
+    calibration,
+    calibration_error,
+    calibration_error_by_chance,
+    confusion,
+    measure,
+)
 
 
 def test_by_hand():
@@ -44,3 +50,15 @@ def test_absent_classes_do_not_count(images):
     assert found["accuracy"] == found["balanced_accuracy"] == found["macro_f1"] == 1
     assert found["auc"] is None
     assert [row["support"] for row in found["per_class"]] == [images, 0, 0]
+
+
+def test_calibration_error_by_chance():
+    """Calibrated models stay below it in all but one of twenty test splits; an overconfident one does not."""
+    random = np.random.default_rng(0)
+    confidence = random.uniform(0.5, 1, 300)
+    probabilities = np.stack([confidence, 1 - confidence], 1)
+    bound = calibration_error_by_chance(probabilities)
+    truths = [(random.random(300) >= confidence).astype(int) for _ in range(200)]
+    assert 0.88 < np.mean([calibration_error(truth, probabilities) <= bound for truth in truths]) < 0.99
+    overconfident = (random.random(300) >= confidence - 0.2).astype(int)
+    assert calibration_error(overconfident, probabilities) > bound

@@ -11,6 +11,7 @@ MODEL = {
     "macro_f1": 0.4,
     "log_loss": 0.7,
     "ece": 0.1,
+    "ece_by_chance": 0.05,
     "auc": 0.6,
     "per_class": [{"precision": 0.5, "recall": 1.0, "f1": 0.67, "support": 2}] * 2,
     "intervals": {"accuracy": [0.4, 0.6]},

@@ -58,6 +58,7 @@ class ModelResults(_Record):
         macro_f1: mean F1 of the classes that occur.
         log_loss: in nats.
         ece: expected calibration error.
+        ece_by_chance: what it stays below in 95 % of all test splits of this size, were the model calibrated.
         auc: area under the ROC curve, mean over the classes; None where a class does not occur.
         per_class: in the order of the classes.
         intervals: metric → (low, high), the 95 % interval.
@@ -72,6 +73,7 @@ class ModelResults(_Record):
     macro_f1: float
     log_loss: float
     ece: float
+    ece_by_chance: float
     auc: float | None
     per_class: Sequence[ClassScores]
     intervals: Mapping[str, tuple[float, float]]

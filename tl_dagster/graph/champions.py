@@ -225,14 +225,13 @@ def materialize_decision(store: ArtifactStore, decisions: Sequence[Decision]) ->
 
     def write(folder: Path) -> ArtifactSummary:
         (folder / DECISION).write_text(json.dumps(asdict(decision), indent=1))
-        since = next(each.time for each in reversed(decisions) if each.champion == decision.champion and each.moved)
         return ArtifactSummary(
             rows=len(decisions),
             computed=1,
             metrics=decision.numbers,
             metadata={
                 "in_service": decision.champion or NOBODY,
-                "in_service_since": since if decision.champion else NOBODY,
+                "in_service_since": since_last_move(decisions)[0].time if decision.champion else NOBODY,
                 "decision": decision.number,
                 "kind": decision.kind,
                 "reason": decision.reason,

@@ -1,12 +1,14 @@
 """Evaluation of every model of the pipeline on the test split."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tl_dagster.declaration import Declaration
-from tl_dagster.evaluation.results import LABEL_SUSPECTS
+from tl_dagster.evaluation.results import LABEL_SUSPECTS, METRICS, EvaluationResults
 from tl_dagster.graph.engine import open_features
+from tl_dagster.graph.model_checks import DESCRIPTIONS, check_model
 from tl_dagster.graph.stage import CheckResult, Stage, StageContext, require_same
 from tl_dagster.graph.stages.top_model import require_taps
 from tl_dagster.models.spec import read_spec
@@ -27,7 +29,7 @@ class Evaluation(Stage):
     """Reads the models' own predictions and the cached features; a network runs for the mistakes' heat maps only."""
 
     name = "evaluation"
-    version = 6
+    version = 7
     description = (
         "The test accuracy of every model, with 95 % intervals and paired tests; calibration, ROC and learning curves, "
         "the worst mistakes with their heat maps, label suspects, and the HTML report."
@@ -36,6 +38,7 @@ class Evaluation(Stage):
     inputs: ClassVar[tuple[str, ...]] = ("dataset", "bottleneck_features", "transfer_strategy", *MODELS)
     check_descriptions: ClassVar[Mapping[str, str]] = {
         "label_suspects": "Images whose held-out prediction on the cached features contradicts their label strongly.",
+        **DESCRIPTIONS,
     }
 
     def __init__(self, declaration: Declaration, root: Path) -> None:
@@ -113,7 +116,7 @@ class Evaluation(Stage):
         return models
 
     def run_checks(self, context: StageContext, held: Materialization) -> dict[str, CheckResult]:
-        """List the label suspects, with the present places of the images."""
+        """List the label suspects, with the present places of the images, and check the selected model."""
         import pandas as pd
 
         from tl_dagster.data.manifest import read_manifest, shown_uris
@@ -133,4 +136,8 @@ class Evaluation(Stage):
         }
         labels = int(held.artifact.summary.metrics["labels"])
         rows = table_rows(columns)
-        return {"label_suspects": checks.label_suspects(rows, len(suspects), labels, settings, SUSPECTS)}
+        results = EvaluationResults.from_json(json.loads((held.artifact.path / METRICS).read_text()))
+        return {
+            "label_suspects": checks.label_suspects(rows, len(suspects), labels, settings, SUSPECTS),
+            **check_model(results, settings),
+        }
