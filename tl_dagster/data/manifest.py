@@ -24,6 +24,7 @@ __all__ = [
     "content_digest",
     "diff_manifests",
     "image_uris",
+    "list_changes",
     "read_groups",
     "read_manifest",
     "read_pairs",
@@ -125,17 +126,27 @@ def content_digest(manifest: pd.DataFrame, pairs: pd.DataFrame) -> str:
     )
 
 
-def diff_manifests(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, int]:
-    """Count the usable images that were added, removed, relabelled and renamed between two manifests."""
+def list_changes(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return the addresses of the usable images that were added, removed, relabelled and renamed between two manifests.
+
+    Those that were removed have their former address, the others their present one.
+    """
     old, new = usable(before), usable(now)
     # The row of each new image among the old ones; a join of the tables would sort and copy them.
     rows = pc.index_in(pa.array(new["id"]), value_set=pa.array(old["id"]))
     rows = rows.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     stayed = rows >= 0
     then, since = old.iloc[rows[stayed]], new[stayed]
+    gone = np.ones(len(old), bool)
+    gone[rows[stayed]] = False
     return {
-        "added": int((~stayed).sum()),
-        "removed": len(old) - int(stayed.sum()),
-        "relabelled": int((then["label"].to_numpy() != since["label"].to_numpy()).sum()),
-        "renamed": int((then["uri"].to_numpy() != since["uri"].to_numpy()).sum()),
+        "added": new.loc[~stayed, "uri"],
+        "removed": old.loc[gone, "uri"],
+        "relabelled": since.loc[then["label"].to_numpy() != since["label"].to_numpy(), "uri"],
+        "renamed": since.loc[then["uri"].to_numpy() != since["uri"].to_numpy(), "uri"],
     }
+
+
+def diff_manifests(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, int]:
+    """Count the usable images that were added, removed, relabelled and renamed between two manifests."""
+    return {name: len(uris) for name, uris in list_changes(before, now).items()}

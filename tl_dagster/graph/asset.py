@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import dagster as dg
 
+from tl_dagster.graph.causes import describe_causes, explain_materialization
 from tl_dagster.graph.executor import end_with_run
 from tl_dagster.graph.gates import require_gates
 from tl_dagster.graph.metadata import check_result, materialization_metadata, static_metadata
@@ -70,6 +71,7 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
                 held = replace(stage.run(work), seconds=time.monotonic() - begun)
                 results = stage.run_checks(work, held)
                 files = stage.publish(work, held)
+                causes = explain_materialization(context.instance, stage, held)
         except InputError as error:
             context.log.error(f"{stage.name}: {error}")
             raise dg.Failure(
@@ -88,7 +90,7 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
         )
         return dg.MaterializeResult(
             value=held,
-            metadata=materialization_metadata(stage, held, files),
+            metadata=materialization_metadata(stage, held, files, [*describe_causes(causes)]),
             data_version=dg.DataVersion(held.artifact.data_version),
             check_results=[check_result(name, result, held) for name, result in results.items()],
         )

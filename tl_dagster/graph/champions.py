@@ -256,13 +256,21 @@ def record_decision(
     materialization, last = materialize_decision(store, decisions), decisions[-1]
     store.set_current(pipeline, CHAMPION, materialization)
     artifact, key = materialization.artifact, dg.AssetKey([pipeline, CHAMPION])
-    before = instance.get_latest_materialization_event(key)
-    former = before.asset_materialization.tags if before and before.asset_materialization else None
+    event = instance.get_latest_materialization_event(key)
+    before = event.asset_materialization if event else None
+    kept = {
+        name: value for name, value in (before.metadata if before else {}).items() if name in ("settings", "inputs")
+    }
     instance.report_runless_asset_event(
         dg.AssetMaterialization(
             key,
-            metadata=artifact_metadata(artifact) | {"path": dg.MetadataValue.path(artifact.path)},
-            tags={**(former or {}), DATA_VERSION_TAG: artifact.data_version},
+            metadata={
+                "result": last.reason,
+                **artifact_metadata(artifact),
+                **kept,
+                "path": dg.MetadataValue.path(artifact.path),
+            },
+            tags={**((before.tags if before else None) or {}), DATA_VERSION_TAG: artifact.data_version},
         )
     )
     model = store.layout.artifact(MODEL, last.champion or "")

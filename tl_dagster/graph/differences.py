@@ -14,7 +14,7 @@ DATA_ASSETS = ("dataset", "augmented_splits")
 # Of a materialization's metadata what tells nothing of the result, or is compared otherwise.
 NOT_RESULTS = {
     "result", "reused", "rows_computed", "rows_reused", "seconds", "dagster/row_count", "settings", "inputs", "path",
-    "report", "training_seconds", "views_per_second", "images_decoded", "seconds_by_step", "compiled",
+    "report", "why", "training_seconds", "views_per_second", "images_decoded", "seconds_by_step", "compiled",
 }  # fmt: skip
 
 
@@ -28,6 +28,8 @@ class AssetState:
         settings: of the stage; None: they were not recorded.
         values: name → number, text or mapping, of its metadata.
         path: the folder of its artifact, which may be gone.
+        run_id: of the run that it comes from; "" outside of one.
+        time: in seconds since 1970.
     """
 
     data_version: str
@@ -35,6 +37,18 @@ class AssetState:
     settings: Mapping[str, Any] | None
     values: Mapping[str, Any]
     path: str
+    run_id: str = ""
+    time: float = 0.0
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """Asset → data version that the artifact was computed from."""
+        return dict(self.values.get("inputs", {}))
+
+    @property
+    def computed(self) -> bool:
+        """Whether something was computed for it."""
+        return not self.values.get("reused", False)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The pipelines that the Dagster instance remembers: their states after runs, and before the last change."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 from dagster import AssetRecordsFilter
@@ -11,7 +11,7 @@ from tl_dagster.graph.runs import end_dead_runs, find_unfinished_run
 from tl_dagster.graph.tags import COMMIT
 from tl_dagster.runtime.errors import InputError, first_line, suggest
 
-__all__ = ["find_state", "find_states", "forget_assets", "open_instance", "require_no_runs"]
+__all__ = ["find_state", "find_states", "forget_assets", "open_instance", "read_history", "require_no_runs"]
 
 PAGE, MOST_EVENTS = 10, 200  # materializations of an asset that are looked through for a change
 SHORTEST = 6  # letters of a run's id
@@ -89,6 +89,19 @@ def require_no_runs(instance: dg.DagsterInstance, pipeline: str | None = None) -
         raise InputError(f"run {run.run_id[:8]} of {run.job_name} is at work: wait for its end, or terminate it")
 
 
+def read_history(instance: dg.DagsterInstance, pipeline: str, asset: str) -> Iterator[AssetState]:
+    """Yield the materializations of an asset, the last one first: at most the last two hundred."""
+    key, cursor = dg.AssetKey([pipeline, asset]), None
+    for _ in range(MOST_EVENTS // PAGE):
+        page = instance.fetch_materializations(key, limit=PAGE, cursor=cursor)
+        for record in page.records:
+            if record.asset_materialization:
+                yield _read_asset(record.asset_materialization, record.run_id, record.timestamp)
+        cursor = page.cursor
+        if not page.has_more:
+            return
+
+
 def _find_keys(instance: dg.DagsterInstance, pipeline: str) -> Sequence[dg.AssetKey]:
     return [key for key in instance.get_asset_keys(prefix=[pipeline]) if len(key.path) == 2]
 
@@ -140,13 +153,14 @@ def _read_state(
         chosen = AssetRecordsFilter(asset_key=key, before_timestamp=before)
         records = instance.fetch_materializations(chosen, limit=1).records
         if records and records[0].asset_materialization:
-            assets[key.path[1]] = _read_asset(records[0].asset_materialization)
+            record = records[0]
+            assets[key.path[1]] = _read_asset(records[0].asset_materialization, record.run_id, record.timestamp)
             last = max(records[0], last or records[0], key=lambda record: record.timestamp)
     run = instance.get_run_by_id(last.run_id) if last else None
     return PipelineState(title, run.run_id if run else None, run.tags.get(COMMIT) if run else None, assets)
 
 
-def _read_asset(materialization: dg.AssetMaterialization) -> AssetState:
+def _read_asset(materialization: dg.AssetMaterialization, run_id: str, time: float) -> AssetState:
     tags = materialization.tags or {}
     values = {name: value.value for name, value in materialization.metadata.items()}
     settings = values.get("settings")
@@ -154,6 +168,8 @@ def _read_asset(materialization: dg.AssetMaterialization) -> AssetState:
         data_version=tags.get(DATA_VERSION_TAG, ""),
         stage_version=tags.get(CODE_VERSION_TAG, "").partition("-")[0],
         settings=settings if isinstance(settings, Mapping) else None,
-        values={name: value for name, value in values.items() if isinstance(value, int | float | str | dict)},
+        values={name: value for name, value in values.items() if isinstance(value, int | float | str | Mapping)},
         path=str(values.get("path", "")),
+        run_id=run_id,
+        time=time,
     )

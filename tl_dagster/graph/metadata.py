@@ -1,7 +1,7 @@
 """Metadata of materializations and checks: numbers, tables and figures for Dagster's UI."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def _code_reference(stage: type[Stage]) -> dg.LocalFileCodeReference:
 
 
 def materialization_metadata(
-    stage: Stage, materialization: Materialization, files: Mapping[str, Path]
+    stage: Stage, materialization: Materialization, files: Mapping[str, Path], why: Sequence[str]
 ) -> dict[str, Any]:
     """Return the metadata of a materialization: the result first, bookkeeping last.
 
@@ -53,6 +53,7 @@ def materialization_metadata(
         stage: whose asset it is.
         materialization: of the asset.
         files: title → file beside the artifact, such as the report.
+        why: lines that say why it was computed; none where it was reused.
     """
     artifact = materialization.artifact
     summary = artifact.summary
@@ -62,6 +63,7 @@ def materialization_metadata(
         metadata
         | artifact_metadata(artifact)
         | {
+            **({"why": dg.MetadataValue.md("\n".join(f"    {line}" for line in why))} if why else {}),
             "reused": materialization.reused,
             "rows_computed": materialization.computed,
             "rows_reused": materialization.reused_rows,

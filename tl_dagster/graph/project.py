@@ -21,8 +21,9 @@ from dagster._core.workspace.autodiscovery import (
 from dagster._core.workspace.load import location_origin_from_module_name
 from dagster._core.workspace.load_target import WorkspaceFileTarget, get_target_from_toml_data
 
+from tl_dagster.declaration import Declaration
 from tl_dagster.graph.problems import describe, find_mistakes
-from tl_dagster.graph.records import Problem, parse_records
+from tl_dagster.graph.records import Loaded, Problem, parse_records
 from tl_dagster.graph.root import WORKSPACES, find_declarations, read_settings, require_root
 from tl_dagster.runtime.errors import InputError, suggest
 
@@ -68,9 +69,20 @@ class Project:
     @property
     def problems(self) -> list[Problem]:
         """The declared pipelines that cannot be used; the others do not suffer from it."""
+        return [loaded for loaded in self._loaded() if isinstance(loaded, Problem)]
+
+    def get_declaration(self, name: str) -> Declaration:
+        """Return a pipeline as it is declared now.
+
+        Raises:
+            InputError: as :meth:`get_job`.
+        """
+        self.get_job(name)
+        return next(each for each in self._loaded() if isinstance(each, Declaration) and each.name == name)
+
+    def _loaded(self) -> list[Loaded]:
         data = [each.definition.repository_load_data for each in self.repositories]
-        found = [loaded for each in data if each for loaded in parse_records(each.reconstruction_metadata).values()]
-        return [loaded for loaded in found if isinstance(loaded, Problem)]
+        return [loaded for each in data if each for loaded in parse_records(each.reconstruction_metadata).values()]
 
     def get_job(self, name: str) -> ReconstructableJob:
         """Return a job for :func:`dagster.execute_job`: the definitions that were loaded stay those of its run.
