@@ -31,6 +31,7 @@ __all__ = [
     "promote",
     "record_decision",
     "roll_back",
+    "withdraw",
 ]
 
 CHAMPION = "champion"
@@ -170,6 +171,17 @@ def roll_back(store: ArtifactStore, pipeline: str, to: str, reason: str, run: st
     return _settle(open_registry(store, pipeline), decide)
 
 
+def withdraw(store: ArtifactStore, pipeline: str, reason: str) -> list[Decision]:
+    """Take the model in service out of it, with none in its place, and return all decisions."""
+
+    def decide(known: Sequence[Decision]) -> Verdict:
+        if not known or known[-1].champion is None:
+            raise InputError(f"no model of {pipeline} is in service")
+        return Verdict(kind="rolled back", champion=None, challenger=known[-1].champion, reason=reason)
+
+    return _settle(open_registry(store, pipeline), decide)
+
+
 def _find_target(known: Sequence[Decision], pipeline: str, to: str) -> str:
     """Return the fingerprint of the model to roll back to."""
     if not known or known[-1].champion is None:
@@ -273,7 +285,7 @@ def record_decision(
             tags={**((before.tags if before else None) or {}), DATA_VERSION_TAG: artifact.data_version},
         )
     )
-    model = store.layout.artifact(MODEL, last.champion or "")
+    model = store.layout.artifact(MODEL, last.champion) if last.champion else "no model"
     return f"in service: {model} (decision {last.number}: {last.kind} {last.reason})"
 
 

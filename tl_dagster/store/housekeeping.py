@@ -82,23 +82,31 @@ def remove_artifacts(
 
 
 def remove_reports(
-    store: ArtifactStore, freed: FreedSpace, *, pipeline: str | None = None, dry_run: bool = False
+    store: ArtifactStore,
+    freed: FreedSpace,
+    *,
+    pipeline: str | None = None,
+    evaluations: Collection[str] | None = None,
+    dry_run: bool = False,
 ) -> None:
-    """Delete the reports on evaluations that their pipeline does not hold any more, or all of one pipeline.
+    """Delete reports: on evaluations that their pipeline does not hold any more, all of a pipeline, or on some.
 
     Args:
         store: where they are.
         freed: is added to.
         pipeline: whose reports all go.
+        evaluations: fingerprints of those whose reports go, held or not.
         dry_run: only count.
     """
     for path in store.layout.reports.glob("*/*.html" if pipeline is None else f"{pipeline}/*.html"):
-        held = set() if pipeline else {fingerprint for _, fingerprint in store.list_held(path.parent.name)}
-        if path.stem in held:
-            continue
-        freed.reports, freed.size = freed.reports + 1, freed.size + path.stat().st_size
-        if not dry_run:
-            path.unlink()
+        if evaluations is not None:
+            gone = path.stem in evaluations
+        else:
+            gone = pipeline is not None or path.stem not in {each for _, each in store.list_held(path.parent.name)}
+        if gone:
+            freed.reports, freed.size = freed.reports + 1, freed.size + path.stat().st_size
+            if not dry_run:
+                path.unlink()
 
 
 def _remove_folder(layout: StoreLayout, path: Path) -> None:

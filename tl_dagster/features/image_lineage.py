@@ -1,0 +1,153 @@
+"""What a store has of one image: its places, views and features, every artifact that saw it; and how to forget it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tl_dagster.data.manifest import MANIFEST
+from tl_dagster.data.splits import VIEWS
+from tl_dagster.features.cache import FeatureColumn, list_columns
+from tl_dagster.runtime.errors import InputError
+from tl_dagster.store.artifacts import Artifact, ArtifactStore
+from tl_dagster.store.digests import digest_file
+from tl_dagster.store.housekeeping import FreedSpace, remove_artifacts, remove_reports
+from tl_dagster.store.lineage import find_below, list_artifacts
+
+__all__ = ["ImageLineage", "ImageRow", "ViewRows", "find_image", "forget_image", "trace_image"]
+
+DATASET, SPLITS, EVALUATION = "dataset", "augmented_splits", "evaluation"
+ID = re.compile(r"[0-9a-f]{8,64}")
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """An image in a dataset artifact.
+
+    Attributes:
+        dataset: the artifact.
+        uri: where it was.
+        label: its class.
+        problem: why it is not used; None: it is.
+    """
+
+    dataset: Artifact
+    uri: str
+    label: str
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class ViewRows:
+    """An image's views in an augmented_splits artifact.
+
+    Attributes:
+        splits: the artifact.
+        split: of the image.
+        keys: hex identity of each view.
+    """
+
+    splits: Artifact
+    split: str
+    keys: Sequence[str]
+
+
+@dataclass(frozen=True)
+class ImageLineage:
+    """Everything in a store that an image is in.
+
+    Attributes:
+        id: SHA-256 of the file.
+        rows: in the datasets.
+        views: in the tables of views.
+        columns: of the feature cache, with the number of its rows in each.
+        artifacts: all that were computed from these datasets, directly or not, and they themselves.
+    """
+
+    id: str
+    rows: Sequence[ImageRow]
+    views: Sequence[ViewRows]
+    columns: Sequence[tuple[FeatureColumn, int]]
+    artifacts: Sequence[Artifact]
+
+
+def find_image(store: ArtifactStore, reference: str) -> str:
+    """Return the id of an image.
+
+    Args:
+        store: with datasets that have it.
+        reference: a file, an id (its first eight digits at least), or the end of an address in the datasets.
+
+    Raises:
+        InputError: no dataset has such an image, or several have different ones.
+    """
+    if Path(reference).is_file():
+        return digest_file(Path(reference))
+    found: set[str] = set()
+    for artifact in list_artifacts(store):
+        if artifact.stage == DATASET:
+            table = pq.read_table(artifact.path / MANIFEST, columns=["id", "uri"])
+            by_id = ID.fullmatch(reference)
+            mask = pc.starts_with(table["id"], reference) if by_id else pc.ends_with(table["uri"], f"/{reference}")
+            found |= set(table.filter(mask)["id"].to_pylist())
+    found.discard("")
+    if len(found) != 1:
+        what = f"{len(found)} images" if found else "no image"
+        raise InputError(f"{what} '{reference}' in the datasets of {store.root}: give a file, its id or its address")
+    return found.pop()
+
+
+def trace_image(store: ArtifactStore, identity: str) -> ImageLineage:
+    """Return everything that a store has of an image.
+
+    Args:
+        store: where to look.
+        identity: the image's id.
+    """
+    every = list_artifacts(store)
+    rows = [row for artifact in every if artifact.stage == DATASET for row in _read_rows(artifact, identity)]
+    views = [row for artifact in every if artifact.stage == SPLITS for row in _read_views(artifact, identity)]
+    keys = sorted({key for row in views for key in row.keys})
+    columns = [
+        (column, len(keys) - int(column.missing(keys).sum())) for column in list_columns(store.layout.features) if keys
+    ]
+    origins = {row.dataset.fingerprint: row.dataset for row in rows} | {
+        row.splits.fingerprint: row.splits for row in views
+    }
+    return ImageLineage(
+        identity, rows, views, [each for each in columns if each[1]], find_below(every, [*origins.values()])
+    )
+
+
+def _read_rows(dataset: Artifact, identity: str) -> list[ImageRow]:
+    table = pq.read_table(dataset.path / MANIFEST, columns=["uri", "label", "problem"], filters=[("id", "=", identity)])
+    return [ImageRow(dataset, row["uri"], row["label"], row["problem"]) for row in table.to_pylist()]
+
+
+def _read_views(splits: Artifact, identity: str) -> list[ViewRows]:
+    table = pq.read_table(splits.path / VIEWS, columns=["split", "key"], filters=[("id", "=", identity)])
+    return [ViewRows(splits, table["split"][0].as_py(), table["key"].to_pylist())] if len(table) else []
+
+
+def forget_image(store: ArtifactStore, lineage: ImageLineage, *, dry_run: bool) -> FreedSpace:
+    """Delete every artifact and every row of the cache that an image is in; the next run computes what is needed anew.
+
+    Args:
+        store: where they are.
+        lineage: of the image.
+        dry_run: only count.
+    """
+    freed = FreedSpace()
+    keys = {bytes.fromhex(key) for row in lineage.views for key in row.keys}
+    for column, _ in lineage.columns:
+        with column.lock:
+            rows, size = column.drop(keys, dry_run=dry_run)
+        freed.rows, freed.size = freed.rows + rows, freed.size + size
+    artifacts = [(artifact.stage, artifact.fingerprint) for artifact in lineage.artifacts]
+    remove_artifacts(store.layout, artifacts, freed, dry_run=dry_run)
+    evaluations = [fingerprint for stage, fingerprint in artifacts if stage == EVALUATION]
+    remove_reports(store, freed, evaluations=evaluations, dry_run=dry_run)
+    return freed
