@@ -7,6 +7,7 @@ import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from tests.conftest import QUIET, Pipeline
+from tl_dagster.graph.automation import decide
 from tl_dagster.graph.runs import DIED_TAG
 
 
@@ -56,7 +57,7 @@ def test_one_run_for_each_change(watch, photos):
     assert "waiting" in reason(watch.refresh(**changed))
     assert watch.refresh(**changed).run_requests and reason(watch.refresh(**changed)) == "nothing to do"
     computed = {name for name, held in watch.pipeline.held().items() if not held.reused}
-    assert computed == {"top_model", "fine_tuned_model", "evaluation"}
+    assert computed == {"top_model", "fine_tuned_model", "evaluation", "champion"}
     watch.refresh()
     assert watch.refresh().run_requests  # and back
     watch.refresh(**changed)
@@ -91,6 +92,33 @@ def test_a_failed_state_is_not_tried_again_but_a_run_that_died_is(watch):
         if attempt < 2:
             assert watch.look().run_requests
     assert reason(watch.look()) == "nothing to do"
+
+
+def test_a_tick_with_nothing_new_starts_no_run_and_one_that_failed_is_tried_again(watch):
+    """Schedule and sensor look at the same state: what one has done is nothing to do for the other."""
+    pipeline = watch.pipeline
+
+    def tick() -> dg.RunRequest | str:
+        result = decide(pipeline.instance, pipeline.declaration(), pipeline.store.root.parent, pipeline.store)
+        return result if isinstance(result, dg.RunRequest) else result.skip_message
+
+    failed = tick()
+    run = pipeline.instance.create_run_for_job(pipeline.definitions().resolve_job_def("cells"), tags=failed.tags)
+    pipeline.instance.report_run_failed(run)
+    again = tick()
+    assert again.tags["tl_dagster/trigger"] == "schedule"
+    pipeline.definitions().resolve_job_def("cells").execute_in_process(
+        QUIET, instance=pipeline.instance, tags=again.tags
+    )
+    assert tick() == "nothing to do"
+    assert reason(watch.look()) == "nothing to do"
+    busy = pipeline.instance.create_run_for_job(
+        pipeline.definitions().resolve_job_def("cells"), status=dg.DagsterRunStatus.STARTED
+    )
+    assert busy.run_id[:8] in tick()
+    pipeline.instance.report_run_canceled(busy)
+    pipeline.photos.rename(pipeline.photos.with_name("elsewhere"))  # a source that vanishes
+    assert "photos" in tick()
 
 
 def test_sensor_and_schedule(pipeline: Pipeline):

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -24,6 +24,7 @@ from tl_dagster.store.digests import digest
 __all__ = ["build_schedules", "build_sensor", "describe_source", "enabled_stages", "ended_runs"]
 
 STATE_TAG = "tl_dagster/state"  # of a run that the sensor asked for: what had changed
+NOTHING = "nothing to do"
 LOOK_SECONDS = 30
 PATIENCE_SECONDS = 600.0  # a source that never stops changing is read all the same
 
@@ -33,20 +34,49 @@ def enabled_stages(declaration: Declaration, root: Path) -> list[Stage]:
     return [stage(declaration, root) for stage in STAGES if stage.is_enabled(declaration)]
 
 
-def build_schedules(declaration: Declaration, job: Any) -> list[dg.ScheduleDefinition]:
-    """Return the declared schedule of a pipeline's job; what did not change since the last tick is reused."""
+def build_schedules(declaration: Declaration, root: Path, job: Any) -> list[dg.ScheduleDefinition]:
+    """Return the declared schedule of a pipeline's job: a tick with nothing new starts no run."""
     if declaration.schedule is None:
         return []
-    return [
-        dg.ScheduleDefinition(
-            name=f"{declaration.name}_schedule",
-            job=job,
-            cron_schedule=declaration.schedule.cron,
-            execution_timezone=declaration.schedule.timezone,
-            tags={TRIGGER: "schedule"},
-            default_status=dg.DefaultScheduleStatus.RUNNING,
-        )
-    ]
+
+    @dg.schedule(
+        name=f"{declaration.name}_schedule",
+        job=job,
+        cron_schedule=declaration.schedule.cron,
+        execution_timezone=declaration.schedule.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        required_resource_keys={"artifacts"},
+        description="Refreshes the pipeline on each tick, when its data, settings or code changed since it succeeded.",
+    )
+    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        resources: Mapping[str, Any] = context.resources.original_resource_dict
+        return decide(context.instance, declaration, root, resources["artifacts"].store)
+
+    return [tick]
+
+
+def decide(
+    instance: dg.DagsterInstance, declaration: Declaration, root: Path, store: ArtifactStore
+) -> dg.RunRequest | dg.SkipReason:
+    """Return a request for a run, unless one is at work or the last one for the same state succeeded.
+
+    Args:
+        instance: where runs are.
+        declaration: the pipeline.
+        root: the folder that relative paths in it start from.
+        store: where its artifacts are.
+    """
+    end_dead_runs(instance)
+    if run := find_unfinished_run(instance, declaration.name):
+        return dg.SkipReason(f"run {run.run_id[:8]} works on {declaration.name}")
+    try:
+        state = _observe(declaration, root, store)
+    except InputError as error:
+        return dg.SkipReason(str(error))
+    runs = _runs_for(instance, declaration.name, state)
+    if runs and runs[0].status is dg.DagsterRunStatus.SUCCESS and not state.missing:
+        return dg.SkipReason(NOTHING)
+    return dg.RunRequest(tags={STATE_TAG: state.digest, TRIGGER: "schedule"})
 
 
 def describe_source(declaration: Declaration) -> dg.AssetSpec:
@@ -122,26 +152,22 @@ def look(
     if run := find_unfinished_run(instance, declaration.name):
         return dg.SensorResult(skip_reason=f"run {run.run_id[:8]} works on {declaration.name}")
     try:
-        source = digest(declaration.source.signature(source_context(store, root)))
+        state = _observe(declaration, root, store)
     except InputError as error:
         return dg.SensorResult(skip_reason=str(error))
-    stages = enabled_stages(declaration, root)
-    checks = declaration.checks.model_dump(mode="json")
-    state = digest([source, {stage.name: stage.code_version() for stage in stages}, checks])[:32]
-    missing = [stage.name for stage in stages if store.get_current(declaration.name, stage.name) is None]
-    if _is_done(instance, declaration.name, state, missing):
-        return dg.SensorResult(skip_reason="nothing to do", cursor=_cursor(state, 0.0, seen.source))
+    if _is_done(instance, declaration.name, state):
+        return dg.SensorResult(skip_reason=NOTHING, cursor=_cursor(state.digest, 0.0, seen.source))
     since = seen.changing_since or time.time()
-    quiet = state == seen.state or not seen.state or time.time() - since > PATIENCE_SECONDS
+    quiet = state.digest == seen.state or not seen.state or time.time() - since > PATIENCE_SECONDS
     if not quiet:  # files may be arriving: one run for all of them
         return dg.SensorResult(
-            skip_reason="something changed: waiting for more", cursor=_cursor(state, since, seen.source)
+            skip_reason="something changed: waiting for more", cursor=_cursor(state.digest, since, seen.source)
         )
-    key, tags = dg.AssetKey([declaration.name, "source"]), {DATA_VERSION_TAG: source}
+    key, tags = dg.AssetKey([declaration.name, "source"]), {DATA_VERSION_TAG: state.source}
     return dg.SensorResult(
-        run_requests=[dg.RunRequest(tags={STATE_TAG: state, TRIGGER: "on_change"})],
-        asset_events=[] if source == seen.source else [dg.AssetObservation(key, tags=tags)],
-        cursor=_cursor(state, 0.0, source),
+        run_requests=[dg.RunRequest(tags={STATE_TAG: state.digest, TRIGGER: "on_change"})],
+        asset_events=[] if state.source == seen.source else [dg.AssetObservation(key, tags=tags)],
+        cursor=_cursor(state.digest, 0.0, state.source),
     )
 
 
@@ -149,12 +175,46 @@ def _cursor(state: str, since: float, source: str) -> str:
     return json.dumps({"state": state, "changing_since": since, "source": source})
 
 
-def _is_done(instance: dg.DagsterInstance, pipeline: str, state: str, missing: list[str]) -> bool:
+@dataclass(frozen=True)
+class _State:
+    """What a run would be for.
+
+    Attributes:
+        digest: of data, settings, code and checks.
+        source: of the data alone.
+        missing: assets that the store does not have.
+    """
+
+    digest: str
+    source: str
+    missing: Sequence[str]
+
+
+def _observe(declaration: Declaration, root: Path, store: ArtifactStore) -> _State:
+    """Look at the names, sizes and times of the source's files, at the settings and at the versions of the stages.
+
+    Raises:
+        InputError: the source cannot be listed.
+    """
+    source = digest(declaration.source.signature(source_context(store, root)))
+    stages = enabled_stages(declaration, root)
+    checks = declaration.checks.model_dump(mode="json")
+    state = digest([source, {stage.name: stage.code_version() for stage in stages}, checks])[:32]
+    missing = [stage.name for stage in stages if store.get_current(declaration.name, stage.name) is None]
+    return _State(state, source, missing)
+
+
+def _runs_for(instance: dg.DagsterInstance, pipeline: str, state: _State) -> list[dg.DagsterRun]:
+    """Return the last runs, as far as all were for this state."""
+    return [*takewhile(lambda run: run.tags.get(STATE_TAG) == state.digest, find_runs(instance, pipeline))]
+
+
+def _is_done(instance: dg.DagsterInstance, pipeline: str, state: _State) -> bool:
     """Return whether the last run was for this state, and ended, well or badly.
 
     It is repeated where it died, where artifacts were lost, and where somebody else's run came after it.
     """
-    runs = list(takewhile(lambda run: run.tags.get(STATE_TAG) == state, find_runs(instance, pipeline)))
+    runs = _runs_for(instance, pipeline, state)
     if not runs or is_to_retry(runs):
         return False
-    return not (missing and runs[0].status is dg.DagsterRunStatus.SUCCESS)
+    return not (state.missing and runs[0].status is dg.DagsterRunStatus.SUCCESS)

@@ -135,6 +135,6 @@ def build_definitions(declaration: Declaration, root: Path) -> dg.Definitions:
     return dg.Definitions(
         assets=[*source, *assets],
         jobs=[job],
-        schedules=automation.build_schedules(declaration, job),
+        schedules=automation.build_schedules(declaration, root, job),
         sensors=[automation.build_sensor(declaration, root, job)] if declaration.on_change else [],
     )
