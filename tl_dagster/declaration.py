@@ -27,6 +27,7 @@ __all__ = [
     "LinearTopModel",
     "MlpTopModel",
     "Promotion",
+    "Runs",
     "Schedule",
     "ScratchBaseline",
     "TopModel",
@@ -93,6 +94,29 @@ class Schedule(Settings):
         return timezone
 
 
+class Runs(Settings):
+    """How runs are started and repeated. They change no result."""
+
+    quiet_seconds: float = Field(
+        30.0,
+        ge=0,
+        le=3600,
+        description="on_change: a run begins when nothing has changed for so long, so that files which are still "
+        "arriving make one run; after ten minutes of changes it begins all the same.",
+    )
+    retries: int = Field(
+        2,
+        ge=0,
+        le=10,
+        description="How often a stage begins again after a fault that may pass (network, mounted disk), after 30 s, "
+        "2 minutes, 8 minutes …; what it had computed is reused.",
+    )
+    max_runtime_minutes: float | None = Field(
+        None, gt=0, description="Longer runs are ended, where run_monitoring is enabled in dagster.yaml."
+    )
+    priority: int = Field(0, ge=-100, le=100, description="Of queued runs those with the highest begin first.")
+
+
 class Declaration(Settings):
     """One pipeline: a folder of labelled images turned into an evaluated, fine-tuned classifier."""
 
@@ -110,6 +134,7 @@ class Declaration(Settings):
     promotion: Promotion = Promotion()
     checks: Checks = Checks()
     compute: Compute = Compute()
+    runs: Runs = Runs()
     schedule: Schedule | None = Field(None, description="Scheduled retraining.")
     on_change: bool = Field(False, description="Refresh the chain when data, settings or code changed.")
 

@@ -1,13 +1,17 @@
-"""What people see of an asset: the result first, rounded numbers, what each column says, and its settings."""
+"""What people see of an asset: the result first, rounded numbers, words for each column, settings; and its retries."""
 
+import errno
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from tests.conftest import Pipeline
+from tl_dagster.data.remote import UnreachableError
 from tl_dagster.graph.metadata import round_number
 from tl_dagster.graph.stages import STAGES
+from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
+from tl_dagster.runtime.errors import InputError
 
 BOOKKEEPING = ["reused", "rows_computed", "rows_reused", "seconds", "dagster/row_count", "settings", "inputs", "path"]
 
@@ -48,3 +52,30 @@ def test_a_check_that_stops_a_run_is_remembered(pipeline: Pipeline, photos: Path
     assert not pipeline.run(raise_on_error=False, upto="augmented_splits").success
     (check,) = [each for each in pipeline.held()["dataset"].failed_checks if each.blocking]
     assert check.name == "readable" and "9 of 60" in check.description
+
+
+def test_a_fault_that_may_pass_is_tried_again_and_others_are_not(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tl_dagster.graph.asset.FIRST_WAIT", 0.0)
+    faults = [UnreachableError("the bucket does not answer"), OSError(errno.ESTALE, "stale file handle")]
+    run = AugmentedSplits.run
+
+    def fail_first(self, context):
+        if faults:
+            raise faults.pop()
+        return run(self, context)
+
+    monkeypatch.setattr(AugmentedSplits, "run", fail_first)
+    result = pipeline.run(upto="augmented_splits")
+    assert result.success and not faults
+    assert len(result.filter_events(lambda event: event.is_step_up_for_retry)) == 2
+    for fault in (UnreachableError("for good"), ValueError("a mistake of ours"), InputError("of the user")):
+        faults += [fault] * 9
+        result = pipeline.run(upto="augmented_splits", raise_on_error=False, runs={"retries": 1})
+        assert not result.success
+        assert 9 - len(faults) == (2 if isinstance(fault, UnreachableError) else 1)
+        faults.clear()
+
+
+def test_runs_are_queued_and_ended_as_declared(pipeline: Pipeline):
+    job = pipeline.definitions(runs={"priority": 5, "max_runtime_minutes": 90}).resolve_job_def("cells")
+    assert (job.tags["dagster/priority"], job.tags["dagster/max_runtime"]) == ("5", "5400")

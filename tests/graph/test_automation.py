@@ -1,6 +1,7 @@
 """Scheduled retraining: on a cron tick, and when something changed."""
 
 import shutil
+import time
 
 import dagster as dg
 import pytest
@@ -45,6 +46,7 @@ def reason(result: SensorExecutionData) -> str:
 @pytest.fixture
 def watch(pipeline: Pipeline, monkeypatch) -> Watch:
     monkeypatch.setattr("tl_dagster.data.files.SETTLED_SECONDS", -1.0)
+    pipeline.settings["runs"] = {"quiet_seconds": 0.01}
     return Watch(pipeline)
 
 
@@ -70,6 +72,24 @@ def test_one_run_for_each_change(watch, photos):
     result = watch.refresh(**changed)
     assert result.run_requests and len(result.asset_events) == 1
     assert reason(watch.refresh(**changed)) == "nothing to do"
+
+
+def test_a_run_begins_when_it_was_quiet_for_the_declared_time(watch, monkeypatch):
+    watch.refresh()
+    now = time.time()
+    calm = {"runs": {"quiet_seconds": 100}}
+
+    def look_at(seconds: float, l2: float) -> SensorExecutionData:
+        monkeypatch.setattr("tl_dagster.graph.automation.time.time", lambda: now + seconds)
+        return watch.look(top_model={"l2": [l2]}, **calm)
+
+    assert "waiting" in reason(look_at(0, 0.2))
+    assert "waiting" in reason(look_at(90, 0.3))  # another change
+    assert "waiting" in reason(look_at(180, 0.3))
+    assert look_at(191, 0.3).run_requests
+    for seconds in range(200, 790, 60):  # it never stops changing
+        assert "waiting" in reason(look_at(seconds, seconds))
+    assert look_at(810, 810).run_requests
 
 
 def test_no_run_beside_a_run_at_work(watch):

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from tl_dagster.data.limits import MAX_BYTES, TooLargeError, check_size
 from tl_dagster.data.source_files import as_text
 from tl_dagster.runtime import retries
-from tl_dagster.runtime.errors import InputError, printable, redact
+from tl_dagster.runtime.errors import InputError, TransientError, printable, redact
 
 __all__ = [
     "REQUESTS",
@@ -38,7 +38,7 @@ REQUESTS = 16  # at once, where a server has to be asked for each file
 MOST_UNANSWERED = 16  # files in a row: more are the server's fault, not a file's
 
 
-class UnreachableError(InputError):
+class UnreachableError(TransientError):
     """A server or bucket did not answer, after several attempts.
 
     Attributes:

@@ -15,10 +15,12 @@ from tl_dagster.graph.tags import COMMIT
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.interrupts import SafeInterrupts
 from tl_dagster.runtime.progress import Progress
+from tl_dagster.runtime.retries import is_passing_fault
 from tl_dagster.store.artifacts import Artifact, ArtifactStore, FailedCheck
 
 __all__ = ["GPU_TAG", "build_asset"]
 
+FIRST_WAIT = 30.0  # seconds before a stage begins again; four times as many each time
 GPU_TAG = {"tl_dagster/device": "gpu"}
 
 
@@ -72,7 +74,13 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
                 results = stage.run_checks(work, held)
                 files = stage.publish(work, held)
                 causes = explain_materialization(context.instance, stage, held)
-        except InputError as error:
+        except Exception as error:
+            if is_passing_fault(error) and context.retry_number < stage.declaration.runs.retries:
+                wait = FIRST_WAIT * 4**context.retry_number
+                context.log.warning(f"{stage.name}: {error}; again in {wait:.0f} s")
+                raise dg.RetryRequested(stage.declaration.runs.retries, wait) from error
+            if not isinstance(error, InputError):
+                raise
             context.log.error(f"{stage.name}: {error}")
             raise dg.Failure(
                 description=str(error), allow_retries=False

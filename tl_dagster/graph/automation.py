@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -121,19 +121,25 @@ def ended_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     return dg.SkipReason("no run is started by this sensor")
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Seen:
     """The cursor of the sensor.
 
     Attributes:
         state: what was seen last: data, settings, code.
-        changing_since: seconds since 1970; 0: it is not changing.
+        changing_since: when the first of the changes was seen that no run was for; seconds since 1970, or 0.
+        changed_at: when the last of them was seen.
         source: the data version that was observed last.
     """
 
     state: str = ""
     changing_since: float = 0.0
+    changed_at: float = 0.0
     source: str = ""
+
+    def to_json(self) -> str:
+        """Return the text that Dagster keeps."""
+        return json.dumps(asdict(self))
 
 
 def look(
@@ -155,24 +161,22 @@ def look(
         state = _observe(declaration, root, store)
     except InputError as error:
         return dg.SensorResult(skip_reason=str(error))
+    settled = _Seen(state.digest, source=seen.source)
     if _is_done(instance, declaration.name, state):
-        return dg.SensorResult(skip_reason=NOTHING, cursor=_cursor(state.digest, 0.0, seen.source))
-    since = seen.changing_since or time.time()
-    quiet = state.digest == seen.state or not seen.state or time.time() - since > PATIENCE_SECONDS
-    if not quiet:  # files may be arriving: one run for all of them
-        return dg.SensorResult(
-            skip_reason="something changed: waiting for more", cursor=_cursor(state.digest, since, seen.source)
-        )
+        return dg.SensorResult(skip_reason=NOTHING, cursor=settled.to_json())
+    now = time.time()
+    changing_since = seen.changing_since or now
+    changed_at = seen.changed_at if state.digest == seen.state else now
+    quiet = now - changed_at >= declaration.runs.quiet_seconds or now - changing_since > PATIENCE_SECONDS
+    if seen.state and not quiet:  # files may be arriving: one run for all of them
+        waiting = replace(settled, changing_since=changing_since, changed_at=changed_at)
+        return dg.SensorResult(skip_reason="something changed: waiting for more", cursor=waiting.to_json())
     key, tags = dg.AssetKey([declaration.name, "source"]), {DATA_VERSION_TAG: state.source}
     return dg.SensorResult(
         run_requests=[dg.RunRequest(tags={STATE_TAG: state.digest, TRIGGER: "on_change"})],
         asset_events=[] if state.source == seen.source else [dg.AssetObservation(key, tags=tags)],
-        cursor=_cursor(state.digest, 0.0, state.source),
+        cursor=replace(settled, source=state.source).to_json(),
     )
-
-
-def _cursor(state: str, since: float, source: str) -> str:
-    return json.dumps({"state": state, "changing_since": since, "source": source})
 
 
 @dataclass(frozen=True)

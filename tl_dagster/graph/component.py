@@ -16,7 +16,7 @@ from tl_dagster.graph.io_manager import ArtifactIOManager
 from tl_dagster.graph.logging import run_logger
 from tl_dagster.graph.problems import describe, find_mistakes
 from tl_dagster.graph.records import Loaded, Problem, get_index, get_place, record_pipeline, recorded
-from tl_dagster.graph.tags import run_tags
+from tl_dagster.graph.tags import limit_tags, run_tags
 from tl_dagster.runtime.errors import InputError
 
 __all__ = ["TransferLearning", "build_definitions", "build_pipeline"]
@@ -130,7 +130,7 @@ def build_definitions(declaration: Declaration, root: Path) -> dg.Definitions:
         selection=dg.AssetSelection.assets(*assets),
         description=declaration.description or f"Refresh every asset of {declaration.name}.",
         executor_def=EXECUTORS[declaration.compute.executor],
-        tags=run_tags(declaration.name, root),
+        tags={**run_tags(declaration.name, root), **limit_tags(declaration.runs)},
     )
     return dg.Definitions(
         assets=[*source, *assets],

@@ -4,7 +4,11 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-__all__ = ["COMMIT", "PIPELINE", "TRIGGER", "run_tags"]
+from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG, PRIORITY_TAG
+
+from tl_dagster.declaration import Runs
+
+__all__ = ["COMMIT", "PIPELINE", "TRIGGER", "limit_tags", "run_tags"]
 
 PIPELINE, COMMIT, TRIGGER = "tl_dagster/pipeline", "tl_dagster/commit", "tl_dagster/trigger"
 
@@ -19,6 +23,13 @@ def run_tags(pipeline: str, root: Path, trigger: str = "manual") -> dict[str, st
     """
     commit = _describe_commit(root)
     return {PIPELINE: pipeline, TRIGGER: trigger, **({COMMIT: commit} if commit else {})}
+
+
+def limit_tags(runs: Runs) -> dict[str, str]:
+    """Return the tags by which Dagster queues and ends runs."""
+    priority = {PRIORITY_TAG: str(runs.priority)} if runs.priority else {}
+    minutes = runs.max_runtime_minutes
+    return priority | ({MAX_RUNTIME_SECONDS_TAG: str(round(minutes * 60))} if minutes else {})
 
 
 @cache

@@ -5,7 +5,16 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["InputError", "UnknownFieldError", "first_line", "printable", "redact", "redact_settings", "suggest"]
+__all__ = [
+    "InputError",
+    "TransientError",
+    "UnknownFieldError",
+    "first_line",
+    "printable",
+    "redact",
+    "redact_settings",
+    "suggest",
+]
 
 # In a URL, what stands before the host, and what follows the path: passwords, signatures and tokens.
 USER = re.compile(r"(?<=://)(?<!tar://)(?<!zip://)[^\s/?#'\"<>]*@")
@@ -22,6 +31,10 @@ class InputError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(redact(message))
+
+
+class TransientError(InputError):
+    """Something failed that may work later, such as a server that does not answer."""
 
 
 class UnknownFieldError(ValueError):

@@ -4,12 +4,13 @@ import errno
 from collections.abc import Callable
 from typing import TypeVar
 
-from tl_dagster.runtime.errors import InputError
+from tl_dagster.runtime.errors import InputError, TransientError
 
-__all__ = ["call_with_retries", "is_transient"]
+__all__ = ["call_with_retries", "is_passing_fault", "is_transient"]
 
 T = TypeVar("T")
 ATTEMPTS = 5
+PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EREMOTEIO}
 FIRST_WAIT = 0.5  # seconds; doubles with each attempt
 
 
@@ -40,6 +41,12 @@ def is_transient(error: BaseException) -> bool:
         return False
     status = _http_status(error)
     return not (isinstance(status, int) and 400 <= status < 500 and status not in (408, 429))
+
+
+def is_passing_fault(error: BaseException) -> bool:
+    """Return whether work that failed is worth beginning again by itself: the network or a mounted disk was away."""
+    number = getattr(error, "errno", None)
+    return isinstance(error, TransientError | ConnectionError | TimeoutError) or number in PASSING
 
 
 def _http_status(error: BaseException) -> object:
