@@ -13,8 +13,10 @@ __all__ = [
     "cancel_runs_of_process",
     "describe_wait",
     "end_dead_runs",
+    "find_dead_runs",
     "find_earlier_run",
     "find_runs",
+    "find_stray_slots",
     "find_unfinished_run",
     "is_to_retry",
     "process_tags",
@@ -45,15 +47,23 @@ def end_dead_runs(instance: dg.DagsterInstance) -> None:
     Dagster's default launcher has no health check: a killed run would stay "started" for ever, keep its slot, and
     every later run would wait for it. Only a process of this machine is known to be gone.
     """
-    for run in instance.get_runs(RunsFilter(statuses=UNFINISHED)):
-        if not _is_copied(instance, run) and _is_dead(run):
-            instance.add_run_tags(run.run_id, {DIED_TAG: "true"})
-            canceled = run.status is DagsterRunStatus.CANCELING
-            (instance.report_run_canceled if canceled else instance.report_run_failed)(run, DIED)
-    storage = instance.event_log_storage
-    for run_id in storage.get_concurrency_run_ids():
-        if _has_left(instance, run_id):
-            storage.free_concurrency_slots_for_run(run_id)
+    for run in find_dead_runs(instance):
+        instance.add_run_tags(run.run_id, {DIED_TAG: "true"})
+        canceled = run.status is DagsterRunStatus.CANCELING
+        (instance.report_run_canceled if canceled else instance.report_run_failed)(run, DIED)
+    for run_id in find_stray_slots(instance):
+        instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+
+
+def find_dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """Return the unfinished runs whose process, of this machine, is gone."""
+    unfinished = instance.get_runs(RunsFilter(statuses=UNFINISHED))
+    return [run for run in unfinished if not _is_copied(instance, run) and _is_dead(run)]
+
+
+def find_stray_slots(instance: dg.DagsterInstance) -> list[str]:
+    """Return the ids of the runs that hold slots of pools, though nothing works on them any more."""
+    return [run_id for run_id in instance.event_log_storage.get_concurrency_run_ids() if _has_left(instance, run_id)]
 
 
 def cancel_runs_of_process(instance: dg.DagsterInstance) -> None:
