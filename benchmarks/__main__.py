@@ -17,6 +17,7 @@ NAMES = (
     "finetune",
     "time_to_accuracy",
     "strategy",
+    "promotion",
     "gpu",
     "load",
     "layout",
