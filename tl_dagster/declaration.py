@@ -21,6 +21,7 @@ from tl_dagster.training.settings import FineTuning, LinearTopModel, MlpTopModel
 
 __all__ = [
     "NAME",
+    "Alerts",
     "Checks",
     "Declaration",
     "FineTuning",
@@ -117,6 +118,20 @@ class Runs(Settings):
     priority: int = Field(0, ge=-100, le=100, description="Of queued runs those with the highest begin first.")
 
 
+class Alerts(Settings):
+    """What is sent to whom when something happens to the pipeline. They change no result."""
+
+    webhook_env: str = Field(
+        pattern="^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Environment variable of the daemon that holds the webhook's URL (https); Slack's form of JSON.",
+    )
+    on: list[Literal["failure", "promotion", "kept", "stale", "drift"]] = Field(
+        ["failure", "promotion", "kept", "stale", "drift"],
+        description="failure: a run failed; promotion: another model is in service; kept: a new one was turned down; "
+        "stale: the champion is older than promotion.freshness_days; drift: the data moved.",
+    )
+
+
 class Declaration(Settings):
     """One pipeline: a folder of labelled images turned into an evaluated, fine-tuned classifier."""
 
@@ -135,6 +150,7 @@ class Declaration(Settings):
     checks: Checks = Checks()
     compute: Compute = Compute()
     runs: Runs = Runs()
+    alerts: Alerts | None = Field(None, description="Messages to a webhook.")
     schedule: Schedule | None = Field(None, description="Scheduled retraining.")
     on_change: bool = Field(False, description="Refresh the chain when data, settings or code changed.")
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from tl_dagster.declaration import NAME, Declaration
 from tl_dagster.graph import automation
+from tl_dagster.graph.alerts import build_alerts
 from tl_dagster.graph.asset import build_asset
 from tl_dagster.graph.attributes import Attributes, Place, find_place, resolve_declaration
 from tl_dagster.graph.broken import build_broken
@@ -136,5 +137,8 @@ def build_definitions(declaration: Declaration, root: Path) -> dg.Definitions:
         assets=[*source, *assets],
         jobs=[job],
         schedules=automation.build_schedules(declaration, root, job),
-        sensors=[automation.build_sensor(declaration, root, job)] if declaration.on_change else [],
+        sensors=[
+            *([automation.build_sensor(declaration, root, job)] if declaration.on_change else []),
+            *build_alerts(declaration),
+        ],
     )

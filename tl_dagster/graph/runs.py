@@ -9,6 +9,7 @@ from dagster import DagsterRunStatus, RunsFilter
 from tl_dagster.runtime.processes import has_ended, identify_process
 
 __all__ = [
+    "DIED_TAG",
     "PROCESS_TAG",
     "cancel_runs_of_process",
     "describe_wait",
@@ -19,6 +20,7 @@ __all__ = [
     "find_stray_slots",
     "find_unfinished_run",
     "is_to_retry",
+    "pipelines_of_run",
     "process_tags",
 ]
 
@@ -105,7 +107,7 @@ def find_earlier_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.Dag
     """
     mine = _turn(run)
     for other in instance.get_runs(RunsFilter(statuses=UNFINISHED)):
-        same = other.run_id != run.run_id and _pipelines(other) & _pipelines(run)
+        same = other.run_id != run.run_id and pipelines_of_run(other) & pipelines_of_run(run)
         if same and TURN_TAG in other.tags and _turn(other) < mine and not _is_dead(other):
             return other
     return None
@@ -114,7 +116,7 @@ def find_earlier_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.Dag
 def find_unfinished_run(instance: dg.DagsterInstance, pipeline: str | None) -> dg.DagsterRun | None:
     """Return a run that is at work on a pipeline, or (None) on any, or is going to be; None when there is none."""
     runs = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.QUEUED, *UNFINISHED]))
-    return next((run for run in runs if pipeline is None or pipeline in _pipelines(run)), None)
+    return next((run for run in runs if pipeline is None or pipeline in pipelines_of_run(run)), None)
 
 
 def find_runs(instance: dg.DagsterInstance, pipeline: str, limit: int = 100) -> list[dg.DagsterRun]:
@@ -125,7 +127,7 @@ def find_runs(instance: dg.DagsterInstance, pipeline: str, limit: int = 100) -> 
         pipeline: its name.
         limit: runs of all pipelines that are looked at.
     """
-    return [run for run in instance.get_runs(limit=limit) if pipeline in _pipelines(run)]
+    return [run for run in instance.get_runs(limit=limit) if pipeline in pipelines_of_run(run)]
 
 
 def is_to_retry(runs: Sequence[dg.DagsterRun]) -> bool:
@@ -143,7 +145,7 @@ def _turn(run: dg.DagsterRun) -> tuple[float, str]:
     return float(run.tags[TURN_TAG]), run.run_id
 
 
-def _pipelines(run: dg.DagsterRun) -> set[str]:
+def pipelines_of_run(run: dg.DagsterRun) -> set[str]:
     """Return the pipelines whose assets a run materializes: the job's, or those that were selected."""
     return {key.path[0] for key in run.asset_selection} if run.asset_selection else {run.job_name}
 

@@ -84,7 +84,7 @@ def redact_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: redacted(value) for name, value in settings.items()}
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: BaseException | str) -> str:
     """Return the first line of an error's message; "" where it has none."""
     return str(error).strip().partition("\n")[0]
 
