@@ -30,6 +30,7 @@ ANSWER_SECONDS = 5.0
 ATTEMPTS = 5  # to send one alert, at one look each
 DAY = 86_400.0
 MOST_RUNS = 50
+MOST_LETTERS = 300  # of an error
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MEMORY = ("outofmemory", "out of memory", "memoryerror", "cannot allocate memory")
 
@@ -167,8 +168,10 @@ def _describe_failure(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
         if event is None or event.step_failure_data.error is None:
             continue
         error, failure = event.step_failure_data.error, event.step_failure_data.user_failure_data
-        message = (failure.description if failure else None) or first_line(error.message)
-        kind = _classify(error.cls_name or "", message, bad_input=failure is not None)
+        name = error.cls_name or ""
+        whole = " ".join(error.message.rpartition(f"{name}: ")[2].split())
+        message = (failure.description if failure else None) or whole[:MOST_LETTERS]
+        kind = _classify(name, message, bad_input=failure is not None)
         return f"run {run.run_id[:8]}, {(event.step_key or '').replace('__', '/')}: {kind}: {message}"
     return f"run {run.run_id[:8]} failed outside of its steps"
 
