@@ -7,13 +7,14 @@ export DAGSTER_HOME := $(CURDIR)/.dagster_home
 export NO_ALBUMENTATIONS_UPDATE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo ui test lint bench clean clean-data
+.PHONY: help demo ui test lint acknowledge bench clean clean-data
 
 help:
 	@echo "make demo        install, run the pipeline solar_cells, show what came out"
 	@echo "make ui          open Dagster's UI on 127.0.0.1:3000"
 	@echo "make test        install what the tests need, run them"
 	@echo "make lint        formatting, lint, types, layers"
+	@echo "make acknowledge accept that code of a stage changed while its output did not (or its version was bumped)"
 	@echo "make bench       all benchmarks, or one: make bench NAME=demo"
 	@echo "make clean       remove the environment and the tools' caches; what was computed stays"
 	@echo "make clean-data  remove everything computed: features, models, reports, Dagster's runs"
@@ -32,6 +33,10 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.code_versions
+
+acknowledge: .venv/dev
+	$(BIN)/python -m tools.code_versions --accept
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks $(NAME)

@@ -1,0 +1,1 @@
+"""What contributors use; not part of the package."""
