@@ -64,11 +64,11 @@ def main() -> None:
         return
     accepted = json.loads(ACCEPTED.read_text())
     if lines := compare(accepted, now):
-        print(*lines, sep="\n")
-        sys.exit(
+        lines.append(
             "where the same inputs give another output now, bump the stage's version; then, or where they do not: "
             "make acknowledge"
         )
+        sys.exit("\n".join(lines))
     if accepted != now:
         sys.exit("versions or modules of stages changed: make acknowledge")
 
