@@ -28,9 +28,11 @@ __all__ = [
     "LinearTopModel",
     "MlpTopModel",
     "Promotion",
+    "Resources",
     "Runs",
     "Schedule",
     "ScratchBaseline",
+    "StageResources",
     "TopModel",
     "TransferStrategy",
 ]
@@ -95,6 +97,26 @@ class Schedule(Settings):
         return timezone
 
 
+class StageResources(Settings):
+    """What a stage asks a cluster for."""
+
+    gpus: int | None = Field(None, ge=0, le=64, description="Whole GPUs.")
+    cpus: float | None = Field(None, gt=0, le=1024, description="Processors.")
+    memory: str | None = Field(
+        None, pattern="^[1-9][0-9]*(Mi|Gi|Ti)$", description="Memory, such as 16Gi; a stage that takes more is ended."
+    )
+    tags: dict[str, str] = Field({}, description="Further tags of the step, such as {dagster-celery/queue: gpu}.")
+
+
+class Resources(Settings):
+    """What the stages of a pipeline ask a cluster for (Kubernetes, Ray, Celery). They change no result."""
+
+    gpu: StageResources = Field(
+        StageResources(), description="The stages of the pool gpu: those that run or train a network."
+    )
+    cpu: StageResources = Field(StageResources(), description="The other stages.")
+
+
 class Runs(Settings):
     """How runs are started and repeated. They change no result."""
 
@@ -149,6 +171,7 @@ class Declaration(Settings):
     promotion: Promotion = Promotion()
     checks: Checks = Checks()
     compute: Compute = Compute()
+    resources: Resources = Resources()
     runs: Runs = Runs()
     alerts: Alerts | None = Field(None, description="Messages to a webhook.")
     schedule: Schedule | None = Field(None, description="Scheduled retraining.")

@@ -7,21 +7,21 @@ from datetime import timedelta
 import dagster as dg
 
 from tl_dagster.graph.causes import describe_causes, explain_materialization
+from tl_dagster.graph.cluster import step_tags
 from tl_dagster.graph.executor import end_with_run
 from tl_dagster.graph.gates import require_gates
 from tl_dagster.graph.metadata import check_result, materialization_metadata, static_metadata
 from tl_dagster.graph.stage import RunInfo, Stage, StageContext
-from tl_dagster.graph.tags import COMMIT
+from tl_dagster.graph.tags import COMMIT, GPU_TAG
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.interrupts import SafeInterrupts
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.runtime.retries import is_passing_fault
 from tl_dagster.store.artifacts import Artifact, ArtifactStore, FailedCheck
 
-__all__ = ["GPU_TAG", "build_asset"]
+__all__ = ["build_asset"]
 
 FIRST_WAIT = 30.0  # seconds before a stage begins again; four times as many each time
-GPU_TAG = {"tl_dagster/device": "gpu"}
 
 
 def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinition:
@@ -44,7 +44,7 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
         code_version=stage.code_version(),
         pool="gpu" if stage.gpu else None,
         tags=GPU_TAG if stage.gpu else None,
-        op_tags=GPU_TAG if stage.gpu else None,
+        op_tags=step_tags(stage),
         metadata=static_metadata(stage),
         check_specs=[
             dg.AssetCheckSpec(

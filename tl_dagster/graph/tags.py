@@ -8,8 +8,9 @@ from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG, PRIORITY_TAG
 
 from tl_dagster.declaration import Runs
 
-__all__ = ["COMMIT", "PIPELINE", "TRIGGER", "limit_tags", "run_tags"]
+__all__ = ["COMMIT", "GPU_TAG", "PIPELINE", "TRIGGER", "limit_tags", "run_tags"]
 
+GPU_TAG = {"tl_dagster/device": "gpu"}  # of assets and steps of the pool gpu
 PIPELINE, COMMIT, TRIGGER = "tl_dagster/pipeline", "tl_dagster/commit", "tl_dagster/trigger"
 
 
