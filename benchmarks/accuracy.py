@@ -63,7 +63,7 @@ def evaluate(settings: dict[str, Any], store: str) -> dict[str, Any]:
     from tl_dagster.strategy.decision import read_decision
 
     declared = Declaration.model_validate(settings)
-    kinds = [each for each in STAGES if each.is_enabled(declared) and each.name != "evaluation"]
+    kinds = [each for each in STAGES if each.is_enabled(declared) and each.name not in ("evaluation", "champion")]
     artifacts = {each.artifact.stage: each.artifact for each in run_stages(settings, store, kinds)}
     paths = {name: artifacts[stage].path for name, stage in MODELS.items()}
     if "scratch_baseline" in artifacts:

@@ -50,6 +50,7 @@ def outputs(pipeline: Pipeline) -> dict[str, dict]:
         "top_model": [float(value) for value in probabilities["top_model"][:5, 0]],
         "fine_tuned_model": [float(value) for value in probabilities["fine_tuned_model"][:5, 0]],
         "evaluation": [held["evaluation"].summary.metrics[f"{name}_accuracy"] for name in probabilities],
+        "champion": numbers_in(held["champion"]),
     }
     return {stage.name: {"recipe": stage.version, "values": found[stage.name]} for stage in STAGES}
 

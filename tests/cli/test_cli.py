@@ -50,7 +50,7 @@ def test_two_pipelines_side_by_side(project, photos):
     assert shown["pipeline"] == "second"
     assert set(shown["assets"]) == {
         "dataset", "augmented_splits", "bottleneck_features", "transfer_strategy", "top_model", "fine_tuned_model",
-        "evaluation",
+        "evaluation", "champion",
     }  # fmt: skip
     features, top = shown["assets"]["bottleneck_features"], shown["assets"]["top_model"]
     assert features["reused"] and features["computed"] == 0 and features["reused_rows"] > 0  # first computed them

@@ -36,7 +36,9 @@ def test_artifacts_and_reports_that_nothing_holds_are_pruned(pipeline: Pipeline,
     counted = printed(capsys, *command, "--artifacts", "--dry-run")
     assert "3 artifacts, 1 reports" in counted and files(pipeline) == before
     assert printed(capsys, *command, "--artifacts") == counted.replace("would be ", "")
-    for stage in ("top_model", "fine_tuned_model", "evaluation"):
+    served = {first["champion"].artifact.data_version, now["champion"].artifact.data_version} - {"none"}
+    assert artifacts(pipeline, "fine_tuned_model") == served | {now["fine_tuned_model"].artifact.fingerprint}
+    for stage in ("top_model", "evaluation"):
         assert artifacts(pipeline, stage) == {now[stage].artifact.fingerprint} != {first[stage].artifact.fingerprint}
     assert [path.stem for path in pipeline.store.layout.reports.rglob("*.html")] == list(
         artifacts(pipeline, "evaluation")
@@ -68,7 +70,7 @@ def test_a_deleted_pipeline_leaves_what_others_use(pipeline: Pipeline, photos, c
     assert pipeline.run(**others).success
     before = files(pipeline)
     counted = printed(capsys, "delete", "others", "--dry-run")
-    assert "7 assets would be forgotten" in counted and files(pipeline) == before
+    assert "8 assets would be forgotten" in counted and files(pipeline) == before
     deleted = printed(capsys, "delete", "others")
     assert deleted == counted.replace("would be ", "")
     assert not pipeline.held("others") and not list(pipeline.store.layout.reports.glob("others/*"))

@@ -54,6 +54,7 @@ def test_a_clean_folder_passes(pipeline):
     assert set(found) == {
         *("readable", "label_conflicts", "per_class", "class_balance", "drift", "leakage", "near_identical"),
         *("label_suspects", "classes", "contrast"),
+        *("better_than_majority", "no_worse_than_top_model", "calibrated", "every_class_predicted"),
     }
     failed = {name for name, each in found.items() if not each.passed}
     assert failed <= {"near_identical", "label_suspects"}  # sixty cells at 64 pixels: those two may see something

@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 from tests.conftest import Pipeline
+from tl_dagster.graph.automation import decide
 from tl_dagster.graph.tags import COMMIT, PIPELINE, TRIGGER, run_tags
 
 
@@ -16,6 +17,6 @@ def test_a_run_is_tagged_with_pipeline_commit_and_trigger(pipeline: Pipeline, tm
     (run,) = pipeline.instance.get_runs()
     assert run.tags[PIPELINE] == "cells" and run.tags[TRIGGER] == "manual"
     assert commit.stdout.startswith(run.tags[COMMIT])
-    defs = pipeline.definitions(schedule={"cron": "0 3 * * 1"})
-    (schedule,) = defs.schedules
-    assert schedule.tags[TRIGGER] == "schedule"
+    root = pipeline.store.root.parent
+    request = decide(pipeline.instance, pipeline.declaration(), root, pipeline.store)
+    assert request.tags[TRIGGER] == "schedule"

@@ -181,7 +181,8 @@ def _describe_image(summary: dict[str, Any]) -> Iterator[str]:
 def _forget(store: "ArtifactStore", lineage: "ImageLineage", dry_run: bool) -> Iterator[str]:
     from tl_dagster.cli.prune import describe
     from tl_dagster.features.image_lineage import forget_image
-    from tl_dagster.graph.champions import record_decision, withdraw
+    from tl_dagster.graph.champion_events import record_decision
+    from tl_dagster.graph.champions import withdraw
     from tl_dagster.graph.history import open_instance, require_no_runs
     from tl_dagster.store.lineage import find_holders, list_service
 

@@ -11,7 +11,8 @@ __all__ = ["command"]
 def command(pipeline: str, reason: str) -> None:
     """Put the newly trained model of PIPELINE in service, though it was not shown to be better."""
     from tl_dagster.cli.champion import require_pipeline
-    from tl_dagster.graph.champions import promote, record_decision
+    from tl_dagster.graph.champion_events import record_decision
+    from tl_dagster.graph.champions import promote
     from tl_dagster.graph.history import open_instance
 
     store = require_pipeline(pipeline)

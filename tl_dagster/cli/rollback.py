@@ -15,7 +15,8 @@ def command(pipeline: str, to: str, reason: str) -> None:
     The model that leaves does not come back by a later run, only by `tl-dagster promote`.
     """
     from tl_dagster.cli.champion import require_pipeline
-    from tl_dagster.graph.champions import record_decision, roll_back
+    from tl_dagster.graph.champion_events import record_decision
+    from tl_dagster.graph.champions import roll_back
     from tl_dagster.graph.history import open_instance
 
     store = require_pipeline(pipeline)

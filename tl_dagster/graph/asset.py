@@ -1,6 +1,7 @@
 """The Dagster asset of a stage."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -52,7 +53,7 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
             )
             for name, description in stage.check_descriptions.items()
         ],
-        config_schema=stage.config_schema,
+        config_schema=_config_schema(stage.run_config),
         freshness_policy=_freshness_policy(stage.freshness_days()),
         output_required=True,
     )
@@ -104,6 +105,12 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
         )
 
     return materialize
+
+
+def _config_schema(texts: Mapping[str, str]) -> dict[str, dg.Field] | None:
+    return {
+        name: dg.Field(str, default_value="", description=description) for name, description in texts.items()
+    } or None
 
 
 def _freshness_policy(days: float | None) -> dg.FreshnessPolicy | None:

@@ -7,11 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import dagster as dg
-from dagster._core.definitions.data_version import DATA_VERSION_TAG
-
 from tl_dagster.evaluation.settings import Promotion
-from tl_dagster.graph.metadata import artifact_metadata
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import MODEL, Artifact, ArtifactStore, ArtifactSummary, Materialization
 from tl_dagster.store.digests import digest
@@ -29,7 +25,6 @@ __all__ = [
     "materialize_decision",
     "open_registry",
     "promote",
-    "record_decision",
     "roll_back",
     "withdraw",
 ]
@@ -255,38 +250,6 @@ def materialize_decision(store: ArtifactStore, decisions: Sequence[Decision]) ->
     judged = {MODEL: decision.challenger} if decision.challenger and decision.kind != "rolled back" else {}
     built = store.build(CHAMPION, fingerprint, write, inputs=judged)
     return Materialization(built, reused=False, computed=1, reused_rows=len(decisions) - 1)
-
-
-def record_decision(
-    instance: dg.DagsterInstance, store: ArtifactStore, pipeline: str, decisions: Sequence[Decision]
-) -> str:
-    """Make the last of some decisions the asset's current artifact, in the store and in Dagster; return a line on it.
-
-    Raises:
-        DiskError: the store cannot be written.
-    """
-    materialization, last = materialize_decision(store, decisions), decisions[-1]
-    store.set_current(pipeline, CHAMPION, materialization)
-    artifact, key = materialization.artifact, dg.AssetKey([pipeline, CHAMPION])
-    event = instance.get_latest_materialization_event(key)
-    before = event.asset_materialization if event else None
-    kept = {
-        name: value for name, value in (before.metadata if before else {}).items() if name in ("settings", "inputs")
-    }
-    instance.report_runless_asset_event(
-        dg.AssetMaterialization(
-            key,
-            metadata={
-                "result": last.reason,
-                **artifact_metadata(artifact),
-                **kept,
-                "path": dg.MetadataValue.path(artifact.path),
-            },
-            tags={**((before.tags if before else None) or {}), DATA_VERSION_TAG: artifact.data_version},
-        )
-    )
-    model = store.layout.artifact(MODEL, last.champion) if last.champion else "no model"
-    return f"in service: {model} (decision {last.number}: {last.kind} {last.reason})"
 
 
 def describe_decisions(decisions: Sequence[Decision]) -> list[dict[str, str | int]]:

@@ -45,7 +45,7 @@ class StageContext:
         progress: informed of each step.
         previous: the asset's last materialization, if there was one.
         run: the run that it works in.
-        config: what was entered for this run (see :attr:`Stage.config_schema`).
+        config: what was entered for this run (see :attr:`Stage.run_config`).
     """
 
     store: ArtifactStore
@@ -90,7 +90,7 @@ class Stage(ABC):
         columns: those of its artifact, when that is a table.
         check_descriptions: name → description of its asset checks.
         blocking_checks: those of them that may stop the run.
-        config_schema: what may be entered for a single run, with defaults; None: nothing.
+        run_config: name → description of the texts that may be entered for a single run; empty by default.
     """
 
     name: ClassVar[str]
@@ -102,7 +102,7 @@ class Stage(ABC):
     columns: ClassVar[Mapping[str, Column]] = {}
     check_descriptions: ClassVar[Mapping[str, str]] = {}
     blocking_checks: ClassVar[frozenset[str]] = frozenset()
-    config_schema: ClassVar[Mapping[str, Any] | None] = None
+    run_config: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, declaration: Declaration, root: Path) -> None:
         self.declaration = declaration

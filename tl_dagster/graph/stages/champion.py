@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import dagster as dg
-
 from tl_dagster.graph import champions
 from tl_dagster.graph.stage import Stage, StageContext, require_same
 from tl_dagster.store.artifacts import ArtifactSummary, Materialization
@@ -26,14 +24,10 @@ class Champion(Stage):
     )
     kinds = frozenset({"scipy"})
     inputs = ("dataset", "top_model", champions.MODEL, "evaluation")
-    config_schema: ClassVar[Mapping[str, Any]] = {
-        "put_in_service": dg.Field(
-            str,
-            default_value="",
-            description="Empty: judge the newly trained model. 'previous', or the number of a decision: roll back to "
-            "the model that was in service then. 'new': the newly trained model, unproved.",
-        ),
-        "reason": dg.Field(str, default_value="", description="Why, in a sentence, for the history."),
+    run_config: ClassVar[Mapping[str, str]] = {
+        "put_in_service": "Empty: judge the newly trained model. 'previous', or the number of a decision: roll back to "
+        "the model that was in service then. 'new': the newly trained model, unproved.",
+        "reason": "Why, in a sentence, for the history.",
     }
 
     def settings(self) -> dict[str, Any]:
