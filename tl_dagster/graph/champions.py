@@ -7,7 +7,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tl_dagster.evaluation.settings import Promotion
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import MODEL, Artifact, ArtifactStore, ArtifactSummary, Materialization
 from tl_dagster.store.digests import digest
@@ -15,6 +14,7 @@ from tl_dagster.store.registry import ChampionRegistry, Decision, RegistryConfli
 
 if TYPE_CHECKING:
     from tl_dagster.evaluation.challenger import Challenger, Judgement
+    from tl_dagster.evaluation.settings import Promotion
 
 __all__ = [
     "CHAMPION",
@@ -58,7 +58,7 @@ def find_champion(store: ArtifactStore, fingerprint: str) -> Artifact:
 
 
 def judge(
-    store: ArtifactStore, pipeline: str, artifacts: Mapping[str, Artifact], settings: Promotion, run: str
+    store: ArtifactStore, pipeline: str, artifacts: Mapping[str, Artifact], settings: "Promotion", run: str
 ) -> list[Decision]:
     """Judge a newly trained model, unless that was done, and return all decisions, the one on it last.
 

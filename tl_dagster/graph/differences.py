@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tl_dagster.graph.stages import STAGES
 from tl_dagster.runtime.settings import flatten
 
 __all__ = ["AssetState", "Difference", "PipelineState", "find_differences"]
@@ -89,6 +88,8 @@ class Difference:
 
 def find_differences(a: PipelineState, b: PipelineState) -> list[Difference]:
     """Return what differs, in the order of the assets; the path of the same file counts as a setting like any other."""
+    from tl_dagster.graph.stages import STAGES  # only to compare, not to read a history
+
     found = [] if a.commit == b.commit else [Difference("", "version", "commit", a.commit, b.commit)]
     for name in [stage.name for stage in STAGES]:
         first, second = a.assets.get(name), b.assets.get(name)

@@ -3,20 +3,22 @@
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from tl_dagster.graph.stage import CheckResult, Stage
 from tl_dagster.runtime.errors import redact_settings
 from tl_dagster.store.artifacts import Artifact, Materialization, TableRows
+
+if TYPE_CHECKING:  # what a stage is made of takes a tenth of a second to import
+    from tl_dagster.graph.stage import CheckResult, Stage
 
 __all__ = ["artifact_metadata", "check_result", "materialization_metadata", "round_number", "static_metadata"]
 
 WHOLE_FROM = 1000.0
 
 
-def static_metadata(stage: Stage) -> dict[str, Any]:
+def static_metadata(stage: "Stage") -> dict[str, Any]:
     """Return the metadata of an asset's definition: settings without secrets, link to the source code, and columns."""
     metadata: dict[str, Any] = {
         "settings": _settings(stage),
@@ -32,18 +34,18 @@ def static_metadata(stage: Stage) -> dict[str, Any]:
     return metadata
 
 
-def _settings(stage: Stage) -> dg.JsonMetadataValue:
+def _settings(stage: "Stage") -> dg.JsonMetadataValue:
     return dg.MetadataValue.json(redact_settings(stage.settings()))
 
 
-def _code_reference(stage: type[Stage]) -> dg.LocalFileCodeReference:
+def _code_reference(stage: "type[Stage]") -> dg.LocalFileCodeReference:
     """Return the place of a stage's `run`, without a look at its source, which takes milliseconds."""
     code = stage.run.__code__
     return dg.LocalFileCodeReference(file_path=code.co_filename, line_number=code.co_firstlineno, label=stage.__name__)
 
 
 def materialization_metadata(
-    stage: Stage, materialization: Materialization, files: Mapping[str, Path], why: Sequence[str]
+    stage: "Stage", materialization: Materialization, files: Mapping[str, Path], why: Sequence[str]
 ) -> dict[str, Any]:
     """Return the metadata of a materialization: the result first, bookkeeping last.
 
@@ -97,7 +99,7 @@ def round_number(value: float) -> float:
     return float(round(number)) if abs(number) >= WHOLE_FROM else float(f"{number:.4g}")
 
 
-def check_result(name: str, result: CheckResult, materialization: Materialization) -> dg.AssetCheckResult:
+def check_result(name: str, result: "CheckResult", materialization: Materialization) -> dg.AssetCheckResult:
     """Return a check's result for Dagster: an error where it blocks what lies below, else a warning."""
     artifact = materialization.artifact
     metadata: dict[str, Any] = {metric: round_number(value) for metric, value in result.metrics.items()}
