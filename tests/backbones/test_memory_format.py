@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+import torch.fx
 
-from tl_dagster.backbones.memory_format import subsample_pixels, to_channels_last
+from tl_dagster.backbones.memory_format import mend_gradients, to_channels_last
 
 
 def test_only_four_dimensions_are_laid_out_channels_last():
@@ -21,7 +22,7 @@ def test_strided_convolutions_of_single_pixels_and_few_channels_are_trained(chan
     layer = torch.nn.Conv2d(channels, 64, 1, stride=2)
     network, images = torch.nn.Sequential(layer), torch.rand(3, channels, 97, 96, dtype=torch.float64)
     expected = torch.nn.functional.conv2d(images, layer.weight.double(), layer.bias.double(), 2)
-    subsample_pixels(network)
+    mend_gradients(network)
     to_channels_last(network)
     for _ in range(5):
         layer.zero_grad()
@@ -31,3 +32,18 @@ def test_strided_convolutions_of_single_pixels_and_few_channels_are_trained(chan
     gradient = torch.nn.grad.conv2d_weight(images, layer.weight.shape, 2 * expected, 2)
     assert torch.allclose(layer.weight.grad.double(), gradient, rtol=1e-3)
     assert list(network.state_dict()) == ["0.weight", "0.bias"]
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_group_norms_above_frozen_layers_are_trained(traced):
+    """Their backward pass ended the process, where the input lay channels last and needed no gradient."""
+    norm, images = torch.nn.GroupNorm(4, 64), torch.rand(3, 64, 6, 6)
+    torch.nn.functional.group_norm(images, 4, norm.weight, norm.bias).square().sum().backward()
+    expected = norm.weight.grad.clone()
+    network = torch.nn.Sequential(norm)
+    mend_gradients(network)
+    if traced:
+        network = torch.fx.symbolic_trace(network)
+    norm.zero_grad()
+    network(images.contiguous(memory_format=torch.channels_last)).square().sum().backward()
+    assert torch.allclose(norm.weight.grad, expected, rtol=1e-4)

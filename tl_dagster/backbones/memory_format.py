@@ -1,10 +1,11 @@
-"""The layout of tensors in memory that convolutions are fastest with, and the convolutions that it does not suit."""
+"""The layout of tensors in memory that convolutions are fastest with, and layers whose gradients it does not suit."""
 
 import itertools
 
 import torch
+import torch.fx
 
-__all__ = ["subsample_pixels", "to_channels_last"]
+__all__ = ["lay_out_for_group_norm", "mend_gradients", "to_channels_last"]
 
 BLOCK = 16  # channels that oneDNN's kernels compute at a time
 
@@ -22,11 +23,29 @@ class SubsampledConv2d(torch.nn.Conv2d):
         return torch.nn.functional.conv2d(pixels, self.weight, self.bias)
 
 
-def subsample_pixels(network: torch.nn.Module) -> None:
-    """Let convolutions whose gradient would overrun be computed as :class:`SubsampledConv2d`, in place."""
+def mend_gradients(network: torch.nn.Module) -> None:
+    """Let a network, in place, be trained channels last without the gradients of torch's that end the process."""
     for module in network.modules():
         if _overruns(module):
             module.__class__ = SubsampledConv2d
+        if isinstance(module, torch.nn.GroupNorm):
+            module.register_forward_pre_hook(_lay_out_input)
+
+
+def _lay_out_input(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return (lay_out_for_group_norm(inputs[0]), *inputs[1:])
+
+
+@torch.fx.wrap  # networks are traced: what is asked here depends on the tensor
+def lay_out_for_group_norm(values: torch.Tensor) -> torch.Tensor:
+    """Return values that :func:`torch.nn.functional.group_norm` can be trained on.
+
+    On a CPU its backward pass ends the process where they lie channels last and need no gradient, as the output of the
+    frozen layers (seen with torch 2.13: BiT's ResNetV2).
+    """
+    if torch.is_grad_enabled() and not values.requires_grad and values.device.type == "cpu":
+        return values.contiguous()
+    return values
 
 
 def _overruns(module: torch.nn.Module) -> bool:

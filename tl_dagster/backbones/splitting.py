@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from tl_dagster.backbones.frozen import FrozenBackbone
 from tl_dagster.backbones.fused_convolutions import freeze_depthwise, fuse_conv_relu
-from tl_dagster.backbones.memory_format import subsample_pixels
+from tl_dagster.backbones.memory_format import mend_gradients
 from tl_dagster.backbones.taps import GraphFeatureExtractor, build_extractor, keep_output, trace_outputs
 
 __all__ = ["BackboneSplit", "lower_module", "split_backbone", "unfreeze_above", "upper_module"]
@@ -67,7 +67,7 @@ def split_backbone(
     below = [boundary is not None and info.is_below(path, boundary) for path, _ in all_taps]
     above = [tap for tap, under in zip(all_taps, below, strict=True) if not under]
     path = None if boundary is None else info.module(boundary)
-    subsample_pixels(model)
+    mend_gradients(model)
     _forget_between_calls(model)  # before it is traced: what is kept would be a constant of the graph
     upper = upper_module(model, path, above, size)
     whole = upper is None

@@ -8,7 +8,7 @@ from torch import nn
 from tl_dagster.backbones.building import create_network, drop_classifiers
 from tl_dagster.backbones.description import BackboneInfo
 from tl_dagster.backbones.inference import normalize, per_channel
-from tl_dagster.backbones.memory_format import subsample_pixels
+from tl_dagster.backbones.memory_format import mend_gradients
 from tl_dagster.backbones.taps import pool
 
 __all__ = ["NormalizedNetwork", "UntrainedBackbone", "build_convnet"]
@@ -57,7 +57,7 @@ class UntrainedBackbone(nn.Module):
     def __init__(self, info: BackboneInfo, size: int, classes: int) -> None:
         super().__init__()
         self.body = create_network(info.name, info.preprocess["size"])
-        subsample_pixels(self.body)
+        mend_gradients(self.body)
         drop_classifiers(self.body, info.classifiers)
         self.head = nn.Linear(info.width(info.classifier, "avg", size), classes)
 
