@@ -9,8 +9,10 @@ from click.testing import CliRunner
 
 from tests.conftest import QUIET, Pipeline
 from tl_dagster.cli.main import group
-from tl_dagster.graph.champions import open_registry, promote, roll_back
+from tl_dagster.graph.champion_events import finish_decision
+from tl_dagster.graph.champions import _list_served, is_behind, open_registry, promote, roll_back
 from tl_dagster.runtime.errors import InputError
+from tl_dagster.store.artifacts import ArtifactSummary, Materialization
 from tl_dagster.store.registry import Decision
 
 OTHER = {"fine_tuning": {"learning_rate": 1e-3}}  # another model
@@ -83,6 +85,44 @@ def test_one_model_after_another(pipeline: Pipeline):
     pipeline.store.layout.artifact("fine_tuned_model", first).rename(pipeline.store.root / "moved away")
     with pytest.raises(InputError, match="restore it from a backup"):
         roll_back(pipeline.store, "cells", "1", "")
+
+
+@pytest.mark.parametrize(
+    ("moves", "served"),
+    [
+        ("ABC", "ABC"),
+        ("ABCb", "AB"),
+        ("ABCbB", "AB"),
+        ("ABCB", "ABCB"),  # put back by hand: before it was C
+        ("AB-", "A"),  # withdrawn
+        ("A-", ""),
+        ("A-C", "C"),
+    ],
+)
+def test_models_that_were_in_service_before(moves: str, served: str):
+    """A capital letter: promoted; a small one: rolled back to it; -: withdrawn."""
+    known, present = [], None
+    for number, letter in enumerate(moves, 1):
+        kind = "promoted" if letter.isupper() else "rolled back"
+        champion = None if letter == "-" else letter.upper()
+        if letter != present:
+            verdict = {"kind": kind, "champion": champion, "challenger": present, "reason": ""}
+            known.append(Decision(**verdict, number=number, time="", before=""))
+        present = champion
+    assert "".join(_list_served(known)) == served
+
+
+def test_a_repeated_run_decides_once_and_a_dead_one_is_finished(pipeline: Pipeline):
+    for model in "ab":
+        built = pipeline.store.build("fine_tuned_model", model * 64, lambda folder: ArtifactSummary(rows=1, computed=1))
+        pipeline.store.set_current("cells", "fine_tuned_model", Materialization(built, False, 1, 0))
+        promote(pipeline.store, "cells", "a test")
+    first = roll_back(pipeline.store, "cells", "previous", "", run="run-1")
+    assert roll_back(pipeline.store, "cells", "previous", "", run="run-1") == first  # a retry of the same run
+    assert is_behind(pipeline.store, "cells")  # killed before it was recorded
+    assert "finished the decision before" in finish_decision(pipeline.instance, pipeline.store, "cells")
+    assert served(pipeline) == "a" * 64
+    assert finish_decision(pipeline.instance, pipeline.store, "cells") == ""
 
 
 def test_commands(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):

@@ -193,20 +193,26 @@ def _forget(store: "ArtifactStore", lineage: "ImageLineage", dry_run: bool) -> I
     with open_instance() as instance:
         if not dry_run:
             require_no_runs(instance)
-        freed = forget_image(store, lineage, dry_run=dry_run)
         for pipeline in service if not dry_run else ():
             reason = f"image {lineage.id[:SHORT]} was forgotten, which this model was made from"
             yield f"{pipeline}: {record_decision(instance, store, pipeline, withdraw(store, pipeline, reason))}"
+        freed = forget_image(store, lineage, dry_run=dry_run)
     yield f"image {lineage.id[:SHORT]}: {describe(freed, artifacts=True, dry_run=dry_run)}"
-    yield from _describe_rest(lineage, pipelines, service, dry_run)
+    yield from _describe_rest(store, lineage, pipelines, service, dry_run)
 
 
 def _describe_rest(
-    lineage: "ImageLineage", pipelines: Sequence[str], service: Sequence[str], dry_run: bool
+    store: "ArtifactStore", lineage: "ImageLineage", pipelines: Sequence[str], service: Sequence[str], dry_run: bool
 ) -> Iterator[str]:
     """Yield what is left to do."""
+    from tl_dagster.store.lineage import list_service
+
     if dry_run and service:
         yield f"taken out of service would be the models of: {', '.join(service)}"
+    if former := sum(
+        end is not None for _, _, end in list_service(store, {each.fingerprint for each in lineage.artifacts})
+    ):
+        yield f"one cannot roll back any more to models that were in service before: {former} times"
     for uri in sorted({row.uri for row in lineage.rows}):
         yield f"delete it from the source too, or the next run has it again: {uri}"
     for pipeline in pipelines:

@@ -15,10 +15,11 @@ def command(pipeline: str, to: str, reason: str) -> None:
     The model that leaves does not come back by a later run, only by `tl-dagster promote`.
     """
     from tl_dagster.cli.champion import require_pipeline
-    from tl_dagster.graph.champion_events import record_decision
+    from tl_dagster.graph.champion_events import finish_decision, record_decision
     from tl_dagster.graph.champions import roll_back
     from tl_dagster.graph.history import open_instance
 
     store = require_pipeline(pipeline)
     with open_instance() as instance:
-        click.echo(record_decision(instance, store, pipeline, roll_back(store, pipeline, to, reason)))
+        unfinished = finish_decision(instance, store, pipeline)
+        click.echo(unfinished or record_decision(instance, store, pipeline, roll_back(store, pipeline, to, reason)))

@@ -22,6 +22,7 @@ from tl_dagster.store.housekeeping import (
     list_unheld,
     remove_artifacts,
     remove_checkpoints,
+    remove_folder,
     remove_reports,
 )
 
@@ -130,8 +131,8 @@ def delete_pipeline(store: ArtifactStore, pipeline: str, *, dry_run: bool = Fals
     splits = [store.layout.artifact(*each) for each in held if each[0] == SPLITS]
     gone = _views_of_gone_images(store, splits, without=pipeline)
     if not dry_run:  # first: where this is killed, `prune` with `artifacts` finds the rest
-        for folder in (store.layout.records(pipeline), store.layout.registry(pipeline)):
-            shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(store.layout, store.layout.registry(pipeline))
+        remove_folder(store.layout, store.layout.records(pipeline))
     _drop(store, gone, freed, dry_run=dry_run)
     remove_artifacts(store.layout, held - others, freed, dry_run=dry_run)
     remove_reports(store, freed, pipeline=pipeline, dry_run=dry_run)

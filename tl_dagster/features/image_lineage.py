@@ -1,6 +1,7 @@
 """What a store has of one image: its places, views and features, every artifact that saw it; and how to forget it."""
 
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,8 @@ def find_image(store: ArtifactStore, reference: str) -> str:
         if artifact.stage == DATASET:
             table = pq.read_table(artifact.path / MANIFEST, columns=["id", "uri"])
             by_id = ID.fullmatch(reference)
-            mask = pc.starts_with(table["id"], reference) if by_id else pc.ends_with(table["uri"], f"/{reference}")
+            ends = pc.or_(pc.ends_with(table["uri"], f"/{reference}"), pc.equal(table["uri"], reference))
+            mask = pc.starts_with(table["id"], reference) if by_id else ends
             found |= set(table.filter(mask)["id"].to_pylist())
     found.discard("")
     if len(found) != 1:
@@ -133,7 +135,9 @@ def _read_views(splits: Artifact, identity: str) -> list[ViewRows]:
 
 
 def forget_image(store: ArtifactStore, lineage: ImageLineage, *, dry_run: bool) -> FreedSpace:
-    """Delete every artifact and every row of the cache that an image is in; the next run computes what is needed anew.
+    """Delete every artifact and every row of the cache that an image is in, and all work in progress.
+
+    The next run computes what is needed anew. No run may be at work.
 
     Args:
         store: where they are.
@@ -146,8 +150,12 @@ def forget_image(store: ArtifactStore, lineage: ImageLineage, *, dry_run: bool) 
         with column.lock:
             rows, size = column.drop(keys, dry_run=dry_run)
         freed.rows, freed.size = freed.rows + rows, freed.size + size
-    artifacts = [(artifact.stage, artifact.fingerprint) for artifact in lineage.artifacts]
+    # What was made from the image goes first: where this is killed, the next try finds the rest by the datasets.
+    artifacts = [(artifact.stage, artifact.fingerprint) for artifact in reversed(lineage.artifacts)]
     remove_artifacts(store.layout, artifacts, freed, dry_run=dry_run)
     evaluations = [fingerprint for stage, fingerprint in artifacts if stage == EVALUATION]
     remove_reports(store, freed, evaluations=evaluations, dry_run=dry_run)
+    if not dry_run:
+        for folder in (store.layout.checkpoints, store.layout.work):
+            shutil.rmtree(folder, ignore_errors=True)
     return freed

@@ -9,8 +9,10 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from http.client import HTTPException
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 import dagster as dg
@@ -19,7 +21,7 @@ from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 from tl_dagster.declaration import Declaration
 from tl_dagster.graph.champions import open_registry
 from tl_dagster.graph.runs import DIED_TAG, pipelines_of_run
-from tl_dagster.runtime.errors import InputError, first_line
+from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import ArtifactStore
 from tl_dagster.store.registry import Decision
 
@@ -29,7 +31,7 @@ LOOK_SECONDS = 30
 ANSWER_SECONDS = 5.0
 ATTEMPTS = 5  # to send one alert, at one look each
 DAY = 86_400.0
-MOST_RUNS = 50
+MOST_RUNS, REMEMBERED = 500, 500
 MOST_LETTERS = 300  # of an error
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MEMORY = ("outofmemory", "out of memory", "memoryerror", "cannot allocate memory")
@@ -43,11 +45,13 @@ class Alert:
         kind: "failure", "promotion", "kept" (a challenger was turned down), "stale" or "drift".
         pipeline: its name.
         text: one or two lines.
+        tries: how often it could not be sent.
     """
 
     kind: str
     pipeline: str
     text: str
+    tries: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,11 @@ class _Seen:
 
     Attributes:
         since: the time up to which runs were looked at, in seconds since 1970.
-        runs: ids of runs that ended at that time.
+        runs: ids of the runs that were looked at last: a tag that a run gets later is no second end.
         decision: number of the last decision that was looked at.
-        stale: the champion that was said to be stale.
+        stale: number of the decision whose champion was said to be stale.
         drift: the data version of which drift was said.
-        waiting: alerts that could not be sent.
-        attempts: how often.
+        waiting: alerts that could not be sent: kind, pipeline, text, and how often that was tried.
     """
 
     since: float = 0.0
@@ -69,8 +72,7 @@ class _Seen:
     decision: int = 0
     stale: str = ""
     drift: str = ""
-    waiting: tuple[tuple[str, str, str], ...] = field(default_factory=tuple)
-    attempts: int = 0
+    waiting: tuple[tuple[str, str, str, int], ...] = field(default_factory=tuple)
 
 
 def build_alerts(declaration: Declaration) -> list[dg.SensorDefinition]:
@@ -93,14 +95,14 @@ def build_alerts(declaration: Declaration) -> list[dg.SensorDefinition]:
         for alert in wanted:
             context.log.warning(f"{alert.kind}: {alert.text}")
         left, problem = _send_all(alerts.webhook_env, wanted)
-        seen = _load(cursor)
-        attempts = seen.attempts + 1 if left else 0
-        if attempts >= ATTEMPTS:
-            context.log.error(f"{len(left)} alerts are dropped after {ATTEMPTS} attempts: {problem}")
-            left, attempts = [], 0
-        kept = replace(seen, waiting=tuple((each.kind, each.pipeline, each.text) for each in left), attempts=attempts)
+        kept = [each for each in (replace(alert, tries=alert.tries + 1) for alert in left) if each.tries < ATTEMPTS]
+        if len(kept) < len(left):
+            context.log.error(f"{len(left) - len(kept)} alerts are dropped after {ATTEMPTS} attempts: {problem}")
+        waiting = tuple((each.kind, each.pipeline, each.text, each.tries) for each in kept)
         said = f"{len(wanted) - len(left)} alerts sent" if wanted else "nothing to say"
-        return dg.SensorResult(skip_reason=problem or said, cursor=json.dumps(asdict(kept)))
+        return dg.SensorResult(
+            skip_reason=problem or said, cursor=json.dumps(asdict(replace(_load(cursor), waiting=waiting)))
+        )
 
     return [tick]
 
@@ -123,15 +125,14 @@ def collect(
     found = [Alert(*each) for each in seen.waiting]
     for record in _ended_runs(instance, pipeline, seen):
         run, ended = record.dagster_run, record.update_timestamp.timestamp()
-        same = seen.runs if ended == seen.since else ()
-        seen = replace(seen, since=ended, runs=(*same, run.run_id))
+        seen = replace(seen, since=max(ended, seen.since), runs=(*seen.runs, run.run_id)[-REMEMBERED:])
         if run.status is DagsterRunStatus.FAILURE:
             found.append(Alert("failure", pipeline, _describe_failure(instance, run)))
     found += [_describe_decision(pipeline, each) for each in decisions[seen.decision :]]
     seen = replace(seen, decision=len(decisions), waiting=())
     if text := _describe_stale(declaration, decisions, seen):
         found.append(Alert("stale", pipeline, text))
-        seen = replace(seen, stale=decisions[-1].champion or "")
+        seen = replace(seen, stale=str(_last_move(decisions).number))
     if drifted := _find_drift(store, pipeline):
         version, text = drifted
         if version != seen.drift:
@@ -142,7 +143,7 @@ def collect(
 
 def _load(cursor: str | None) -> _Seen:
     values = json.loads(cursor or "{}")
-    waiting = tuple((kind, pipeline, text) for kind, pipeline, text in values.pop("waiting", ()))
+    waiting = tuple((kind, pipeline, text, tries) for kind, pipeline, text, tries in values.pop("waiting", ()))
     return _Seen(**{**values, "runs": tuple(values.get("runs", ())), "waiting": waiting})
 
 
@@ -150,12 +151,10 @@ def _ended_runs(instance: dg.DagsterInstance, pipeline: str, seen: _Seen) -> Ite
     """Yield the runs of a pipeline that ended since the last look, the first one first."""
     ended = RunsFilter(
         statuses=[DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS, DagsterRunStatus.CANCELED],
-        updated_after=datetime.fromtimestamp(seen.since - 1).astimezone(),
+        updated_after=datetime.fromtimestamp(seen.since - 1, UTC),
     )
-    for record in reversed(instance.get_run_records(ended, limit=MOST_RUNS, order_by="update_timestamp")):
-        time_ended = record.update_timestamp.timestamp()
-        new = time_ended > seen.since or (time_ended == seen.since and record.dagster_run.run_id not in seen.runs)
-        if new and pipeline in pipelines_of_run(record.dagster_run):
+    for record in instance.get_run_records(ended, limit=MOST_RUNS, order_by="update_timestamp", ascending=True):
+        if record.dagster_run.run_id not in seen.runs and pipeline in pipelines_of_run(record.dagster_run):
             yield record
 
 
@@ -189,13 +188,17 @@ def _describe_decision(pipeline: str, decision: Decision) -> Alert:
     return Alert(kind, pipeline, f"decision {decision.number} ({decision.kind}): {decision.reason}")
 
 
+def _last_move(decisions: list[Decision]) -> Decision:
+    return [each for each in decisions if each.moved][-1]
+
+
 def _describe_stale(declaration: Declaration, decisions: list[Decision], seen: _Seen) -> str | None:
     days = declaration.promotion.freshness_days
     if days is None or not decisions or decisions[-1].champion is None:
         return None
-    moved = [each for each in decisions if each.moved][-1]
+    moved = _last_move(decisions)
     age = (time.time() - datetime.fromisoformat(moved.time).timestamp()) / DAY
-    if age <= days or moved.champion == seen.stale:
+    if age <= days or str(moved.number) == seen.stale:
         return None
     return f"the champion is {age:.0f} days in service, more than promotion.freshness_days = {days:g}"
 
@@ -228,18 +231,44 @@ def send(url: str, alert: Alert, variable: str) -> None:
     Raises:
         InputError: there is no such URL, or it does not answer.
     """
-    parts = urlsplit(url)
-    if not (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)) or not parts.hostname:
+    if not _is_allowed(url):
         raise InputError(f"alerts.webhook_env: the variable {variable} holds no https:// URL")
-    content = asdict(alert) | {"text": f"*{alert.pipeline}* {alert.kind}: {_escape(alert.text)}"}
+    content = {
+        "kind": alert.kind,
+        "pipeline": alert.pipeline,
+        "text": f"*{alert.pipeline}* {alert.kind}: {_escape(alert.text)}",
+    }
     request = urllib.request.Request(  # noqa: S310  (https, or this machine)
         url, json.dumps(content).encode(), {"Content-Type": "application/json"}, method="POST"
     )
     try:
-        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS):  # noqa: S310
+        with OPENER.open(request, timeout=ANSWER_SECONDS):
             pass
-    except OSError as error:
-        raise InputError(f"the webhook of {variable} does not take alerts: {first_line(error)}") from None
+    except HTTPError as error:
+        raise InputError(f"the webhook of {variable} does not take alerts: it answers {error.code}") from None
+    except (OSError, HTTPException, ValueError) as error:  # whose texts may have the URL
+        raise InputError(f"the webhook of {variable} does not take alerts: {type(error).__name__}") from None
+
+
+def _is_allowed(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return (parts.scheme == "https" and bool(parts.hostname)) or (
+            parts.scheme == "http" and parts.hostname in LOOPBACK
+        )
+    except ValueError:
+        return False
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A page elsewhere that answers is no webhook that took an alert."""
+
+    def redirect_request(self, *arguments: Any, **more: Any) -> None:
+        """Follow no redirect: it is an error."""
+        return
+
+
+OPENER = urllib.request.build_opener(_NoRedirects)
 
 
 def _escape(text: str) -> str:

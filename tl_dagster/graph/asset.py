@@ -69,7 +69,7 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
                 current = store.get_current(pipeline, stage.name)
                 work = StageContext(store, inputs, progress, current, run, context.op_execution_context.op_config or {})
                 if stage.is_gated(work):
-                    require_gates(store, stage)
+                    require_gates(store, pipeline, stage.name, stage.inputs)
                 begun = time.monotonic()
                 held = replace(stage.run(work), seconds=time.monotonic() - begun)
                 results = stage.run_checks(work, held)

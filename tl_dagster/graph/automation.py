@@ -12,6 +12,7 @@ import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from tl_dagster.declaration import Declaration
+from tl_dagster.graph.champions import CHAMPION, is_behind
 from tl_dagster.graph.runs import end_dead_runs, find_runs, find_unfinished_run, is_to_retry
 from tl_dagster.graph.stage import Stage
 from tl_dagster.graph.stages import STAGES
@@ -205,6 +206,8 @@ def _observe(declaration: Declaration, root: Path, store: ArtifactStore) -> _Sta
     checks = declaration.checks.model_dump(mode="json")
     state = digest([source, {stage.name: stage.code_version() for stage in stages}, checks])[:32]
     missing = [stage.name for stage in stages if store.get_current(declaration.name, stage.name) is None]
+    if is_behind(store, declaration.name):  # somebody's decision was not carried out to its end
+        missing.append(CHAMPION)
     return _State(state, source, missing)
 
 

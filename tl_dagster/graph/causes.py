@@ -21,6 +21,7 @@ from tl_dagster.store.artifacts import ArtifactStore, Materialization
 __all__ = ["Cause", "Explanation", "describe_causes", "explain_last", "explain_materialization", "explain_now"]
 
 DATASET = "dataset"
+BY_HAND = "by hand"  # how the reasons of decisions that people took begin
 MOST_FILES = 5  # that are named of each kind of change
 LETTERS = 60  # of a value in a line
 
@@ -134,7 +135,9 @@ def explain_now(
     explained: dict[str, Explanation] = {}
     for stage in enabled_stages(declaration, root):
         state = next(read_history(instance, declaration.name, stage.name), None)
-        causes = [*_changes(store, stage, state), *_changes_of_inputs(stage, explained)]
+        causes = [*_changes(store, stage, state)]
+        known = {cause.name for cause in causes if cause.kind == "input"}
+        causes += [cause for cause in _changes_of_inputs(stage, explained) if cause.name not in known]
         explained[stage.name] = Explanation(stage.name, "", 0.0, causes)
     return [*explained.values()]
 
@@ -149,6 +152,10 @@ def _changes(store: ArtifactStore, stage: Stage, state: AssetState | None) -> It
     yield from _compare_settings(state.settings or {}, redact_settings(stage.settings()))
     if state.stage_version != str(stage.version):
         yield Cause("version", "", state.stage_version, str(stage.version))
+    for name, version in state.inputs.items():
+        present = store.get_current(stage.declaration.name, name)
+        if present and present.artifact.data_version != version:
+            yield Cause("input", name, version, present.artifact.data_version)
     if stage.name == DATASET:
         yield from _list_new_files(store, stage, state)
 
@@ -160,7 +167,7 @@ def _changes_of_inputs(stage: Stage, explained: Mapping[str, Explanation]) -> It
 
 
 def _list_new_files(store: ArtifactStore, stage: Stage, state: AssetState) -> Iterator[Cause]:
-    """Yield the files of the source that are new or gone since, by their names and sizes; none is read."""
+    """Yield the files of the source that are new or gone since, by their names; none is read."""
     from tl_dagster.data.manifest import read_manifest
     from tl_dagster.data.sources import list_images
     from tl_dagster.graph.stages.dataset import source_context
@@ -185,7 +192,7 @@ def _compare(
     instance: dg.DagsterInstance, pipeline: str, asset: str, before: AssetState, after: AssetState
 ) -> list[Cause]:
     """Return what changed between two materializations of an asset."""
-    if not after.run_id:
+    if not after.run_id or str(after.values.get("reason", "")).startswith(BY_HAND):
         return [Cause("hand")]
     causes = [*_compare_settings(before.settings or {}, after.settings or {})]
     if before.stage_version != after.stage_version:
@@ -195,7 +202,8 @@ def _compare(
     for name, version in after.inputs.items():
         if before.inputs.get(name) != version:
             causes.append(_explain_input(instance, pipeline, name, before.inputs.get(name), version))
-    return causes or [Cause("lost" if before.data_version == after.data_version else "work")]
+    same = before.data_version == after.data_version and before.values.get("decision") == after.values.get("decision")
+    return causes or [Cause("lost" if same else "work")]
 
 
 def _explain_input(instance: dg.DagsterInstance, pipeline: str, asset: str, before: str | None, after: str) -> Cause:

@@ -5,12 +5,26 @@ from collections.abc import Sequence
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
-from tl_dagster.graph.champions import CHAMPION, materialize_decision
+from tl_dagster.graph.champions import CHAMPION, is_behind, materialize_decision, open_registry
 from tl_dagster.graph.metadata import artifact_metadata
 from tl_dagster.store.artifacts import MODEL, ArtifactStore
 from tl_dagster.store.registry import Decision
 
-__all__ = ["record_decision"]
+__all__ = ["finish_decision", "record_decision"]
+
+
+def finish_decision(instance: dg.DagsterInstance, store: ArtifactStore, pipeline: str) -> str:
+    """Make the last decision the asset's current artifact where a process died before it did; return a line on it.
+
+    Returns:
+        "" where nothing is left to do.
+    """
+    if not is_behind(store, pipeline):
+        return ""
+    line = record_decision(instance, store, pipeline, open_registry(store, pipeline).decisions())
+    return (
+        f"finished the decision before, whose process had ended: {line}; look, then repeat yours if it is still wanted"
+    )
 
 
 def record_decision(

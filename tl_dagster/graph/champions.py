@@ -21,6 +21,7 @@ __all__ = [
     "MODEL",
     "describe_decisions",
     "find_champion",
+    "is_behind",
     "judge",
     "materialize_decision",
     "open_registry",
@@ -117,9 +118,15 @@ def _judge(
 
 
 def _find_rollback(known: Sequence[Decision], fingerprint: str) -> Decision | None:
-    """Return the decision that took a model out of service for good; None: there is none, or it was put back."""
+    """Return the decision that took a model out of service for another; None: there is none, or it was put back."""
     moves = [each for each in known if each.moved and fingerprint in (each.champion, each.challenger)]
-    return moves[-1] if moves and moves[-1].champion != fingerprint else None
+    return moves[-1] if moves and moves[-1].champion not in (fingerprint, None) else None
+
+
+def is_behind(store: ArtifactStore, pipeline: str) -> bool:
+    """Return whether the asset's current artifact has another model than the registry: a process died between."""
+    decisions, held = open_registry(store, pipeline).decisions(), store.get_current(pipeline, CHAMPION)
+    return bool(decisions) and (held is None or held.artifact.data_version != (decisions[-1].champion or NOBODY))
 
 
 def promote(store: ArtifactStore, pipeline: str, reason: str, run: str = "") -> list[Decision]:
@@ -134,11 +141,13 @@ def promote(store: ArtifactStore, pipeline: str, reason: str, run: str = "") -> 
     fingerprint = new.artifact.fingerprint
 
     def decide(known: Sequence[Decision]) -> Verdict:
+        if done := _find_by_run(known, run):
+            return done
         if known and known[-1].champion == fingerprint:
             raise InputError(f"the newly trained model of {pipeline} is in service already")
         return Verdict(kind="promoted", champion=fingerprint, challenger=fingerprint, reason=_by_hand(reason), run=run)
 
-    return _settle(open_registry(store, pipeline), decide)
+    return _settle(open_registry(store, pipeline), decide, by_hand=True)
 
 
 def roll_back(store: ArtifactStore, pipeline: str, to: str, reason: str, run: str = "") -> list[Decision]:
@@ -156,14 +165,16 @@ def roll_back(store: ArtifactStore, pipeline: str, to: str, reason: str, run: st
     """
 
     def decide(known: Sequence[Decision]) -> Verdict:
-        target = _find_target(known, pipeline, to)
+        if done := _find_by_run(known, run):
+            return done
+        target = _find_target(store, known, pipeline, to)
         present = known[-1].champion
         if target == present:
             raise InputError(f"the model of {to} is in service already")
         find_champion(store, target)
         return Verdict(kind="rolled back", champion=target, challenger=present, reason=_by_hand(reason), run=run)
 
-    return _settle(open_registry(store, pipeline), decide)
+    return _settle(open_registry(store, pipeline), decide, by_hand=True)
 
 
 def withdraw(store: ArtifactStore, pipeline: str, reason: str) -> list[Decision]:
@@ -177,16 +188,20 @@ def withdraw(store: ArtifactStore, pipeline: str, reason: str) -> list[Decision]
     return _settle(open_registry(store, pipeline), decide)
 
 
-def _find_target(known: Sequence[Decision], pipeline: str, to: str) -> str:
+def _find_by_run(known: Sequence[Decision], run: str) -> Decision | None:
+    """Return what a run decided before it was repeated: it must not roll back twice."""
+    return next((each for each in known if run and each.run == run), None)
+
+
+def _find_target(store: ArtifactStore, known: Sequence[Decision], pipeline: str, to: str) -> str:
     """Return the fingerprint of the model to roll back to."""
-    if not known or known[-1].champion is None:
-        raise InputError(f"no model of {pipeline} is in service: there is nothing to roll back from")
     if to == PREVIOUS:
-        moves = [each.champion for each in known if each.moved]
-        before = moves[: moves.index(known[-1].champion)]
-        if not before or before[-1] is None:
-            raise InputError(f"no model of {pipeline} was in service before the present one")
-        return before[-1]
+        served = _list_served(known)
+        before = served[:-1] if known and known[-1].champion else served
+        there = [each for each in before if store.find(MODEL, each)]
+        if not there:
+            raise InputError(f"no model of {pipeline} was in service before that is still there")
+        return there[-1]
     chosen = next((each for each in known if str(each.number) == to), None)
     if chosen is None or chosen.champion is None:
         raise InputError(
@@ -196,17 +211,39 @@ def _find_target(known: Sequence[Decision], pipeline: str, to: str) -> str:
     return chosen.champion
 
 
+def _list_served(known: Sequence[Decision]) -> list[str]:
+    """Return the models that were in service one after the other, without those that were rolled back from."""
+    served: list[str] = []
+    for each in known:
+        if each.kind == "promoted" and each.champion:
+            served.append(each.champion)
+        elif each.kind == "rolled back":
+            while served and served[-1] != each.champion:
+                left = served.pop()
+                if each.champion is None and left == each.challenger:
+                    break
+            if each.champion and not served:
+                served.append(each.champion)
+    return served
+
+
 def _by_hand(reason: str) -> str:
     return f"by hand: {reason}" if reason else "by hand"
 
 
-def _settle(registry: ChampionRegistry, decide: Callable[[Sequence[Decision]], Verdict]) -> list[Decision]:
+def _settle(
+    registry: ChampionRegistry, decide: Callable[[Sequence[Decision]], Verdict], *, by_hand: bool = False
+) -> list[Decision]:
     """Return all decisions until the one that counts now.
 
     Args:
         registry: a new verdict is appended to it.
         decide: returns a verdict in view of all decisions, or one of these; called again when another process was
             first.
+        by_hand: people decided in view of what they saw: then it is not called again.
+
+    Raises:
+        InputError: another process was first, and people decided.
     """
     while True:
         known = registry.decisions()
@@ -216,7 +253,8 @@ def _settle(registry: ChampionRegistry, decide: Callable[[Sequence[Decision]], V
         try:
             return [*known, registry.append(known, verdict)]
         except RegistryConflictError:
-            continue
+            if by_hand:
+                raise InputError("another decision was taken meanwhile: look at it, then repeat yours") from None
 
 
 def materialize_decision(store: ArtifactStore, decisions: Sequence[Decision]) -> Materialization:

@@ -12,7 +12,15 @@ from tl_dagster.store.artifacts import ABANDONED_SECONDS, ArtifactStore
 from tl_dagster.store.files import used_bytes
 from tl_dagster.store.layout import StoreLayout
 
-__all__ = ["FreedSpace", "list_held", "list_unheld", "remove_artifacts", "remove_checkpoints", "remove_reports"]
+__all__ = [
+    "FreedSpace",
+    "list_held",
+    "list_unheld",
+    "remove_artifacts",
+    "remove_checkpoints",
+    "remove_folder",
+    "remove_reports",
+]
 
 
 @dataclass
@@ -78,7 +86,7 @@ def remove_artifacts(
         path = layout.artifact(stage, fingerprint)
         freed.artifacts, freed.size = freed.artifacts + 1, freed.size + used_bytes(path)
         if not dry_run:
-            _remove_folder(layout, path)
+            remove_folder(layout, path)
 
 
 def remove_reports(
@@ -109,7 +117,7 @@ def remove_reports(
                 path.unlink()
 
 
-def _remove_folder(layout: StoreLayout, path: Path) -> None:
+def remove_folder(layout: StoreLayout, path: Path) -> None:
     """Move a folder out of the way, so that nobody sees a part of it, and delete it."""
     gone = layout.work / f"deleted-{uuid.uuid4().hex}"
     gone.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,11 @@
 """The graph of a store's artifacts: what each was computed from, and what was computed from it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from tl_dagster.store.artifacts import Artifact, ArtifactStore
+from tl_dagster.store.artifacts import MODEL, Artifact, ArtifactStore
 from tl_dagster.store.registry import ChampionRegistry, Decision
+
+CHAMPION = "champion"
 
 __all__ = ["find_above", "find_below", "find_holders", "list_artifacts", "list_service"]
 
@@ -27,7 +29,7 @@ def find_below(every: Sequence[Artifact], origins: Collection[Artifact]) -> list
         artifact = waiting.pop()
         if _key(artifact) not in found:
             found[_key(artifact)] = artifact
-            waiting += [each for each in every if each.inputs.get(artifact.stage) == artifact.data_version]
+            waiting += [each for each in every if _made_from(each).get(artifact.stage) == artifact.data_version]
     return _sorted(found.values())
 
 
@@ -42,8 +44,13 @@ def find_above(every: Sequence[Artifact], artifact: Artifact) -> list[Artifact]:
         each = waiting.pop()
         if _key(each) not in found:
             found[_key(each)] = each
-            waiting += [other for other in every if each.inputs.get(other.stage) == other.data_version]
+            waiting += [other for other in every if _made_from(each).get(other.stage) == other.data_version]
     return _sorted(found.values())
+
+
+def _made_from(artifact: Artifact) -> Mapping[str, str]:
+    """Return asset → data version; a champion is the model in service, not the one that challenged it."""
+    return {MODEL: artifact.data_version} if artifact.stage == CHAMPION else artifact.inputs
 
 
 def _key(artifact: Artifact) -> tuple[str, str]:
@@ -52,7 +59,7 @@ def _key(artifact: Artifact) -> tuple[str, str]:
 
 def _sorted(artifacts: Collection[Artifact]) -> list[Artifact]:
     """Return artifacts so that none comes before what it was computed from."""
-    inputs = {each.stage: set(each.inputs) for each in artifacts}
+    inputs = {each.stage: set(_made_from(each)) for each in artifacts}
 
     def depth(stage: str) -> int:
         return 1 + max((depth(name) for name in inputs.get(stage, ()) if name in inputs), default=0)

@@ -1,6 +1,7 @@
 """The registry of a pipeline's champions: which model was in service when, and why; appended to, never rewritten."""
 
 import contextlib
+import errno
 import json
 import os
 import uuid
@@ -128,7 +129,7 @@ class ChampionRegistry:
             try:
                 temporary.write_text(json.dumps(asdict(decision), indent=1))
                 sync(temporary)
-                os.link(temporary, path)  # unlike a rename, this refuses where there is a file
+                _publish(temporary, path)
             except FileExistsError as error:
                 raise RegistryConflictError(str(path)) from error
             finally:
@@ -142,6 +143,19 @@ class ChampionRegistry:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:08d}.json"
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Give a file its name, unless another has it: FileExistsError."""
+    try:
+        os.link(temporary, path)  # unlike a rename, this refuses where there is a file
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        with path.open("x") as file:  # a disk without hard links
+            file.write(temporary.read_text())
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def find_at(decisions: Sequence[Decision], time: datetime) -> Decision | None:

@@ -41,7 +41,7 @@ class Champion(Stage):
 
     def is_gated(self, context: StageContext) -> bool:
         """A model can be taken out of service whatever the state of what was trained since."""
-        return not context.config.get("put_in_service")
+        return context.config.get("put_in_service") in (None, "", NEW)
 
     def freshness_days(self) -> float | None:
         """Return the declared days."""
@@ -56,7 +56,7 @@ class Champion(Stage):
         elif wanted:
             decisions = champions.roll_back(store, pipeline, wanted, reason, run)
         else:
-            for name in ("top_model", champions.MODEL):
+            for name in ("dataset", "top_model", champions.MODEL):
                 require_same(context.inputs["evaluation"], name, context.inputs[name])
             decisions = champions.judge(store, pipeline, context.inputs, self.declaration.promotion, run)
         context.progress.log(decisions[-1].reason)
