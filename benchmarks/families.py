@@ -48,7 +48,7 @@ from tl_dagster.training.settings import FineTuning, resolve_fine_tuning
 DEPTHS = ("top", "last 2 stages", "all")
 SMALL, IMAGES = 96, 6
 SMALLEST = ["torchvision/squeezenet1_1", "timm/vit_tiny_patch16_224"]
-MANY = 100_000_000  # parameters: larger networks are not tried
+MANY = 150_000_000  # parameters: larger networks are not tried
 SIZES = (
     "zepto",
     "atto",
