@@ -14,8 +14,6 @@ start to its end.
 
 import argparse
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -70,12 +68,10 @@ def is_any_promoted(seed: int) -> bool:
 
 def rollback_seconds(project: Project) -> float:
     """Put the other one of two models in service by the command, and return what that takes."""
-    command = [str(Path(sys.executable).with_name("tl-dagster")), "rollback", project.pipeline, "--to", "1"]
-    back = [command[0], "promote", project.pipeline, "--reason", "for the benchmark"]
     begun = time.perf_counter()
-    subprocess.run(command, cwd=project.folder, env=project.environment, check=True, stdout=subprocess.DEVNULL)
+    project.call("rollback", project.pipeline, "--to", "1")
     seconds = time.perf_counter() - begun
-    subprocess.run(back, cwd=project.folder, env=project.environment, check=True, stdout=subprocess.DEVNULL)
+    project.call("promote", project.pipeline, "--reason", "for the benchmark")
     return seconds
 
 
@@ -87,8 +83,7 @@ def measure_rollback(times: int) -> float:
         declared = project.folder / "assets" / "cells" / "defs.yaml"
         declared.write_text(declared.read_text().replace("epochs: 2", "epochs: 1"))
         project.run()
-        promote = [str(Path(sys.executable).with_name("tl-dagster")), "promote", project.pipeline, "--reason", "first"]
-        subprocess.run(promote, cwd=project.folder, env=project.environment, check=True, stdout=subprocess.DEVNULL)
+        project.call("promote", project.pipeline, "--reason", "first")
         return statistics.median(rollback_seconds(project) for _ in range(times))
 
 

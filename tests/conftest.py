@@ -8,7 +8,9 @@ from pathlib import Path
 import dagster as dg
 import pandas as pd
 import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
 
+from benchmarks.harness.configuration import QUIET as QUIET
 from benchmarks.harness.configuration import ROOT as ROOT
 from benchmarks.harness.configuration import copy_configuration
 from benchmarks.harness.postgresql import postgresql
@@ -72,7 +74,6 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path) -> Arti
 
 
 POOR = {"top_model": MlpTopModel(kind="mlp", epochs=1, learning_rate=1e-5)}  # fine-tuning is better than that
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 class Pipeline:
@@ -119,6 +120,15 @@ class Pipeline:
     def features(self, name: str = "cells") -> FeatureTable:
         """The features that a pipeline has now."""
         return FeatureTable.open(self.held(name)["bottleneck_features"].artifact.path, self.store.layout.features)
+
+    def tick(self, cursor: str | None, **changes) -> SensorExecutionData:
+        """Evaluate the pipeline's only sensor."""
+        defs = self.definitions(**changes)
+        (sensor,) = defs.sensors
+        with dg.build_sensor_context(
+            self.instance, cursor, definitions=defs, resources=dict(defs.resources)
+        ) as context:
+            return sensor.evaluate_tick(context)
 
     def held(self, name: str = "cells") -> dict[str, Materialization]:
         return {each.name: held for each in STAGES if (held := self.store.get_current(name, each.name))}

@@ -78,7 +78,8 @@ def test_the_wheel_in_foreign_projects(environment, tmp_path, labels, store, mon
         project = build_project(tmp_path / kind, files, declarations, photos)
         path = project / declarations / "second" / "defs.yaml"
         said = run(environment / "tl-dagster", "run", "first", folder=path.parent)
-        assert "fine_tuned_model" in said and "/reports/first/" in said and "Warning" not in said
+        assert "fine_tuned_model" in said and "_model (best)" in said
+        assert "/reports/first/" in said and "Warning" not in said
         assert (project / ".dagster_home").is_dir()
         path.write_text(path.read_text() + "  fine_tunning: {}\n")
         said = run(environment / "tl-dagster", "run", "second", folder=project, check=False)

@@ -98,7 +98,7 @@ class Schedule(Settings):
 
 
 class StageResources(Settings):
-    """What a stage asks a cluster for."""
+    """The resources that a stage asks a cluster for."""
 
     gpus: int | None = Field(None, ge=0, le=64, description="Whole GPUs.")
     cpus: float | None = Field(None, gt=0, le=1024, description="Processors.")
@@ -109,7 +109,7 @@ class StageResources(Settings):
 
 
 class Resources(Settings):
-    """What the stages of a pipeline ask a cluster for (Kubernetes, Ray, Celery). They change no result."""
+    """The resources that stages ask a cluster for (Kubernetes, Ray, Celery). They change no result."""
 
     gpu: StageResources = Field(
         StageResources(), description="The stages of the pool gpu: those that run or train a network."
@@ -118,7 +118,7 @@ class Resources(Settings):
 
 
 class Runs(Settings):
-    """How runs are started and repeated. They change no result."""
+    """The start and the repetition of runs. They change no result."""
 
     quiet_seconds: float = Field(
         30.0,
@@ -141,7 +141,7 @@ class Runs(Settings):
 
 
 class Alerts(Settings):
-    """What is sent to whom when something happens to the pipeline. They change no result."""
+    """Messages on what happens to the pipeline. They change no result."""
 
     webhook_env: str = Field(
         pattern="^[A-Za-z_][A-Za-z0-9_]*$",

@@ -2,8 +2,9 @@
 
 A stage's version is bumped by hand when its output changes (see "Identity" in docs/architecture.md). This looks at the
 modules that a stage's results come from: its own, and all of `data`, `backbones`, `features`, `models`, `training`,
-`strategy` and `evaluation` that it imports, directly or not, also inside functions. Of each the syntax tree counts,
-without docstrings; comments and the lines' places never do. `code_versions.json` has what was accepted last.
+`strategy` and `evaluation` that it imports, directly or by way of `graph`, also inside functions. Of each the syntax
+tree counts, without docstrings; comments and the lines' places never do. `code_versions.json` has what was accepted
+last.
 """
 
 import ast
@@ -25,9 +26,7 @@ PACKAGES = ("data", "backbones", "features", "models", "training", "strategy", "
 
 def describe() -> dict[str, Any]:
     """Return ``stages``: name → version and modules; and ``modules``: name → digest of its syntax tree."""
-    stages = {
-        stage.name: {"version": stage.version, "modules": sorted(_closure(f"{stage.__module__}"))} for stage in STAGES
-    }
+    stages = {stage.name: {"version": stage.version, "modules": sorted(_closure(stage.__module__))} for stage in STAGES}
     modules = sorted({module for stage in stages.values() for module in stage["modules"]})
     return {"modules": {module: digest_source(_read(module)) for module in modules}, "stages": stages}
 
@@ -74,12 +73,13 @@ def main() -> None:
 
 
 def _closure(module: str) -> set[str]:
+    """Return a module and all of PACKAGES that it imports, also by way of modules of `graph`."""
     found, waiting = {module}, [module]
     while waiting:
-        new = {each for each in _imports(waiting.pop()) if each.split(".")[1] in PACKAGES} - found
+        new = {each for each in _imports(waiting.pop()) if each.split(".")[1] in (*PACKAGES, "graph")} - found
         found |= new
         waiting += new
-    return found
+    return {each for each in found if each == module or each.split(".")[1] in PACKAGES}
 
 
 @cache

@@ -3,9 +3,10 @@
 import shutil
 from pathlib import Path
 
-__all__ = ["ROOT", "copy_configuration"]
+__all__ = ["QUIET", "ROOT", "copy_configuration"]
 
 ROOT = Path(__file__).parent.parent.parent
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # run config
 
 
 def copy_configuration(folder: Path) -> None:

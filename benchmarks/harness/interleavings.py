@@ -17,6 +17,7 @@ import dagster as dg
 from hypothesis import strategies
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
+from benchmarks.harness.configuration import QUIET
 from tl_dagster import ArtifactIOManager, ArtifactStore, Declaration, build_definitions
 from tl_dagster.graph import automation, gates
 from tl_dagster.graph.runs import DIED_TAG
@@ -25,7 +26,6 @@ from tl_dagster.store.artifacts import ArtifactSummary, Materialization
 
 __all__ = ["Interleaving"]
 
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 NAME = "tiny"
 BELOW = ("middle", "last")  # the gate
 ENOUGH = 6  # ticks after the last change

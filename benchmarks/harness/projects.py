@@ -23,6 +23,7 @@ __all__ = ["MARK", "STAGES", "Project", "add_image", "elpv", "make_project", "so
 PLAIN = Declaration.model_validate({"name": "plain", "source": {"kind": "folder", "path": "photos"}})
 STAGES = tuple(stage.name for stage in graph_stages.STAGES if stage.is_enabled(PLAIN))
 MARK = "TL_STOPPED_RUN"  # an environment variable that all processes of a run inherit
+PROGRAM = str(Path(sys.executable).with_name("tl-dagster"))
 LABELS = {"functional": 0.0, "defective": 1.0}
 
 
@@ -61,9 +62,8 @@ class Project:
 
     def start(self, mark: str = "") -> subprocess.Popen[str]:
         """Start `tl-dagster run` in a session of its own, as a terminal does; processes are found by the mark."""
-        command = [str(Path(sys.executable).with_name("tl-dagster")), "run", self.pipeline]
         return subprocess.Popen(
-            command,
+            [PROGRAM, "run", self.pipeline],
             cwd=self.folder,
             env={**self.environment, MARK: mark},
             start_new_session=True,
@@ -71,6 +71,12 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+        )
+
+    def call(self, *arguments: str) -> None:
+        """Run a command of tl-dagster to its end."""
+        subprocess.run(
+            [PROGRAM, *arguments], cwd=self.folder, env=self.environment, check=True, stdout=subprocess.DEVNULL
         )
 
     def run(self) -> None:

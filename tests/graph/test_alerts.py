@@ -5,7 +5,6 @@ import threading
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-import dagster as dg
 import pytest
 
 from tests.conftest import Pipeline
@@ -58,12 +57,7 @@ class Ticks:
         self.pipeline, self.changes, self.cursor = pipeline, {"alerts": {"webhook_env": "ALERTS_URL"}, **changes}, None
 
     def tick(self) -> str:
-        defs = self.pipeline.definitions(**self.changes)
-        (sensor,) = defs.sensors
-        with dg.build_sensor_context(
-            self.pipeline.instance, self.cursor, definitions=defs, resources=dict(defs.resources)
-        ) as context:
-            result = sensor.evaluate_tick(context)
+        result = self.pipeline.tick(self.cursor, **self.changes)
         self.cursor = result.cursor
         return result.skip_message
 

@@ -19,13 +19,7 @@ class Watch:
         self.pipeline, self.cursor = pipeline, None
 
     def look(self, **changes) -> SensorExecutionData:
-        defs = self.pipeline.definitions(on_change=True, **changes)
-        (sensor,) = defs.sensors
-        context = dg.build_sensor_context(
-            self.pipeline.instance, self.cursor, definitions=defs, resources=dict(defs.resources)
-        )
-        with context:
-            result = sensor.evaluate_tick(context)
+        result = self.pipeline.tick(self.cursor, on_change=True, **changes)
         self.cursor = result.cursor or self.cursor
         return result
 

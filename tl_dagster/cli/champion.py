@@ -3,16 +3,14 @@
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from tl_dagster.runtime.errors import InputError, suggest
+from tl_dagster.cli.pipelines import require_pipeline
+from tl_dagster.runtime.errors import InputError
 
-if TYPE_CHECKING:
-    from tl_dagster.store.artifacts import ArtifactStore
-
-__all__ = ["command", "require_pipeline", "summarize_champion"]
+__all__ = ["command", "summarize_champion"]
 
 
 @click.command(short_help="Show which model is in service, and why.")
@@ -53,22 +51,6 @@ def summarize_champion(pipeline: str, time: datetime) -> dict[str, Any]:
         "in_service": {"model": str(place), "since": moved.time, "decision": moved.number} if moved and place else None,
         "decisions": [asdict(each) for each in decisions if datetime.fromisoformat(each.time) <= time],
     }
-
-
-def require_pipeline(pipeline: str) -> "ArtifactStore":
-    """Return the store, which has something of a pipeline.
-
-    Raises:
-        InputError: it has nothing of it.
-    """
-    from tl_dagster.store.artifacts import ArtifactStore
-
-    store = ArtifactStore()
-    known = store.layout.pipelines()
-    if pipeline not in known:
-        hint = suggest(pipeline, known) if known else f"run it first: tl-dagster run {pipeline}"
-        raise InputError(f"nothing of '{pipeline}' is in the store {store.root}: {hint}")
-    return store
 
 
 def _parse(time: str) -> datetime:

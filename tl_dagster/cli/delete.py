@@ -2,7 +2,7 @@
 
 import click
 
-from tl_dagster.runtime.errors import InputError, suggest
+from tl_dagster.cli.pipelines import require_pipeline
 
 __all__ = ["command"]
 
@@ -18,13 +18,8 @@ def command(pipeline: str, dry_run: bool) -> None:
     from tl_dagster.cli.prune import describe
     from tl_dagster.features.housekeeping import delete_pipeline
     from tl_dagster.graph.history import forget_assets, open_instance, require_no_runs
-    from tl_dagster.store.artifacts import ArtifactStore
 
-    store = ArtifactStore()
-    known = store.layout.pipelines()
-    if pipeline not in known:
-        hint = suggest(pipeline, known) if known else "it has no pipeline"
-        raise InputError(f"nothing of '{pipeline}' is in the store {store.root}: {hint}")
+    store = require_pipeline(pipeline, otherwise="it has no pipeline")
     with open_instance() as instance:
         require_no_runs(instance, pipeline)
         freed = delete_pipeline(store, pipeline, dry_run=dry_run)

@@ -1,7 +1,7 @@
 """``tl-dagster lineage``: what an image went into, or what a model was made from."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,8 +188,8 @@ def _forget(store: "ArtifactStore", lineage: "ImageLineage", dry_run: bool) -> I
 
     holders = find_holders(store)
     pipelines = sorted({name for each in lineage.artifacts for name in holders.get((each.stage, each.fingerprint), [])})
-    models = {each.fingerprint for each in lineage.artifacts}
-    service = [pipeline for pipeline, _, end in list_service(store, models) if end is None]
+    periods = list_service(store, {each.fingerprint for each in lineage.artifacts})
+    service = [pipeline for pipeline, _, end in periods if end is None]
     with open_instance() as instance:
         if not dry_run:
             require_no_runs(instance)
@@ -198,20 +198,9 @@ def _forget(store: "ArtifactStore", lineage: "ImageLineage", dry_run: bool) -> I
             yield f"{pipeline}: {record_decision(instance, store, pipeline, withdraw(store, pipeline, reason))}"
         freed = forget_image(store, lineage, dry_run=dry_run)
     yield f"image {lineage.id[:SHORT]}: {describe(freed, artifacts=True, dry_run=dry_run)}"
-    yield from _describe_rest(store, lineage, pipelines, service, dry_run)
-
-
-def _describe_rest(
-    store: "ArtifactStore", lineage: "ImageLineage", pipelines: Sequence[str], service: Sequence[str], dry_run: bool
-) -> Iterator[str]:
-    """Yield what is left to do."""
-    from tl_dagster.store.lineage import list_service
-
     if dry_run and service:
         yield f"taken out of service would be the models of: {', '.join(service)}"
-    if former := sum(
-        end is not None for _, _, end in list_service(store, {each.fingerprint for each in lineage.artifacts})
-    ):
+    if former := len(periods) - len(service):
         yield f"one cannot roll back any more to models that were in service before: {former} times"
     for uri in sorted({row.uri for row in lineage.rows}):
         yield f"delete it from the source too, or the next run has it again: {uri}"

@@ -14,7 +14,7 @@ from tl_dagster.runtime.errors import InputError
 
 __all__ = ["main"]
 
-HELPERS = {"main", "signals", "tables"}
+HELPERS = {"main", "pipelines", "signals", "tables"}
 
 
 class Commands(click.Group):

@@ -2,6 +2,8 @@
 
 import click
 
+from tl_dagster.cli.pipelines import require_pipeline
+
 __all__ = ["command"]
 
 
@@ -10,7 +12,6 @@ __all__ = ["command"]
 @click.option("--reason", required=True, help="Why, in a sentence, for the history.")
 def command(pipeline: str, reason: str) -> None:
     """Put the newly trained model of PIPELINE in service, though it was not shown to be better."""
-    from tl_dagster.cli.champion import require_pipeline
     from tl_dagster.graph.champion_events import finish_decision, record_decision
     from tl_dagster.graph.champions import promote
     from tl_dagster.graph.gates import require_gates

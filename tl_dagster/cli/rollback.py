@@ -2,6 +2,8 @@
 
 import click
 
+from tl_dagster.cli.pipelines import require_pipeline
+
 __all__ = ["command"]
 
 
@@ -14,7 +16,6 @@ def command(pipeline: str, to: str, reason: str) -> None:
 
     The model that leaves does not come back by a later run, only by `tl-dagster promote`.
     """
-    from tl_dagster.cli.champion import require_pipeline
     from tl_dagster.graph.champion_events import finish_decision, record_decision
     from tl_dagster.graph.champions import roll_back
     from tl_dagster.graph.history import open_instance

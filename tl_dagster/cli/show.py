@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tl_dagster.runtime.errors import InputError, suggest
+from tl_dagster.cli.pipelines import nothing_of
 
 if TYPE_CHECKING:
     from tl_dagster.store.artifacts import ArtifactStore, Materialization
@@ -55,9 +55,7 @@ def summarize(pipeline: str, store: "ArtifactStore") -> dict[str, Any]:
     current = {stage.name: store.get_current(pipeline, stage.name) for stage in STAGES}
     assets = {name: asset for name, asset in current.items() if asset}
     if not assets:
-        known = store.layout.pipelines()
-        hint = suggest(pipeline, known) if known else f"run it first: tl-dagster run {pipeline}"
-        raise InputError(f"nothing of '{pipeline}' is in the store {store.root}: {hint}")
+        raise nothing_of(store, pipeline)
     results = {stage.name: stage.describe_result for stage in STAGES}
     strategy = assets.get("transfer_strategy")
     verification = assets.get("strategy_verification")

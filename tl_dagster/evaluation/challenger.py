@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from tl_dagster.data.manifest import read_groups
@@ -19,10 +18,10 @@ __all__ = ["Challenger", "Judgement"]
 
 @dataclass(frozen=True)
 class Judgement:
-    """Whether a model goes into service.
+    """The outcome of judging a model.
 
     Attributes:
-        promoted: whether it does.
+        promoted: whether it goes into service.
         reason: one sentence, with the numbers.
         numbers: of the comparison; none where nothing could be compared.
     """
@@ -113,7 +112,7 @@ class Challenger:
         groups = read_groups(self._dataset, pd.Series(rows.index))
         level = level_of_comparison(self.settings.confidence, number)
         truth = rows["label"]
-        return measure_gain((first == truth).to_numpy(), (second == truth).to_numpy(), np.asarray(groups), level)
+        return measure_gain((first == truth).to_numpy(), (second == truth).to_numpy(), groups, level)
 
     def _describe(self, gain: PairedGain, promoted: bool, left_out: int) -> str:
         images = f"the same {gain.images:,} test images"

@@ -1,4 +1,4 @@
-"""Whether a challenger may take the place of a champion: a one-sided, paired test on the same test images.
+"""The test by which a challenger takes the place of a champion: one-sided and paired, on the same test images.
 
 Every comparison with one champion spends a part of one budget, so that however often it is challenged, the chance that
 it is ever replaced by a model that is no better stays below the budget: the k-th comparison is made at the level

@@ -14,7 +14,7 @@ from tl_dagster.data.manifest import read_manifest
 from tl_dagster.data.splits import read_views
 from tl_dagster.features.cache import FeatureColumn, list_columns
 from tl_dagster.features.feature_table import column_names
-from tl_dagster.store.artifacts import ArtifactStore
+from tl_dagster.store.artifacts import DATASET, ArtifactStore
 from tl_dagster.store.files import used_bytes
 from tl_dagster.store.housekeeping import (
     FreedSpace,
@@ -30,7 +30,7 @@ __all__ = ["ColumnUsage", "delete_pipeline", "prune", "stats", "title", "verify"
 
 DAY = 86_400.0
 IN_USE_DAYS = 1 / 24
-DATASET, SPLITS = "dataset", "augmented_splits"  # the assets that name images and views
+SPLITS = "augmented_splits"  # the asset that names views, as DATASET does images
 
 
 @dataclass(frozen=True)

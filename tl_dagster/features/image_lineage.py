@@ -12,15 +12,16 @@ import pyarrow.parquet as pq
 from tl_dagster.data.manifest import MANIFEST
 from tl_dagster.data.splits import VIEWS
 from tl_dagster.features.cache import FeatureColumn, list_columns
+from tl_dagster.features.housekeeping import SPLITS
 from tl_dagster.runtime.errors import InputError
-from tl_dagster.store.artifacts import Artifact, ArtifactStore
+from tl_dagster.store.artifacts import DATASET, Artifact, ArtifactStore
 from tl_dagster.store.digests import digest_file
 from tl_dagster.store.housekeeping import FreedSpace, remove_artifacts, remove_reports
 from tl_dagster.store.lineage import find_below, list_artifacts
 
 __all__ = ["ImageLineage", "ImageRow", "ViewRows", "find_image", "forget_image", "trace_image"]
 
-DATASET, SPLITS, EVALUATION = "dataset", "augmented_splits", "evaluation"
+EVALUATION = "evaluation"
 ID = re.compile(r"[0-9a-f]{8,64}")
 
 
@@ -88,13 +89,12 @@ def find_image(store: ArtifactStore, reference: str) -> str:
     if Path(reference).is_file():
         return digest_file(Path(reference))
     found: set[str] = set()
-    for artifact in list_artifacts(store):
-        if artifact.stage == DATASET:
-            table = pq.read_table(artifact.path / MANIFEST, columns=["id", "uri"])
-            by_id = ID.fullmatch(reference)
-            ends = pc.or_(pc.ends_with(table["uri"], f"/{reference}"), pc.equal(table["uri"], reference))
-            mask = pc.starts_with(table["id"], reference) if by_id else ends
-            found |= set(table.filter(mask)["id"].to_pylist())
+    by_id = ID.fullmatch(reference)
+    for path in store.layout.artifacts(DATASET).glob(f"*/{MANIFEST}"):
+        table = pq.read_table(path, columns=["id", "uri"])
+        ends = pc.or_(pc.ends_with(table["uri"], f"/{reference}"), pc.equal(table["uri"], reference))
+        mask = pc.starts_with(table["id"], reference) if by_id else ends
+        found |= set(table.filter(mask)["id"].to_pylist())
     found.discard("")
     if len(found) != 1:
         what = f"{len(found)} images" if found else "no image"
@@ -113,14 +113,10 @@ def trace_image(store: ArtifactStore, identity: str) -> ImageLineage:
     rows = [row for artifact in every if artifact.stage == DATASET for row in _read_rows(artifact, identity)]
     views = [row for artifact in every if artifact.stage == SPLITS for row in _read_views(artifact, identity)]
     keys = sorted({key for row in views for key in row.keys})
-    columns = [
-        (column, len(keys) - int(column.missing(keys).sum())) for column in list_columns(store.layout.features) if keys
-    ]
-    origins = {row.dataset.fingerprint: row.dataset for row in rows} | {
-        row.splits.fingerprint: row.splits for row in views
-    }
+    counted = [(each, len(keys) - int(each.missing(keys).sum())) for each in list_columns(store.layout.features)]
+    origins = [*(row.dataset for row in rows), *(row.splits for row in views)]
     return ImageLineage(
-        identity, rows, views, [each for each in columns if each[1]], find_below(every, [*origins.values()])
+        identity, rows, views, [(column, count) for column, count in counted if count], find_below(every, origins)
     )
 
 

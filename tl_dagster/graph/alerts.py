@@ -7,8 +7,8 @@ import json
 import os
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from http.client import HTTPException
 from typing import Any
@@ -20,12 +20,13 @@ from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
 
 from tl_dagster.declaration import Declaration
 from tl_dagster.graph.champions import open_registry
+from tl_dagster.graph.io_manager import get_store
 from tl_dagster.graph.runs import DIED_TAG, pipelines_of_run
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import ArtifactStore
-from tl_dagster.store.registry import Decision
+from tl_dagster.store.registry import Decision, get_champion, since_last_move
 
-__all__ = ["Alert", "build_alerts", "collect", "send"]
+__all__ = ["Alert", "build_alerts", "send"]
 
 LOOK_SECONDS = 30
 ANSWER_SECONDS = 5.0
@@ -64,7 +65,7 @@ class _Seen:
         decision: number of the last decision that was looked at.
         stale: number of the decision whose champion was said to be stale.
         drift: the data version of which drift was said.
-        waiting: alerts that could not be sent: kind, pipeline, text, and how often that was tried.
+        waiting: alerts that could not be sent.
     """
 
     since: float = 0.0
@@ -72,7 +73,7 @@ class _Seen:
     decision: int = 0
     stale: str = ""
     drift: str = ""
-    waiting: tuple[tuple[str, str, str, int], ...] = field(default_factory=tuple)
+    waiting: tuple[Alert, ...] = ()
 
 
 def build_alerts(declaration: Declaration) -> list[dg.SensorDefinition]:
@@ -89,8 +90,7 @@ def build_alerts(declaration: Declaration) -> list[dg.SensorDefinition]:
         description="Sends what happened to the pipeline to the declared webhook, once.",
     )
     def tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        resources: Mapping[str, Any] = context.resources.original_resource_dict
-        found, cursor = collect(context.instance, resources["artifacts"].store, declaration, context.cursor)
+        found, seen = _collect(context.instance, get_store(context.resources), declaration, context.cursor)
         wanted = [alert for alert in found if alert.kind in alerts.on]
         for alert in wanted:
             context.log.warning(f"{alert.kind}: {alert.text}")
@@ -98,19 +98,17 @@ def build_alerts(declaration: Declaration) -> list[dg.SensorDefinition]:
         kept = [each for each in (replace(alert, tries=alert.tries + 1) for alert in left) if each.tries < ATTEMPTS]
         if len(kept) < len(left):
             context.log.error(f"{len(left) - len(kept)} alerts are dropped after {ATTEMPTS} attempts: {problem}")
-        waiting = tuple((each.kind, each.pipeline, each.text, each.tries) for each in kept)
         said = f"{len(wanted) - len(left)} alerts sent" if wanted else "nothing to say"
-        return dg.SensorResult(
-            skip_reason=problem or said, cursor=json.dumps(asdict(replace(_load(cursor), waiting=waiting)))
-        )
+        seen = replace(seen, waiting=tuple(kept))
+        return dg.SensorResult(skip_reason=problem or said, cursor=json.dumps(asdict(seen)))
 
     return [tick]
 
 
-def collect(
+def _collect(
     instance: dg.DagsterInstance, store: ArtifactStore, declaration: Declaration, cursor: str | None
-) -> tuple[list[Alert], str]:
-    """Return the alerts that were not sent yet, and the cursor for the next look; the first look sends nothing old.
+) -> tuple[list[Alert], _Seen]:
+    """Return the alerts that were not sent yet, and what is seen now; the first look sends nothing old.
 
     Args:
         instance: where the runs are.
@@ -122,7 +120,7 @@ def collect(
     decisions = open_registry(store, pipeline).decisions()
     if not cursor:
         seen = replace(seen, since=time.time(), decision=len(decisions))
-    found = [Alert(*each) for each in seen.waiting]
+    found = [*seen.waiting]
     for record in _ended_runs(instance, pipeline, seen):
         run, ended = record.dagster_run, record.update_timestamp.timestamp()
         seen = replace(seen, since=max(ended, seen.since), runs=(*seen.runs, run.run_id)[-REMEMBERED:])
@@ -132,18 +130,18 @@ def collect(
     seen = replace(seen, decision=len(decisions), waiting=())
     if text := _describe_stale(declaration, decisions, seen):
         found.append(Alert("stale", pipeline, text))
-        seen = replace(seen, stale=str(_last_move(decisions).number))
+        seen = replace(seen, stale=str(since_last_move(decisions)[0].number))
     if drifted := _find_drift(store, pipeline):
         version, text = drifted
         if version != seen.drift:
             found.append(Alert("drift", pipeline, text))
             seen = replace(seen, drift=version)
-    return found, json.dumps(asdict(seen))
+    return found, seen
 
 
 def _load(cursor: str | None) -> _Seen:
     values = json.loads(cursor or "{}")
-    waiting = tuple((kind, pipeline, text, tries) for kind, pipeline, text, tries in values.pop("waiting", ()))
+    waiting = tuple(Alert(**each) for each in values.pop("waiting", ()))
     return _Seen(**{**values, "runs": tuple(values.get("runs", ())), "waiting": waiting})
 
 
@@ -188,15 +186,11 @@ def _describe_decision(pipeline: str, decision: Decision) -> Alert:
     return Alert(kind, pipeline, f"decision {decision.number} ({decision.kind}): {decision.reason}")
 
 
-def _last_move(decisions: list[Decision]) -> Decision:
-    return [each for each in decisions if each.moved][-1]
-
-
 def _describe_stale(declaration: Declaration, decisions: list[Decision], seen: _Seen) -> str | None:
     days = declaration.promotion.freshness_days
-    if days is None or not decisions or decisions[-1].champion is None:
+    if days is None or get_champion(decisions) is None:
         return None
-    moved = _last_move(decisions)
+    moved = since_last_move(decisions)[0]
     age = (time.time() - datetime.fromisoformat(moved.time).timestamp()) / DAY
     if age <= days or str(moved.number) == seen.stale:
         return None

@@ -11,6 +11,7 @@ from tl_dagster.graph.causes import describe_causes, explain_materialization
 from tl_dagster.graph.cluster import step_tags
 from tl_dagster.graph.executor import end_with_run
 from tl_dagster.graph.gates import require_gates
+from tl_dagster.graph.io_manager import get_store
 from tl_dagster.graph.metadata import check_result, materialization_metadata, static_metadata
 from tl_dagster.graph.stage import RunInfo, Stage, StageContext
 from tl_dagster.graph.tags import COMMIT, GPU_TAG
@@ -18,7 +19,7 @@ from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.interrupts import SafeInterrupts
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.runtime.retries import is_passing_fault
-from tl_dagster.store.artifacts import Artifact, ArtifactStore, FailedCheck
+from tl_dagster.store.artifacts import Artifact, FailedCheck
 
 __all__ = ["build_asset"]
 
@@ -60,7 +61,7 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
     # Without a return type: beside checks, Dagster reads any as the type of several outputs.
     def materialize(context: dg.AssetExecutionContext, **inputs: Artifact):  # type: ignore[no-untyped-def]  # noqa: ANN202
         end_with_run()
-        store: ArtifactStore = context.resources.original_resource_dict["artifacts"].store
+        store = get_store(context.resources)
         progress = Progress(lambda line: context.log.info(f"{stage.name}: {line}"))
         try:
             with SafeInterrupts():

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -12,14 +12,15 @@ import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from tl_dagster.declaration import Declaration
-from tl_dagster.graph.champions import CHAMPION, is_behind
+from tl_dagster.graph.champions import is_behind
+from tl_dagster.graph.io_manager import get_store
 from tl_dagster.graph.runs import end_dead_runs, find_runs, find_unfinished_run, is_to_retry
 from tl_dagster.graph.stage import Stage
 from tl_dagster.graph.stages import STAGES
 from tl_dagster.graph.stages.dataset import source_context
 from tl_dagster.graph.tags import TRIGGER
 from tl_dagster.runtime.errors import InputError
-from tl_dagster.store.artifacts import ArtifactStore
+from tl_dagster.store.artifacts import CHAMPION, ArtifactStore
 from tl_dagster.store.digests import digest
 
 __all__ = ["build_schedules", "build_sensor", "describe_source", "enabled_stages", "ended_runs"]
@@ -50,8 +51,7 @@ def build_schedules(declaration: Declaration, root: Path, job: Any) -> list[dg.S
         description="Refreshes the pipeline on each tick, when its data, settings or code changed since it succeeded.",
     )
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        resources: Mapping[str, Any] = context.resources.original_resource_dict
-        return decide(context.instance, declaration, root, resources["artifacts"].store)
+        return decide(context.instance, declaration, root, get_store(context.resources))
 
     return [tick]
 
@@ -67,11 +67,8 @@ def decide(
         root: the folder that relative paths in it start from.
         store: where its artifacts are.
     """
-    end_dead_runs(instance)
-    if run := find_unfinished_run(instance, declaration.name):
-        return dg.SkipReason(f"run {run.run_id[:8]} works on {declaration.name}")
     try:
-        state = _observe(declaration, root, store)
+        state = _observe(instance, declaration, root, store)
     except InputError as error:
         return dg.SkipReason(str(error))
     runs = _runs_for(instance, declaration.name, state)
@@ -105,8 +102,7 @@ def build_sensor(declaration: Declaration, root: Path, job: Any) -> dg.SensorDef
         description="Refreshes the pipeline when its data, settings or code changed.",
     )
     def on_change(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        resources: Mapping[str, Any] = context.resources.original_resource_dict
-        return look(context, declaration, root, resources["artifacts"].store)
+        return look(context, declaration, root, get_store(context.resources))
 
     return on_change
 
@@ -155,11 +151,8 @@ def look(
         store: where its artifacts are.
     """
     instance, seen = context.instance, _Seen(**json.loads(context.cursor or "{}"))
-    end_dead_runs(instance)
-    if run := find_unfinished_run(instance, declaration.name):
-        return dg.SensorResult(skip_reason=f"run {run.run_id[:8]} works on {declaration.name}")
     try:
-        state = _observe(declaration, root, store)
+        state = _observe(instance, declaration, root, store)
     except InputError as error:
         return dg.SensorResult(skip_reason=str(error))
     settled = _Seen(state.digest, source=seen.source)
@@ -195,12 +188,15 @@ class _State:
     missing: Sequence[str]
 
 
-def _observe(declaration: Declaration, root: Path, store: ArtifactStore) -> _State:
+def _observe(instance: dg.DagsterInstance, declaration: Declaration, root: Path, store: ArtifactStore) -> _State:
     """Look at the names, sizes and times of the source's files, at the settings and at the versions of the stages.
 
     Raises:
-        InputError: the source cannot be listed.
+        InputError: a run is at work, or the source cannot be listed.
     """
+    end_dead_runs(instance)
+    if run := find_unfinished_run(instance, declaration.name):
+        raise InputError(f"run {run.run_id[:8]} works on {declaration.name}")
     source = digest(declaration.source.signature(source_context(store, root)))
     stages = enabled_stages(declaration, root)
     checks = declaration.checks.model_dump(mode="json")

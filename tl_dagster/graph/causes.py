@@ -3,25 +3,26 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from tl_dagster.declaration import Declaration
 from tl_dagster.graph.automation import enabled_stages
-from tl_dagster.graph.differences import AssetState
+from tl_dagster.graph.champions import BY_HAND
+from tl_dagster.graph.differences import AssetState, list_changed_images, list_changed_values
 from tl_dagster.graph.history import read_history
 from tl_dagster.graph.stage import Stage
 from tl_dagster.runtime.errors import InputError, printable, redact_settings
-from tl_dagster.runtime.settings import flatten
-from tl_dagster.store.artifacts import ArtifactStore, Materialization
+from tl_dagster.store.artifacts import DATASET, ArtifactStore, Materialization
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Cause", "Explanation", "describe_causes", "explain_last", "explain_materialization", "explain_now"]
 
-DATASET = "dataset"
-BY_HAND = "by hand"  # how the reasons of decisions that people took begin
 MOST_FILES = 5  # that are named of each kind of change
 LETTERS = 60  # of a value in a line
 
@@ -103,7 +104,7 @@ def explain_materialization(
         data_version=artifact.data_version,
         stage_version=str(stage.version),
         settings=redact_settings(stage.settings()),
-        values={"inputs": artifact.inputs},
+        values={**artifact.summary.metadata, "inputs": artifact.inputs},
         path=str(artifact.path),
         run_id="now",
     )
@@ -113,8 +114,7 @@ def explain_materialization(
 
 def explain_last(instance: dg.DagsterInstance, pipeline: str, asset: str) -> Explanation:
     """Explain the last materialization of an asset for which something was computed."""
-    history = [*read_history(instance, pipeline, asset)]
-    for state, before in pairwise([*history, None]):
+    for state, before in pairwise(chain(read_history(instance, pipeline, asset), [None])):
         if state and state.computed:
             causes = _compare(instance, pipeline, asset, before, state) if before else [Cause("first")]
             return Explanation(asset, state.run_id, state.time, causes)
@@ -180,12 +180,12 @@ def _list_new_files(store: ArtifactStore, stage: Stage, state: AssetState) -> It
         yield Cause("files", "cannot be listed", None, [str(error)])
         return
     known = read_manifest(Path(state.path))
-    for name, uris in (
-        ("new", listing.loc[~listing["uri"].isin(known["uri"]), "uri"]),
-        ("gone", known.loc[~known["uri"].isin(listing["uri"]), "uri"]),
-    ):
-        if len(uris):
-            yield Cause("files", name, len(uris), uris.head(MOST_FILES).tolist())
+    yield from _name_files(
+        {
+            "new": listing.loc[~listing["uri"].isin(known["uri"]), "uri"],
+            "gone": known.loc[~known["uri"].isin(listing["uri"]), "uri"],
+        }
+    )
 
 
 def _compare(
@@ -198,7 +198,7 @@ def _compare(
     if before.stage_version != after.stage_version:
         causes.append(Cause("version", "", before.stage_version, after.stage_version))
     if asset == DATASET:
-        causes += _compare_files(before, after)
+        causes += _name_files(list_changed_images(before, after))
     for name, version in after.inputs.items():
         if before.inputs.get(name) != version:
             causes.append(_explain_input(instance, pipeline, name, before.inputs.get(name), version))
@@ -217,18 +217,11 @@ def _explain_input(instance: dg.DagsterInstance, pipeline: str, asset: str, befo
 
 
 def _compare_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Cause]:
-    a, b = dict(flatten(before)), dict(flatten(after))
-    for name in [*a, *(name for name in b if name not in a)]:
-        if a.get(name) != b.get(name):
-            yield Cause("setting", name, a.get(name), b.get(name))
+    return (Cause("setting", *change) for change in list_changed_values(before, after))
 
 
-def _compare_files(before: AssetState, after: AssetState) -> Iterator[Cause]:
-    """Yield the images that came, went, changed their label or moved, where both manifests are still there."""
-    if not (Path(before.path).is_dir() and Path(after.path).is_dir()):
-        return
-    from tl_dagster.data.manifest import list_changes, read_manifest
-
-    for name, uris in list_changes(read_manifest(Path(before.path)), read_manifest(Path(after.path))).items():
+def _name_files(changes: "Mapping[str, pd.Series]") -> Iterator[Cause]:
+    """Yield the files of each kind of change, given by their addresses."""
+    for name, uris in changes.items():
         if len(uris):
             yield Cause("files", name, len(uris), uris.head(MOST_FILES).tolist())

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
-from tl_dagster.graph.champions import CHAMPION, is_behind, materialize_decision, open_registry
+from tl_dagster.graph.champions import is_behind, materialize_decision, open_registry
 from tl_dagster.graph.metadata import artifact_metadata
-from tl_dagster.store.artifacts import MODEL, ArtifactStore
+from tl_dagster.store.artifacts import CHAMPION, MODEL, ArtifactStore
 from tl_dagster.store.registry import Decision
 
 __all__ = ["finish_decision", "record_decision"]
@@ -39,10 +39,8 @@ def record_decision(
     store.set_current(pipeline, CHAMPION, materialization)
     artifact, key = materialization.artifact, dg.AssetKey([pipeline, CHAMPION])
     event = instance.get_latest_materialization_event(key)
-    before = event.asset_materialization if event else None
-    kept = {
-        name: value for name, value in (before.metadata if before else {}).items() if name in ("settings", "inputs")
-    }
+    before = (event.asset_materialization if event else None) or dg.AssetMaterialization(key)
+    kept = {name: before.metadata[name] for name in ("settings", "inputs") if name in before.metadata}
     instance.report_runless_asset_event(
         dg.AssetMaterialization(
             key,
@@ -52,7 +50,7 @@ def record_decision(
                 **kept,
                 "path": dg.MetadataValue.path(artifact.path),
             },
-            tags={**((before.tags if before else None) or {}), DATA_VERSION_TAG: artifact.data_version},
+            tags={**(before.tags or {}), DATA_VERSION_TAG: artifact.data_version},
         )
     )
     model = store.layout.artifact(MODEL, last.champion) if last.champion else "no model"

@@ -8,17 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_dagster.runtime.errors import InputError
-from tl_dagster.store.artifacts import MODEL, Artifact, ArtifactStore, ArtifactSummary, Materialization
+from tl_dagster.store.artifacts import CHAMPION, MODEL, Artifact, ArtifactStore, ArtifactSummary, Materialization
 from tl_dagster.store.digests import digest
-from tl_dagster.store.registry import ChampionRegistry, Decision, RegistryConflictError, Verdict, since_last_move
+from tl_dagster.store.registry import (
+    ChampionRegistry,
+    Decision,
+    RegistryConflictError,
+    Verdict,
+    get_champion,
+    since_last_move,
+)
 
 if TYPE_CHECKING:
     from tl_dagster.evaluation.challenger import Challenger, Judgement
     from tl_dagster.evaluation.settings import Promotion
 
 __all__ = [
-    "CHAMPION",
-    "MODEL",
+    "BY_HAND",
+    "VERSION",
     "describe_decisions",
     "find_champion",
     "is_behind",
@@ -30,8 +37,8 @@ __all__ = [
     "withdraw",
 ]
 
-CHAMPION = "champion"
 VERSION = 1
+BY_HAND = "by hand"  # how the reasons of decisions that people took begin
 DECISION = "decision.json"
 NOBODY = "none"  # the data version while no model is in service
 SHOWN = 20  # decisions in the table
@@ -80,7 +87,7 @@ def judge(
     challenge = challenger.identify(new.fingerprint)
 
     def decide(known: Sequence[Decision]) -> Verdict:
-        champion, faced = known[-1].champion if known else None, since_last_move(known)
+        champion, faced = get_champion(known), since_last_move(known)
         if champion == new.fingerprint:
             return faced[0]
         if answered := [each for each in faced if each.challenge == challenge]:
@@ -111,7 +118,7 @@ def _judge(
             "put it back: tl-dagster promote",
         )
     compared = 1 + sum(bool(each.numbers) for each in since_last_move(known) if not each.moved)
-    champion = known[-1].champion if known else None
+    champion = get_champion(known)
     if champion is None:
         return challenger.as_first(artifacts["top_model"].path, compared)
     return challenger.against_champion(find_champion(store, champion).path, compared)
@@ -126,7 +133,7 @@ def _find_rollback(known: Sequence[Decision], fingerprint: str) -> Decision | No
 def is_behind(store: ArtifactStore, pipeline: str) -> bool:
     """Return whether the asset's current artifact has another model than the registry: a process died between."""
     decisions, held = open_registry(store, pipeline).decisions(), store.get_current(pipeline, CHAMPION)
-    return bool(decisions) and (held is None or held.artifact.data_version != (decisions[-1].champion or NOBODY))
+    return bool(decisions) and (held is None or held.artifact.data_version != (get_champion(decisions) or NOBODY))
 
 
 def promote(store: ArtifactStore, pipeline: str, reason: str, run: str = "") -> list[Decision]:
@@ -143,7 +150,7 @@ def promote(store: ArtifactStore, pipeline: str, reason: str, run: str = "") -> 
     def decide(known: Sequence[Decision]) -> Verdict:
         if done := _find_by_run(known, run):
             return done
-        if known and known[-1].champion == fingerprint:
+        if get_champion(known) == fingerprint:
             raise InputError(f"the newly trained model of {pipeline} is in service already")
         return Verdict(kind="promoted", champion=fingerprint, challenger=fingerprint, reason=_by_hand(reason), run=run)
 
@@ -168,7 +175,7 @@ def roll_back(store: ArtifactStore, pipeline: str, to: str, reason: str, run: st
         if done := _find_by_run(known, run):
             return done
         target = _find_target(store, known, pipeline, to)
-        present = known[-1].champion
+        present = get_champion(known)
         if target == present:
             raise InputError(f"the model of {to} is in service already")
         find_champion(store, target)
@@ -181,9 +188,10 @@ def withdraw(store: ArtifactStore, pipeline: str, reason: str) -> list[Decision]
     """Take the model in service out of it, with none in its place, and return all decisions."""
 
     def decide(known: Sequence[Decision]) -> Verdict:
-        if not known or known[-1].champion is None:
+        present = get_champion(known)
+        if present is None:
             raise InputError(f"no model of {pipeline} is in service")
-        return Verdict(kind="rolled back", champion=None, challenger=known[-1].champion, reason=reason)
+        return Verdict(kind="rolled back", champion=None, challenger=present, reason=reason)
 
     return _settle(open_registry(store, pipeline), decide)
 
@@ -197,7 +205,7 @@ def _find_target(store: ArtifactStore, known: Sequence[Decision], pipeline: str,
     """Return the fingerprint of the model to roll back to."""
     if to == PREVIOUS:
         served = _list_served(known)
-        before = served[:-1] if known and known[-1].champion else served
+        before = served[:-1] if get_champion(known) else served
         there = [each for each in before if store.find(MODEL, each)]
         if not there:
             raise InputError(f"no model of {pipeline} was in service before that is still there")
@@ -228,7 +236,7 @@ def _list_served(known: Sequence[Decision]) -> list[str]:
 
 
 def _by_hand(reason: str) -> str:
-    return f"by hand: {reason}" if reason else "by hand"
+    return f"{BY_HAND}: {reason}" if reason else BY_HAND
 
 
 def _settle(

@@ -17,7 +17,7 @@ from tl_dagster.graph.history import open_instance
 from tl_dagster.graph.root import find_root
 from tl_dagster.graph.runs import find_dead_runs, find_stray_slots
 from tl_dagster.runtime.errors import InputError, first_line
-from tl_dagster.runtime.hardware import has_gpu, processors
+from tl_dagster.runtime.hardware import has_gpu, has_gpu_device, is_torch_for_cpus, processors
 from tl_dagster.store.artifacts import ArtifactStore
 from tl_dagster.store.files import free_bytes
 
@@ -123,8 +123,7 @@ def _measure_clock(folder: Path) -> float:
 
 def _gpu(name: str) -> Finding:
     if not has_gpu():
-        devices = [each for each in ("nvidiactl", "dxg") if Path("/dev", each).exists()]
-        if devices and version("torch").endswith("+cpu"):
+        if has_gpu_device() and is_torch_for_cpus():
             return Finding(
                 name, "warning", "there is one, but this torch is for processors only", "install a CUDA build of torch"
             )

@@ -3,13 +3,24 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tl_dagster.runtime.settings import flatten
+from tl_dagster.store.artifacts import DATASET
 
-__all__ = ["AssetState", "Difference", "PipelineState", "find_differences"]
+if TYPE_CHECKING:
+    import pandas as pd
 
-DATA_ASSETS = ("dataset", "augmented_splits")
+__all__ = [
+    "AssetState",
+    "Difference",
+    "PipelineState",
+    "find_differences",
+    "list_changed_images",
+    "list_changed_values",
+]
+
+DATA_ASSETS = (DATASET, "augmented_splits")
 # Of a materialization's metadata what tells nothing of the result, or is compared otherwise.
 NOT_RESULTS = {
     "result", "reused", "rows_computed", "rows_reused", "seconds", "dagster/row_count", "settings", "inputs", "path",
@@ -103,14 +114,14 @@ def find_differences(a: PipelineState, b: PipelineState) -> list[Difference]:
 
 def _compare(asset: str, a: AssetState, b: AssetState) -> Iterator[Difference]:
     if a.settings is not None and b.settings is not None:
-        yield from _compare_values(asset, "settings", dict(flatten(a.settings)), dict(flatten(b.settings)))
+        yield from _compare_values(asset, "settings", a.settings, b.settings)
     if a.data_version != b.data_version:
         yield Difference(asset, "data", "data_version", a.data_version, b.data_version)
-        if asset == "dataset":
+        if asset == DATASET:
             yield from _compare_images(a, b)
     if a.stage_version != b.stage_version:
         yield Difference(asset, "version", "stage", a.stage_version, b.stage_version)
-    results = [dict(flatten({name: state.values[name] for name in _result_names(state)})) for state in (a, b)]
+    results = [{name: state.values[name] for name in _result_names(state)} for state in (a, b)]
     yield from _compare_values(asset, "data" if asset in DATA_ASSETS else "result", *results)
 
 
@@ -120,18 +131,31 @@ def _result_names(state: AssetState) -> list[str]:
 
 
 def _compare_values(asset: str, kind: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Difference]:
-    for name in [*a, *(name for name in b if name not in a)]:
-        if a.get(name) != b.get(name):
-            yield Difference(asset, kind, name, a.get(name), b.get(name))
+    for name, before, after in list_changed_values(a, b):
+        yield Difference(asset, kind, name, before, after)
+
+
+def list_changed_values(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the dotted name of each value that differs in nested mappings, with both; None where it is not there."""
+    before, after = dict(flatten(a)), dict(flatten(b))
+    for name in [*before, *(name for name in after if name not in before)]:
+        if before.get(name) != after.get(name):
+            yield name, before.get(name), after.get(name)
 
 
 def _compare_images(a: AssetState, b: AssetState) -> Iterator[Difference]:
-    """Yield how many images came, went, changed their label or moved, where both manifests are still there."""
-    if not (Path(a.path).is_dir() and Path(b.path).is_dir()):
-        return
-    from tl_dagster.data.manifest import diff_manifests, read_manifest
+    for name, uris in list_changed_images(a, b).items():
+        yield Difference(asset=DATASET, kind="data", name=f"images {name}", a=None, b=len(uris))
 
-    counts = diff_manifests(read_manifest(Path(a.path)), read_manifest(Path(b.path)))
-    for name, count in counts.items():
-        if count:
-            yield Difference(asset="dataset", kind="data", name=f"images {name}", a=None, b=count)
+
+def list_changed_images(a: AssetState, b: AssetState) -> "dict[str, pd.Series]":
+    """Return the addresses of the images that were added, removed, relabelled or renamed, by kind; see `list_changes`.
+
+    Nothing where a manifest is not there any more.
+    """
+    if not (Path(a.path).is_dir() and Path(b.path).is_dir()):
+        return {}
+    from tl_dagster.data.manifest import list_changes, read_manifest
+
+    changes = list_changes(read_manifest(Path(a.path)), read_manifest(Path(b.path)))
+    return {name: uris for name, uris in changes.items() if len(uris)}

@@ -91,12 +91,17 @@ def require_no_runs(instance: dg.DagsterInstance, pipeline: str | None = None) -
 
 def read_history(instance: dg.DagsterInstance, pipeline: str, asset: str) -> Iterator[AssetState]:
     """Yield the materializations of an asset, the last one first: at most the last two hundred."""
-    key, cursor = dg.AssetKey([pipeline, asset]), None
+    for record in _fetch(instance, dg.AssetKey([pipeline, asset])):
+        if record.asset_materialization:
+            yield _read_asset(record, record.asset_materialization)
+
+
+def _fetch(instance: dg.DagsterInstance, key: dg.AssetKey) -> Iterator[dg.EventLogRecord]:
+    """Yield the records of the last materializations of an asset, page by page, the last one first."""
+    cursor = None
     for _ in range(MOST_EVENTS // PAGE):
         page = instance.fetch_materializations(key, limit=PAGE, cursor=cursor)
-        for record in page.records:
-            if record.asset_materialization:
-                yield _read_asset(record.asset_materialization, record.run_id, record.timestamp)
+        yield from page.records
         cursor = page.cursor
         if not page.has_more:
             return
@@ -123,18 +128,13 @@ def _describe_unknown(instance: dg.DagsterInstance, reference: str) -> str:
 
 def _find_last_change(instance: dg.DagsterInstance, key: dg.AssetKey) -> dg.EventLogRecord | None:
     """Return the first materialization of an asset with its present data and code version."""
-    cursor, first, versions = None, None, None
-    for _ in range(MOST_EVENTS // PAGE):
-        page = instance.fetch_materializations(key, limit=PAGE, cursor=cursor)
-        for record in page.records:
-            tags = (record.asset_materialization.tags if record.asset_materialization else None) or {}
-            found = tags.get(DATA_VERSION_TAG), tags.get(CODE_VERSION_TAG)
-            if versions not in (None, found):
-                return first
-            first, versions = record, found
-        cursor = page.cursor
-        if not page.has_more:
-            break
+    first, versions = None, None
+    for record in _fetch(instance, key):
+        tags = (record.asset_materialization.tags if record.asset_materialization else None) or {}
+        found = tags.get(DATA_VERSION_TAG), tags.get(CODE_VERSION_TAG)
+        if versions not in (None, found):
+            return first
+        first, versions = record, found
     return first
 
 
@@ -153,14 +153,13 @@ def _read_state(
         chosen = AssetRecordsFilter(asset_key=key, before_timestamp=before)
         records = instance.fetch_materializations(chosen, limit=1).records
         if records and records[0].asset_materialization:
-            record = records[0]
-            assets[key.path[1]] = _read_asset(records[0].asset_materialization, record.run_id, record.timestamp)
+            assets[key.path[1]] = _read_asset(records[0], records[0].asset_materialization)
             last = max(records[0], last or records[0], key=lambda record: record.timestamp)
     run = instance.get_run_by_id(last.run_id) if last else None
     return PipelineState(title, run.run_id if run else None, run.tags.get(COMMIT) if run else None, assets)
 
 
-def _read_asset(materialization: dg.AssetMaterialization, run_id: str, time: float) -> AssetState:
+def _read_asset(record: dg.EventLogRecord, materialization: dg.AssetMaterialization) -> AssetState:
     tags = materialization.tags or {}
     values = {name: value.value for name, value in materialization.metadata.items()}
     settings = values.get("settings")
@@ -170,6 +169,6 @@ def _read_asset(materialization: dg.AssetMaterialization, run_id: str, time: flo
         settings=settings if isinstance(settings, Mapping) else None,
         values={name: value for name, value in values.items() if isinstance(value, int | float | str | Mapping)},
         path=str(values.get("path", "")),
-        run_id=run_id,
-        time=time,
+        run_id=record.run_id,
+        time=record.timestamp,
     )

@@ -1,13 +1,15 @@
 """The IO manager that passes artifacts from asset to asset by reference."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.scoped_resources_builder import Resources
 
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import Artifact, ArtifactStore, Materialization
 
-__all__ = ["ArtifactIOManager"]
+__all__ = ["ArtifactIOManager", "get_store"]
 
 
 class ArtifactIOManager(dg.ConfigurableIOManager):
@@ -43,3 +45,10 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
         if held is None:
             raise InputError(f"{pipeline}/{asset} is not in the store {self.store.root}: materialize it first")
         return held.artifact
+
+
+def get_store(resources: Resources) -> ArtifactStore:
+    """Return the store of the resource ``artifacts``, of a step, a schedule or a sensor that requires it."""
+    manager: Any = resources.original_resource_dict["artifacts"]
+    store: ArtifactStore = manager.store
+    return store

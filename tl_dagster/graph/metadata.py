@@ -59,23 +59,20 @@ def materialization_metadata(
     """
     artifact = materialization.artifact
     summary = artifact.summary
-    metadata: dict[str, Any] = {"result": stage.describe_result(summary)}
-    metadata |= {title: dg.MetadataValue.path(file) for title, file in files.items()}
-    return (
-        metadata
-        | artifact_metadata(artifact)
-        | {
-            **({"why": dg.MetadataValue.md("\n".join(f"    {line}" for line in why))} if why else {}),
-            "reused": materialization.reused,
-            "rows_computed": materialization.computed,
-            "rows_reused": materialization.reused_rows,
-            "seconds": round_number(materialization.seconds),
-            "dagster/row_count": summary.rows,
-            "settings": _settings(stage),
-            "inputs": dg.MetadataValue.json(dict(artifact.inputs)),
-            "path": dg.MetadataValue.path(artifact.path),
-        }
-    )
+    return {
+        "result": stage.describe_result(summary),
+        **{title: dg.MetadataValue.path(file) for title, file in files.items()},
+        **artifact_metadata(artifact),
+        **({"why": dg.MetadataValue.md("\n".join(f"    {line}" for line in why))} if why else {}),
+        "reused": materialization.reused,
+        "rows_computed": materialization.computed,
+        "rows_reused": materialization.reused_rows,
+        "seconds": round_number(materialization.seconds),
+        "dagster/row_count": summary.rows,
+        "settings": _settings(stage),
+        "inputs": dg.MetadataValue.json(dict(artifact.inputs)),
+        "path": dg.MetadataValue.path(artifact.path),
+    }
 
 
 def artifact_metadata(artifact: Artifact) -> dict[str, Any]:

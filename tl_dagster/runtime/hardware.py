@@ -5,7 +5,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["batch_size_for", "cpu_flags", "has_gpu", "processors", "resolve_precision"]
+__all__ = [
+    "batch_size_for",
+    "cpu_flags",
+    "has_gpu",
+    "has_gpu_device",
+    "is_torch_for_cpus",
+    "processors",
+    "resolve_precision",
+]
 
 # Views of 224 pixels in one forward pass. A CPU's caches like small batches; a GPU wants its thousands of cores busy.
 CPU_BATCH, GPU_BATCH = 32, 256
@@ -14,8 +22,17 @@ CPU_BATCH, GPU_BATCH = 32, 256
 def has_gpu() -> bool:
     """Return whether there is an NVIDIA GPU that is not hidden, and a torch that can use it."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    present = any(Path("/dev", name).exists() for name in ("nvidiactl", "dxg"))  # dxg: WSL
-    return present and not hidden and not version("torch").endswith("+cpu")
+    return has_gpu_device() and not hidden and not is_torch_for_cpus()
+
+
+def has_gpu_device() -> bool:
+    """Return whether the driver of an NVIDIA GPU is there, hidden or not."""
+    return any(Path("/dev", name).exists() for name in ("nvidiactl", "dxg"))  # dxg: WSL
+
+
+def is_torch_for_cpus() -> bool:
+    """Return whether the torch that is installed can use no GPU."""
+    return version("torch").endswith("+cpu")
 
 
 def resolve_precision(declared: Literal["auto", "fp32", "bf16"]) -> Literal["fp32", "bf16"]:

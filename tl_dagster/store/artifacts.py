@@ -17,6 +17,8 @@ from tl_dagster.store.registry import ChampionRegistry
 
 __all__ = [
     "ABANDONED_SECONDS",
+    "CHAMPION",
+    "DATASET",
     "MODEL",
     "Artifact",
     "ArtifactStore",
@@ -31,8 +33,9 @@ TableRows = Sequence[Mapping[str, Any]]
 
 # Work in progress that was not touched for this long was abandoned.
 ABANDONED_SECONDS = 7 * 24 * 3600
-DATASET = "dataset"
-MODEL = "fine_tuned_model"  # the stage whose artifacts may be in service
+# Stages that others ask for by name: the data, whose former version is kept too; the model that may be in service, and
+# what says which one is.
+DATASET, MODEL, CHAMPION = "dataset", "fine_tuned_model", "champion"
 # Fields whose names on the disk differ: artifacts that were written under these stay readable.
 STORED_NAMES = {"metadata": "facts", "figures": "pictures"}
 

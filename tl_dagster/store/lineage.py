@@ -1,11 +1,9 @@
 """The graph of a store's artifacts: what each was computed from, and what was computed from it."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from tl_dagster.store.artifacts import MODEL, Artifact, ArtifactStore
+from tl_dagster.store.artifacts import CHAMPION, MODEL, Artifact, ArtifactStore
 from tl_dagster.store.registry import ChampionRegistry, Decision
-
-CHAMPION = "champion"
 
 __all__ = ["find_above", "find_below", "find_holders", "list_artifacts", "list_service"]
 
@@ -23,14 +21,7 @@ def find_below(every: Sequence[Artifact], origins: Collection[Artifact]) -> list
         every: all artifacts of the store.
         origins: where to begin.
     """
-    found: dict[tuple[str, str], Artifact] = {}
-    waiting = list(origins)
-    while waiting:
-        artifact = waiting.pop()
-        if _key(artifact) not in found:
-            found[_key(artifact)] = artifact
-            waiting += [each for each in every if _made_from(each).get(artifact.stage) == artifact.data_version]
-    return _sorted(found.values())
+    return _follow(origins, lambda above: [each for each in every if _is_made_from(each, above)])
 
 
 def find_above(every: Sequence[Artifact], artifact: Artifact) -> list[Artifact]:
@@ -38,14 +29,23 @@ def find_above(every: Sequence[Artifact], artifact: Artifact) -> list[Artifact]:
 
     Where several have the same data version, and so the same content, all are returned.
     """
+    return _follow([artifact], lambda below: [each for each in every if _is_made_from(below, each)])
+
+
+def _follow(origins: Collection[Artifact], step: Callable[[Artifact], list[Artifact]]) -> list[Artifact]:
+    """Return some artifacts and all that steps from them lead to."""
     found: dict[tuple[str, str], Artifact] = {}
-    waiting = [artifact]
+    waiting = list(origins)
     while waiting:
-        each = waiting.pop()
-        if _key(each) not in found:
-            found[_key(each)] = each
-            waiting += [other for other in every if _made_from(each).get(other.stage) == other.data_version]
+        artifact = waiting.pop()
+        if _key(artifact) not in found:
+            found[_key(artifact)] = artifact
+            waiting += step(artifact)
     return _sorted(found.values())
+
+
+def _is_made_from(below: Artifact, above: Artifact) -> bool:
+    return _made_from(below).get(above.stage) == above.data_version
 
 
 def _made_from(artifact: Artifact) -> Mapping[str, str]:

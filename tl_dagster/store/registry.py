@@ -15,7 +15,15 @@ from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.digests import digest
 from tl_dagster.store.files import sync, writing
 
-__all__ = ["ChampionRegistry", "Decision", "RegistryConflictError", "Verdict", "find_at", "since_last_move"]
+__all__ = [
+    "ChampionRegistry",
+    "Decision",
+    "RegistryConflictError",
+    "Verdict",
+    "find_at",
+    "get_champion",
+    "since_last_move",
+]
 
 
 class RegistryConflictError(Exception):
@@ -167,6 +175,11 @@ def find_at(decisions: Sequence[Decision], time: datetime) -> Decision | None:
     """
     moved = [each for each in decisions if each.moved and datetime.fromisoformat(each.time) <= time]
     return moved[-1] if moved else None
+
+
+def get_champion(decisions: Sequence[Decision]) -> str | None:
+    """Return the fingerprint of the model in service after some decisions; None: none is."""
+    return decisions[-1].champion if decisions else None
 
 
 def since_last_move(decisions: Sequence[Decision]) -> list[Decision]:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from tl_dagster.graph import champions
 from tl_dagster.graph.stage import Stage, StageContext, require_same
-from tl_dagster.store.artifacts import ArtifactSummary, Materialization
+from tl_dagster.store.artifacts import CHAMPION, MODEL, ArtifactSummary, Materialization
 
 __all__ = ["Champion"]
 
@@ -15,7 +15,7 @@ NEW = "new"
 class Champion(Stage):
     """Compares predictions that are there already; no network runs."""
 
-    name = champions.CHAMPION
+    name = CHAMPION
     version = champions.VERSION
     description = (
         "The model in service. A newly trained model takes its place only where it is surely better on the same test "
@@ -23,7 +23,7 @@ class Champion(Stage):
         "this asset with `put_in_service`."
     )
     kinds = frozenset({"scipy"})
-    inputs = ("dataset", "top_model", champions.MODEL, "evaluation")
+    inputs = ("dataset", "top_model", MODEL, "evaluation")
     run_config: ClassVar[Mapping[str, str]] = {
         "put_in_service": "Empty: judge the newly trained model. 'previous', or the number of a decision: roll back to "
         "the model that was in service then. 'new': the newly trained model, unproved.",
@@ -56,7 +56,7 @@ class Champion(Stage):
         elif wanted:
             decisions = champions.roll_back(store, pipeline, wanted, reason, run)
         else:
-            for name in ("dataset", "top_model", champions.MODEL):
+            for name in ("dataset", "top_model", MODEL):
                 require_same(context.inputs["evaluation"], name, context.inputs[name])
             decisions = champions.judge(store, pipeline, context.inputs, self.declaration.promotion, run)
         context.progress.log(decisions[-1].reason)
