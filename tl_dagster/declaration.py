@@ -178,11 +178,16 @@ class Declaration(Settings):
     on_change: bool = Field(False, description="Refresh the chain when data, settings or code changed.")
 
     @model_validator(mode="after")
-    def _one_depth(self) -> "Declaration":
+    def _consistent(self) -> "Declaration":
         strategy, depth = self.transfer_strategy.strategy, self.fine_tuning.depth
         if strategy != "auto" and depth != "auto":
             raise ValueError(
                 f"transfer_strategy.strategy '{strategy}' and fine_tuning.depth '{depth}' both say how deep: give one"
+            )
+        gpus = self.resources.gpu.gpus
+        if gpus and self.compute.device in ("cpu", "mps"):
+            raise ValueError(
+                f"compute.device '{self.compute.device}' has no use for resources.gpu.gpus {gpus}: drop one"
             )
         drawn = self.augmentation.transforms is not None or self.augmentation.preset == "lecture"
         if self.fine_tuning.fresh_augmentation and not drawn:

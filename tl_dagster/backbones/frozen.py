@@ -11,7 +11,7 @@ from tl_dagster.backbones.description import BackboneInfo, describe_backbone
 from tl_dagster.backbones.settings import Backbone
 from tl_dagster.backbones.weights import Weights, locate_weights
 from tl_dagster.data.decoding import DECODER_VERSION, Resize
-from tl_dagster.runtime.hardware import resolve_precision
+from tl_dagster.runtime.devices import resolve_precision
 
 if TYPE_CHECKING:
     import torch

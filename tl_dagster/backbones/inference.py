@@ -24,22 +24,18 @@ from tl_dagster.backbones.compiled import (
     load_compiled,
 )
 from tl_dagster.backbones.memory_format import to_channels_last
+from tl_dagster.runtime.devices import open_device
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.memory import keep_freed_memory
 from tl_dagster.runtime.progress import clock
 
-__all__ = ["InferenceRunner", "NormalizedBackbone", "normalize", "per_channel", "select_device"]
+__all__ = ["InferenceRunner", "NormalizedBackbone", "normalize", "per_channel"]
 
 # Measured with EfficientNet-lite0, ResNet-18 and ResNet-50 on two cores: seconds that compiling takes, and its gain.
 COMPILE_SECONDS, GAIN = 20.0, 1.25
 FEWEST_BATCHES = 8  # less work is not worth the time that an estimate takes
 SPARE = 64  # bytes
 COMPARED = 16  # images whose features are computed in fp32 too, to measure the precision error
-
-
-def select_device() -> torch.device:
-    """Return the device that networks run on: the GPU when there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def per_channel(values: Sequence[float]) -> torch.Tensor:
@@ -106,7 +102,7 @@ class InferenceRunner:
         batch_size: int,
     ) -> None:
         keep_freed_memory()
-        self.device = select_device()
+        self.device = open_device()
         self.batch_size = batch_size
         self.compiled = False
         self._key = key
@@ -223,9 +219,14 @@ class InferenceRunner:
         images = self._batch(pixels)
         if self.device.type == "cuda":
             images = self._to_gpu(images)
+        elif self.device.type == "mps":
+            images = images.to(self.device)
         with torch.inference_mode():
             outputs = [output[: len(pixels)] for output in (self._compiled_network or self._eager)(images)]
-        return self._to_host(outputs) if self.device.type == "cuda" else lambda: outputs
+        if self.device.type == "cuda":
+            return self._to_host(outputs)
+        outputs = [output.cpu() for output in outputs]
+        return lambda: outputs
 
     def _batch(self, pixels: np.ndarray) -> torch.Tensor:
         """Return pixels as a full batch, with spare memory after it: compiled code reads 16 bytes for the last 3."""

@@ -16,8 +16,9 @@ from tl_dagster.features.cache import FeatureColumn, locked
 from tl_dagster.features.loading import Loader
 from tl_dagster.features.results import ExtractionResult
 from tl_dagster.features.settings import Compute
+from tl_dagster.runtime.devices import uses_gpu
 from tl_dagster.runtime.errors import InputError
-from tl_dagster.runtime.hardware import batch_size_for, has_gpu
+from tl_dagster.runtime.hardware import batch_size_for
 from tl_dagster.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class LocalEngine:
     @property
     def batch_size(self) -> int:
         """Views in one forward pass."""
-        return self.compute.batch_size or batch_size_for(self.features.backbone.size, gpu=has_gpu())
+        return self.compute.batch_size or batch_size_for(self.features.backbone.size, gpu=uses_gpu())
 
     def loader(self, work: int = 0) -> Loader:
         """Return what draws views for the network; ``work``: about how many."""
@@ -66,7 +67,7 @@ class LocalEngine:
             batch_size=self.batch_size,
             workers=self.compute.workers,
             work=work,
-            yielding=not has_gpu(),
+            yielding=not uses_gpu(),
         )
 
     def compute_missing(

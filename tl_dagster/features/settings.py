@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from tl_dagster.runtime.devices import DECLARED_DEVICE
 from tl_dagster.runtime.settings import Settings
 
 __all__ = ["Compute"]
@@ -17,6 +18,16 @@ class Compute(Settings):
         "in_process",
         description="in_process: all steps of a run in its process; multiprocess: each in one of its own, so that a "
         "crash of one leaves the others; project: the executor of the project's definitions.",
+    )
+    device: str = Field(
+        "auto",
+        pattern=DECLARED_DEVICE,
+        description="Where networks run: auto (an NVIDIA GPU, where there is one), cpu, cuda, cuda:N or mps (Apple).",
+    )
+    missing_device: Literal["stop", "cpu"] = Field(
+        "stop",
+        description="What a stage of the pool gpu does without the GPU that device or resources.gpu.gpus promises: "
+        "stop ends the run before its work begins; cpu runs it on the CPU, and says so.",
     )
     batch_size: int = Field(
         0,

@@ -9,12 +9,14 @@ import dagster as dg
 
 from tl_dagster.graph.causes import describe_causes, explain_materialization
 from tl_dagster.graph.cluster import step_tags
+from tl_dagster.graph.device import choose_device
 from tl_dagster.graph.executor import end_with_run
 from tl_dagster.graph.gates import require_gates
 from tl_dagster.graph.io_manager import get_store
 from tl_dagster.graph.metadata import check_result, materialization_metadata, static_metadata
 from tl_dagster.graph.stage import RunInfo, Stage, StageContext
 from tl_dagster.graph.tags import COMMIT, GPU_TAG
+from tl_dagster.runtime.devices import use_device
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.runtime.interrupts import SafeInterrupts
 from tl_dagster.runtime.progress import Progress
@@ -64,7 +66,7 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
         store = get_store(context.resources)
         progress = Progress(lambda line: context.log.info(f"{stage.name}: {line}"))
         try:
-            with SafeInterrupts():
+            with SafeInterrupts(), use_device(choose_device(stage, progress.log)):
                 store.check_writable()
                 run = RunInfo(context.run.run_id, context.run.tags.get(COMMIT))
                 current = store.get_current(pipeline, stage.name)

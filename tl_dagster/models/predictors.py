@@ -12,7 +12,7 @@ import torch
 
 from tl_dagster.backbones.description import BackboneInfo, describe_backbone
 from tl_dagster.backbones.frozen import FrozenBackbone
-from tl_dagster.backbones.inference import InferenceRunner, normalize, per_channel, select_device
+from tl_dagster.backbones.inference import InferenceRunner, normalize, per_channel
 from tl_dagster.backbones.settings import Backbone
 from tl_dagster.backbones.splitting import BackboneSplit, split_backbone
 from tl_dagster.backbones.taps import build_extractor
@@ -30,6 +30,7 @@ from tl_dagster.models.networks import (
 )
 from tl_dagster.models.scratch_networks import NormalizedNetwork, UntrainedBackbone, build_convnet
 from tl_dagster.models.spec import MODEL, ModelSpec, NetworkSpec
+from tl_dagster.runtime.devices import open_device
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.layout import StoreLayout
 
@@ -196,7 +197,7 @@ class TunedPredictor(FeaturePredictor):
             network.load_state_dict(dict(self.state))
         except RuntimeError as error:
             raise InputError(f"{self.folder}: the tensors do not fit {self.backbone.name}: {error}") from error
-        return network.to(select_device()).eval()
+        return network.to(open_device()).eval()
 
     @property
     def _map_shape(self) -> tuple[int, ...] | None:
@@ -253,7 +254,7 @@ class ScratchPredictor(Predictor):
             self._network.load_state_dict(dict(state))
         except RuntimeError as error:
             raise InputError(f"{folder}: the tensors do not fit the network: {error}; copy the model again") from error
-        self._network.to(select_device()).eval()
+        self._network.to(open_device()).eval()
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """See :meth:`Predictor.logits`."""

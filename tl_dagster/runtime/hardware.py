@@ -1,18 +1,20 @@
 """Processors, their instruction sets and GPUs, detected without importing torch."""
 
 import os
+import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 __all__ = [
     "batch_size_for",
+    "count_gpus",
     "cpu_flags",
     "has_gpu",
     "has_gpu_device",
+    "is_apple_silicon",
     "is_torch_for_cpus",
     "processors",
-    "resolve_precision",
 ]
 
 # Views of 224 pixels in one forward pass. A CPU's caches like small batches; a GPU wants its thousands of cores busy.
@@ -21,8 +23,23 @@ CPU_BATCH, GPU_BATCH = 32, 256
 
 def has_gpu() -> bool:
     """Return whether there is an NVIDIA GPU that is not hidden, and a torch that can use it."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return has_gpu_device() and not hidden and not is_torch_for_cpus()
+    return count_gpus() > 0
+
+
+def count_gpus() -> int:
+    """Return the number of NVIDIA GPUs that are not hidden, and that torch can use."""
+    if not has_gpu_device() or is_torch_for_cpus():
+        return 0
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shown is None:
+        return max(1, len([*Path("/dev").glob("nvidia[0-9]*")]))  # WSL has none of these files, for one GPU or more
+    listed = [name.strip() for name in shown.split(",")]
+    return next((at for at, name in enumerate(listed) if name in ("", "-1")), len(listed))  # what follows is hidden
+
+
+def is_apple_silicon() -> bool:
+    """Return whether this is a Mac whose GPU torch can use (mps)."""
+    return sys.platform == "darwin" and platform.machine() == "arm64"
 
 
 def has_gpu_device() -> bool:
@@ -33,13 +50,6 @@ def has_gpu_device() -> bool:
 def is_torch_for_cpus() -> bool:
     """Return whether the torch that is installed can use no GPU."""
     return version("torch").endswith("+cpu")
-
-
-def resolve_precision(declared: Literal["auto", "fp32", "bf16"]) -> Literal["fp32", "bf16"]:
-    """Return the precision that "auto" stands for: bf16 on CUDA and on processors that compute in it, else fp32."""
-    if declared != "auto":
-        return declared
-    return "bf16" if has_gpu() or cpu_flags() & {"avx512_bf16", "amx_bf16"} else "fp32"
 
 
 def cpu_flags() -> set[str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tl_dagster.backbones.inference import select_device
 from tl_dagster.data.labels import class_indices
 from tl_dagster.features.cache import FeatureColumn
 from tl_dagster.features.engine import LocalEngine
@@ -16,6 +15,7 @@ from tl_dagster.models.bundle import describe_model, read_state, save_model
 from tl_dagster.models.calibration import Score
 from tl_dagster.models.predictions import copy_predictions, write_predictions
 from tl_dagster.models.spec import ModelSpec, TrainingRecord, read_spec
+from tl_dagster.runtime.devices import open_device
 from tl_dagster.store.artifacts import ArtifactSummary
 from tl_dagster.training.checkpoints import Checkpoint, select_group
 from tl_dagster.training.feature_batches import build_targets
@@ -69,7 +69,7 @@ def tune_model(job: FineTuningJob, folder: Path, checkpoint: Checkpoint) -> Arti
         return _select_top_model(job, folder, top, head)
     views, classes = job.table.views, top.classes
     with FineTuningSetup(job.engine, views, job.taps, job.settings, job.boundary) as setup:
-        network = setup.network(head).to(select_device())
+        network = setup.network(head).to(open_device())
         data = _data(job, setup.batches(checkpoint), classes)
         precision = job.engine.features.backbone.precision
         depths = setup.stage_depths(network)

@@ -10,7 +10,7 @@ from tl_dagster.backbones.settings import Backbone
 from tl_dagster.data.augmentation import Augmenter
 from tl_dagster.data.decoding import DECODER_VERSION, Resize
 from tl_dagster.data.settings import Augmentation
-from tl_dagster.runtime.hardware import resolve_precision
+from tl_dagster.runtime.devices import resolve_precision
 from tl_dagster.training.settings import ScratchBaseline
 
 __all__ = ["ScratchArchitecture", "declared_architectures"]

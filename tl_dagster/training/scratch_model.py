@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tl_dagster.backbones.inference import select_device
 from tl_dagster.data.augmentation import Augmenter
 from tl_dagster.data.decoding import DECODER_VERSION
 from tl_dagster.data.labels import class_indices, class_names
@@ -22,7 +21,7 @@ from tl_dagster.models.bundle import UNWRITTEN, save_model
 from tl_dagster.models.predictions import write_predictions
 from tl_dagster.models.scratch_networks import NormalizedNetwork, UntrainedBackbone, build_convnet
 from tl_dagster.models.spec import BackboneSpec, Geometry, ModelSpec, NetworkSpec, TrainingRecord
-from tl_dagster.runtime.hardware import has_gpu, resolve_precision
+from tl_dagster.runtime.devices import open_device, resolve_precision, uses_gpu
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.store.artifacts import ArtifactSummary
 from tl_dagster.training.batches import DrawnViews
@@ -72,7 +71,7 @@ def train_scratch_model(job: ScratchJob, folder: Path, checkpoint: Checkpoint, p
     views, classes = views_to_draw(table, job.manifest), class_names(table)
     settings, architecture, precision = job.settings, job.architecture, resolve_precision(job.precision)
     torch.manual_seed(settings.seed)
-    network = _build(architecture, len(classes)).to(select_device())
+    network = _build(architecture, len(classes)).to(open_device())
     parameters = sum(parameter.numel() for parameter in network.parameters())
     progress.log(f"{architecture.name}: {parameters:,} parameters, {architecture.resize.size} pixels, {precision}")
     with _loader(job, len(views) * settings.epochs) as loader:
@@ -118,7 +117,7 @@ def _loader(job: ScratchJob, work: int) -> Loader:
         batch_size=job.settings.batch_size,
         workers=job.compute.workers,
         work=work,
-        yielding=not has_gpu(),
+        yielding=not uses_gpu(),
     )
 
 
