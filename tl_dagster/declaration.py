@@ -55,6 +55,13 @@ class Checks(Settings):
         description="Change of the class mix or of image statistics since the last version; above it "
         "a warning. Total variation distance, and the Kolmogorov-Smirnov statistic.",
     )
+    feature_drift: float = Field(
+        0.01,
+        gt=0,
+        lt=1,
+        description="Share of false alarms of the check for drift of features: images that are new since the champion "
+        "was trained, against its training images. Maximum mean discrepancy, tested by permutation.",
+    )
     contrast: float = Field(
         5.0,
         ge=0,

@@ -47,6 +47,33 @@ def test_an_image_and_a_model(pipeline: Pipeline, call):
     assert made["service"][0]["until"] is None
 
 
+def test_a_prediction(pipeline: Pipeline, call):
+    pipeline.run()
+    views = pipeline.features().views
+    plain = views[views["view"] == 0].set_index("id")
+    photos = {digest_file(path): path for path in pipeline.photos.rglob("*.png")}
+    trained, tested = (plain.index[plain["split"] == split][0] for split in ("train", "test"))
+    own = json.loads(call("cells", str(photos[trained]), "--json"))
+    assert own["nearest"][0]["id"] == trained and own["nearest"][0]["distance"] < 0.02  # itself
+    assert own["training_images"] == (plain["split"] == "train").sum()
+
+    said = call("cells/top_model", str(photos[tested]))
+    assert "defective" in said and "nearest of" in said
+    other = json.loads(call("cells/top_model", str(photos[tested]), "--json"))
+    assert abs(sum(other["probabilities"].values()) - 1) < 1e-6
+    distances = [each["distance"] for each in other["nearest"]]
+    assert len(distances) == 5 and distances == sorted(distances) and distances[0] > 0.1
+    assert {plain.loc[each["id"], "split"] for each in other["nearest"]} == {"train"}
+    for arguments, problem in (
+        (["cells/dataset", str(photos[tested])], "dataset is no model"),
+        (["cell", str(photos[tested])], "did you mean 'cells'"),
+        (["cells", "nothing.png"], "nothing.png cannot be read"),
+        (["cells", str(photos[tested]), "--forget"], "--forget is for one image"),
+    ):
+        with pytest.raises(InputError, match=problem):
+            call(*arguments)
+
+
 def test_a_forgotten_image_is_nowhere(pipeline: Pipeline, call):
     pipeline.run()
     photo = sorted(pipeline.photos.rglob("*.png"))[0]

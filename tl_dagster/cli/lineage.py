@@ -1,4 +1,4 @@
-"""``tl-dagster lineage``: what an image went into, or what a model was made from."""
+"""``tl-dagster lineage``: what an image went into, what a model was made from, what a prediction rests on."""
 
 import json
 from collections.abc import Iterator
@@ -16,23 +16,34 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 SHORT = 12  # digits of a fingerprint
+SHOWN = 5  # classes of a prediction
 
 
-@click.command(short_help="Show what an image went into, or what a model was made from.")
+@click.command(short_help="Show what an image went into, a model was made from, or a prediction rests on.")
 @click.argument("reference", metavar="IMAGE|MODEL")
+@click.argument("image", metavar="[IMAGE]", required=False)
 @click.option("--forget", is_flag=True, help="Delete all that an image went into: artifacts, features, reports.")
 @click.option("--dry-run", is_flag=True, help="With --forget: only count.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(reference: str, forget: bool, dry_run: bool, as_json: bool) -> None:
+def command(reference: str, image: str | None, forget: bool, dry_run: bool, as_json: bool) -> None:
     """Show where IMAGE lies, its views and features, and every artifact and champion that it went into.
 
     IMAGE is a file, an image id (or the first digits of it), or the end of an address. Of a MODEL, or any other
     artifact (PIPELINE/ASSET, a fingerprint, or its folder), show what it was made from: data, settings, versions.
+
+    Of a MODEL, or a PIPELINE's model in service, and an IMAGE (a file or an address), show the prediction and the
+    training images that look most like it to the backbone.
     """
     from tl_dagster.features.image_lineage import find_image, trace_image
     from tl_dagster.store.artifacts import ArtifactStore
 
     store = ArtifactStore()
+    if image:
+        if forget:
+            raise InputError("--forget is for one image, which is given without a model")
+        summary = _summarize_prediction(store, reference, image)
+        click.echo(json.dumps(summary, indent=1)) if as_json else _echo(_describe_prediction(summary))
+        return
     artifact = _find_artifact(store, reference)
     if artifact and forget:
         raise InputError("--forget is for images; to delete a model: tl-dagster prune --artifacts")
@@ -67,6 +78,44 @@ def _find_artifact(store: "ArtifactStore", reference: str) -> "Artifact | None":
     if len(found) > 1:
         raise InputError(f"{len(found)} artifacts begin with '{reference}': give more digits")
     return store.find(found[0].parent.name, found[0].name)
+
+
+def _summarize_prediction(store: "ArtifactStore", reference: str, image: str) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from tl_dagster.evaluation.prediction_lineage import trace_prediction
+
+    model = _find_model(store, reference)
+    traced = trace_prediction(store, model, image)
+    return {"image": image, "model": str(model.path), **asdict(traced)}
+
+
+def _find_model(store: "ArtifactStore", reference: str) -> "Artifact":
+    """Return the model in service of a pipeline, its newest one while none is, or the model that is named."""
+    from tl_dagster.cli.pipelines import nothing_of
+    from tl_dagster.graph.champions import find_in_service
+    from tl_dagster.store.artifacts import MODEL
+
+    if reference in store.layout.pipelines():
+        found = find_in_service(store, reference) or _find_artifact(store, f"{reference}/{MODEL}")
+    else:
+        found = _find_artifact(store, reference)
+    if found is None:
+        raise nothing_of(store, reference)
+    if not (found.path / "model.json").is_file():
+        raise InputError(f"{found.stage} is no model: give PIPELINE, PIPELINE/top_model or PIPELINE/{MODEL}")
+    return found
+
+
+def _describe_prediction(summary: dict[str, Any]) -> Iterator[str]:
+    yield f"prediction for {summary['image']} by {summary['model']}"
+    for name, probability in [*summary["probabilities"].items()][:SHOWN]:
+        yield f"    {probability:.3f}  {name}"
+    if (rest := len(summary["probabilities"]) - SHOWN) > 0:
+        yield f"    and {rest} more classes"
+    yield f"nearest of {summary['training_images']:,} training images, by the backbone's features"
+    for each in summary["nearest"]:
+        yield f"    {each['distance']:.2f}  {each['label']}  {each['uri']}"
 
 
 def _summarize_artifact(store: "ArtifactStore", artifact: "Artifact") -> dict[str, Any]:

@@ -4,8 +4,8 @@ They find the mirrored, cropped and retouched copies that a perceptual hash does
 """
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
 
+from tl_dagster.evaluation.neighbours import find_nearest, standardize
 from tl_dagster.features.cache import ConcatFeatures
 
 __all__ = ["find_near_identical"]
@@ -13,7 +13,6 @@ __all__ = ["find_near_identical"]
 # Measured with the default backbone on photographs: copies at quality 90, brighter by a fifth, mirrored, or without
 # 2 % of each border lie below this share of the usual distance; of distinct images none does.
 NEAR = 0.45
-USUAL = 10  # the distance to the tenth nearest is usual, also where most images have a copy
 MOST_OTHERS, MOST_HELD_OUT = 100_000, 20_000
 
 
@@ -32,14 +31,8 @@ def find_near_identical(
     Returns:
         Row numbers of the held-out images, of the one nearest to each, and the distances, nearest first.
     """
-    others, held_out = (rows.astype(np.float32) for rows in (others[:MOST_OTHERS], held_out[:MOST_HELD_OUT]))
-    mean, std = others.mean(0), others.std(0) + 1e-3
-    for rows in (others, held_out):
-        rows -= mean
-        rows /= std
-        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
-    search = NearestNeighbors(n_neighbors=min(USUAL, len(others)), algorithm="brute").fit(others)
-    distances, places = search.kneighbors(held_out)
+    others, held_out = standardize(others[:MOST_OTHERS], held_out[:MOST_HELD_OUT])
+    places, distances = find_nearest(others, held_out)
     relative = distances[:, 0] / max(float(np.median(distances[:, -1])), 1e-6)
     near = np.flatnonzero(relative < NEAR)
     near = near[np.argsort(relative[near], kind="stable")]

@@ -23,7 +23,7 @@ from tl_dagster.graph.champions import open_registry
 from tl_dagster.graph.io_manager import get_store
 from tl_dagster.graph.runs import DIED_TAG, pipelines_of_run
 from tl_dagster.runtime.errors import InputError
-from tl_dagster.store.artifacts import ArtifactStore
+from tl_dagster.store.artifacts import DATASET, FEATURES, ArtifactStore
 from tl_dagster.store.registry import Decision, get_champion, since_last_move
 
 __all__ = ["Alert", "build_alerts", "send"]
@@ -32,6 +32,7 @@ LOOK_SECONDS = 30
 ANSWER_SECONDS = 5.0
 ATTEMPTS = 5  # to send one alert, at one look each
 DAY = 86_400.0
+DRIFT = ("drift", "feature_drift")  # checks
 MOST_RUNS, REMEMBERED = 500, 500
 MOST_LETTERS = 300  # of an error
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -198,10 +199,11 @@ def _describe_stale(declaration: Declaration, decisions: list[Decision], seen: _
 
 
 def _find_drift(store: ArtifactStore, pipeline: str) -> tuple[str, str] | None:
-    """Return the data version whose check for drift failed, and its description."""
-    held = store.get_current(pipeline, "dataset")
-    failed = [each for each in held.failed_checks if each.name == "drift"] if held else []
-    return (held.artifact.data_version, f"the data moved: {failed[0].description}") if held and failed else None
+    """Return the data versions whose checks for drift failed, and their descriptions."""
+    held = [each for stage in (DATASET, FEATURES) if (each := store.get_current(pipeline, stage))]
+    failed = [(each, check) for each in held for check in each.failed_checks if check.name in DRIFT]
+    versions = "+".join(each.artifact.data_version for each, _ in failed)
+    return (versions, f"the data moved: {'; '.join(check.description for _, check in failed)}") if failed else None
 
 
 def _send_all(variable: str, alerts: list[Alert]) -> tuple[list[Alert], str]:

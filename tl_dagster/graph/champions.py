@@ -28,6 +28,7 @@ __all__ = [
     "VERSION",
     "describe_decisions",
     "find_champion",
+    "find_in_service",
     "is_behind",
     "judge",
     "materialize_decision",
@@ -63,6 +64,11 @@ def find_champion(store: ArtifactStore, fingerprint: str) -> Artifact:
             "another in service with tl-dagster rollback or tl-dagster promote"
         )
     return artifact
+
+
+def find_in_service(store: ArtifactStore, pipeline: str) -> Artifact | None:
+    """Return the artifact of the model in service; None: none is, or it was deleted."""
+    return store.find(MODEL, get_champion(open_registry(store, pipeline).decisions()) or "")
 
 
 def judge(

@@ -20,7 +20,7 @@ from tl_dagster.data.splits import held_out_views
 from tl_dagster.models.bundle import copy_bundle, read_state
 from tl_dagster.models.calibration import averaged_softmax
 from tl_dagster.models.export import export_model
-from tl_dagster.models.predictors import Predictor, build_predictor
+from tl_dagster.models.predictors import FeaturePredictor, Predictor, build_predictor
 from tl_dagster.models.spec import MODEL, ModelSpec, read_spec
 from tl_dagster.runtime.errors import InputError, printable
 from tl_dagster.runtime.hardware import processors
@@ -95,6 +95,16 @@ class ImageClassifier:
             return np.zeros((0, len(self.classes)))
         logits = np.concatenate([self.predictor.logits(pixels) for pixels in self._batches(images)])
         return averaged_softmax(logits, np.repeat(np.arange(len(images)), len(self._views)))
+
+    def features(self, images: Sequence[ImageLike]) -> np.ndarray:
+        """Return the frozen backbone's features of the plain views of images: (n, D), as the feature cache holds them.
+
+        Raises:
+            InputError: an image cannot be read or decoded, or the model was trained from random weights.
+        """
+        if not isinstance(self.predictor, FeaturePredictor):
+            raise InputError(f"{self.folder} was trained from random weights: it has no features")
+        return self.predictor.features(np.stack([self._decode(image)[0] for image in images]))
 
     def normalized(self, images: Sequence[ImageLike]) -> torch.Tensor:
         """Return the plain views of images as :attr:`network` reads them: float32 (n, 3, size, size)."""

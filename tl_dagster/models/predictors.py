@@ -34,7 +34,7 @@ from tl_dagster.runtime.devices import open_device
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.layout import StoreLayout
 
-__all__ = ["Predictor", "build_predictor"]
+__all__ = ["FeaturePredictor", "Predictor", "build_predictor"]
 
 State = Mapping[str, torch.Tensor]
 
@@ -130,10 +130,13 @@ class FeaturePredictor(Predictor):
                 f"{self.folder}: the head's tensors are not whole: {error}; copy the model again"
             ) from error
 
+    def features(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the frozen backbone's features of views, as the feature cache would hold them: (n, D)."""
+        return np.concatenate(self._outputs(pixels, self._taps), 1)
+
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """See :meth:`Predictor.logits`."""
-        features = self._outputs(pixels, self._taps)
-        return compute_logits(self._head, np.concatenate(features, 1), len(self.spec.classes))
+        return compute_logits(self._head, self.features(pixels), len(self.spec.classes))
 
     def network(self) -> torch.nn.Module:
         """See :meth:`Predictor.network`."""

@@ -13,12 +13,13 @@ from typing import Any
 from tl_dagster.runtime.errors import InputError, redact_settings
 from tl_dagster.store.files import sync, write_atomically, writing
 from tl_dagster.store.layout import StoreLayout, default_root
-from tl_dagster.store.registry import ChampionRegistry
+from tl_dagster.store.registry import ChampionRegistry, get_champion
 
 __all__ = [
     "ABANDONED_SECONDS",
     "CHAMPION",
     "DATASET",
+    "FEATURES",
     "MODEL",
     "Artifact",
     "ArtifactStore",
@@ -35,7 +36,7 @@ TableRows = Sequence[Mapping[str, Any]]
 ABANDONED_SECONDS = 7 * 24 * 3600
 # Stages that others ask for by name: the data, whose former version is kept too; the model that may be in service, and
 # what says which one is.
-DATASET, MODEL, CHAMPION = "dataset", "fine_tuned_model", "champion"
+DATASET, FEATURES, MODEL, CHAMPION = "dataset", "bottleneck_features", "fine_tuned_model", "champion"
 # Fields whose names on the disk differ: artifacts that were written under these stay readable.
 STORED_NAMES = {"metadata": "facts", "figures": "pictures"}
 
@@ -249,11 +250,14 @@ class ArtifactStore:
     def list_held(self, pipeline: str) -> set[tuple[str, str]]:
         """Return (stage, fingerprint) of the artifacts that a pipeline holds.
 
-        These are the current ones; the data before, which the check for drift compares with; and the models that were
-        in service, to which one may roll back. Nothing else reads the former version of an asset.
+        These are the current ones; the data before, which a check for drift compares with; the models that were in
+        service, to which one may roll back; and the features that the one in service was trained on, which the other
+        check for drift compares with. Nothing else reads the former version of an asset.
         """
-        champions = ChampionRegistry(self.layout.registry(pipeline)).champions()
-        held = {(MODEL, fingerprint) for fingerprint in champions}
+        registry = ChampionRegistry(self.layout.registry(pipeline))
+        held = {(MODEL, fingerprint) for fingerprint in registry.champions()}
+        if champion := self.find(MODEL, get_champion(registry.decisions()) or ""):
+            held |= {(FEATURES, version) for name, version in champion.inputs.items() if name == FEATURES}
         for asset in self.layout.assets(pipeline):
             record = self._record(pipeline, asset)
             names = ("fingerprint", "before") if asset == DATASET else ("fingerprint",)

@@ -33,6 +33,7 @@ class BottleneckFeatures(Stage):
     columns = AugmentedSplits.columns
     check_descriptions: ClassVar[Mapping[str, str]] = {
         "near_identical": "Images of two splits whose features are nearly the same.",
+        "feature_drift": "Images that are new since the champion was trained, against its training images.",
     }
 
     def settings(self) -> dict[str, Any]:
@@ -88,10 +89,11 @@ class BottleneckFeatures(Stage):
         return [*maxima, *expected_activations(engine, views, depth)]
 
     def run_checks(self, context: StageContext, materialization: Materialization) -> dict[str, CheckResult]:
-        """Check whether images of two splits have nearly the same features."""
+        """Check whether images of two splits have nearly the same features, and whether new ones differ."""
         from tl_dagster.data.manifest import read_manifest, shown_uris
         from tl_dagster.evaluation.near_pairs import SHEET, read_near_pairs
         from tl_dagster.graph import checks
+        from tl_dagster.graph.feature_drift import check_feature_drift
         from tl_dagster.reporting.tables import table_rows
 
         pairs, settings = read_near_pairs(materialization.artifact.path), self.declaration.checks
@@ -108,4 +110,9 @@ class BottleneckFeatures(Stage):
                 "distance": pairs["distance"].astype("float64"),
             }
         )
-        return {"near_identical": checks.near_identical(table, len(pairs), held_out, settings, SHEET)}
+        return {
+            "near_identical": checks.near_identical(table, len(pairs), held_out, settings, SHEET),
+            "feature_drift": check_feature_drift(
+                context.store, self.declaration.name, materialization.artifact, manifest, settings
+            ),
+        }
