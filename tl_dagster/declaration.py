@@ -4,7 +4,7 @@ Every setting that changes a result is part of the fingerprint of the stage that
 :class:`Compute`, which only determine how the work is done, are part of none.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator, model_validator
@@ -38,6 +38,8 @@ __all__ = [
 ]
 
 NAME = "^[a-z][a-z0-9_]{0,62}$"
+OWNER = r"^(team:.+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,})$"
+TAG, TAG_VALUE = r"^([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}$", r"^[A-Za-z0-9_.-]{0,63}$"  # as Dagster allows
 
 
 class Checks(Settings):
@@ -167,6 +169,12 @@ class Declaration(Settings):
     name: str = Field(pattern=NAME, description="Lower-case name; prefix of every asset key.")
     source: Source = Field(description="Where the labelled images are.")
     description: str = Field("", description="One line for the UI.")
+    owners: list[Annotated[str, Field(pattern=OWNER)]] = Field(
+        [], description="Who answers for its assets: e-mail addresses, or team:NAME. Dagster shows and filters by them."
+    )
+    tags: dict[Annotated[str, Field(pattern=TAG)], Annotated[str, Field(pattern=TAG_VALUE)]] = Field(
+        {}, description="Tags of its assets, such as {domain: energy}."
+    )
     duplicates: Duplicates = Duplicates()
     splits: Splits = Splits()
     augmentation: Augmentation = Augmentation()

@@ -131,6 +131,7 @@ def _summarize_artifact(store: "ArtifactStore", artifact: "Artifact") -> dict[st
                 "rows": each.summary.rows,
                 "settings": dict(each.settings),
                 "feature_columns": list(each.summary.feature_columns),
+                "origin": dict(each.origin),
                 "pipelines": holders.get((each.stage, each.fingerprint), []),
             }
             for each in find_above(list_artifacts(store), artifact)
@@ -149,6 +150,8 @@ def _describe_artifact(summary: dict[str, Any]) -> Iterator[str]:
     for each in summary["made_from"]:
         held = f"; current in {', '.join(each['pipelines'])}" if each["pipelines"] else ""
         yield f"{each['asset']} {each['fingerprint'][:SHORT]}: {each['rows']:,} rows{held}"
+        if each["origin"]:
+            yield f"    written by {', '.join(f'{name} {value}' for name, value in each['origin'].items())}"
         for name, value in flatten(each["settings"]):
             yield f"    {name}: {json.dumps(value, ensure_ascii=False)}"
     yield from _describe_service(summary["service"])

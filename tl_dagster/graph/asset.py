@@ -47,7 +47,8 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
         kinds=set(stage.kinds),
         code_version=stage.code_version(),
         pool="gpu" if stage.gpu else None,
-        tags=GPU_TAG if stage.gpu else None,
+        owners=stage.declaration.owners,
+        tags={**stage.declaration.tags, **(GPU_TAG if stage.gpu else {})},
         op_tags=step_tags(stage),
         metadata=static_metadata(stage),
         check_specs=[

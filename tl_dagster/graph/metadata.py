@@ -34,6 +34,17 @@ def static_metadata(stage: "Stage") -> dict[str, Any]:
     return metadata
 
 
+def _column_lineage(stage: "Stage") -> dg.TableColumnLineage | None:
+    """Return which columns of the tables above each column comes from; None where it comes from none."""
+    pipeline = stage.declaration.name
+    deps = {
+        name: [dg.TableColumnDep(dg.AssetKey([pipeline, asset]), above) for asset, above in column.origins]
+        for name, column in stage.columns.items()
+        if column.origins
+    }
+    return dg.TableColumnLineage(deps) if deps else None
+
+
 def _settings(stage: "Stage") -> dg.JsonMetadataValue:
     return dg.MetadataValue.json(redact_settings(stage.settings()))
 
@@ -59,6 +70,7 @@ def materialization_metadata(
     """
     artifact = materialization.artifact
     summary = artifact.summary
+    lineage = _column_lineage(stage)
     return {
         "result": stage.describe_result(summary),
         **{title: dg.MetadataValue.path(file) for title, file in files.items()},
@@ -69,8 +81,10 @@ def materialization_metadata(
         "rows_reused": materialization.reused_rows,
         "seconds": round_number(materialization.seconds),
         "dagster/row_count": summary.rows,
+        **({"dagster/column_lineage": lineage} if lineage else {}),
         "settings": _settings(stage),
         "inputs": dg.MetadataValue.json(dict(artifact.inputs)),
+        "written by": dg.MetadataValue.json(dict(artifact.origin)),
         "path": dg.MetadataValue.path(artifact.path),
     }
 

@@ -1,8 +1,10 @@
 """The base class of every stage: its fingerprint, its artifact, and how it looks in Dagster."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,10 +18,17 @@ __all__ = ["CheckResult", "Column", "RunInfo", "Stage", "StageContext", "describ
 
 
 class Column(NamedTuple):
-    """The type of a column of an artifact that is a table, and what it says."""
+    """A column of an artifact that is, or has, a table.
+
+    Attributes:
+        kind: its type.
+        description: what it says.
+        origins: (asset, column) of the tables above that its values come from.
+    """
 
     kind: str
     description: str
+    origins: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,12 @@ class RunInfo:
 
     run_id: str
     commit: str | None
+
+    def describe(self) -> dict[str, str]:
+        """Return the origin of what the run writes: run, commit, version and time."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        known = {"run": self.run_id, "commit": self.commit, "tl_dagster": version("tl-dagster"), "time": now}
+        return {name: value for name, value in known.items() if value}
 
 
 @dataclass(frozen=True)
@@ -176,7 +191,12 @@ class Stage(ABC):
         if found:
             return Materialization(found, reused=True, computed=0, reused_rows=found.summary.rows)
         built = context.store.build(
-            self.name, fingerprint, compute, inputs=self.versions(context), settings=self.settings()
+            self.name,
+            fingerprint,
+            compute,
+            inputs=self.versions(context),
+            settings=self.settings(),
+            origin=context.run.describe(),
         )
         computed = built.summary.computed
         return Materialization(built, reused=False, computed=computed, reused_rows=built.summary.rows - computed)

@@ -88,6 +88,7 @@ class Artifact:
         summary: the work that was done when it was written.
         inputs: asset → data version that it was computed from.
         settings: the stage's settings.
+        origin: who wrote it: run, commit, version, time; none where it was written before these were kept.
     """
 
     stage: str
@@ -97,6 +98,7 @@ class Artifact:
     summary: ArtifactSummary
     inputs: Mapping[str, str]
     settings: Mapping[str, Any]
+    origin: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,9 @@ class ArtifactStore:
             ) from error
         summary = ArtifactSummary.from_json(saved["outcome"])
         version = summary.data_version or fingerprint
-        return Artifact(stage, fingerprint, version, path, summary, saved["inputs"], saved["settings"])
+        return Artifact(
+            stage, fingerprint, version, path, summary, saved["inputs"], saved["settings"], saved.get("origin", {})
+        )
 
     def build(
         self,
@@ -183,6 +187,7 @@ class ArtifactStore:
         *,
         inputs: Mapping[str, str] | None = None,
         settings: Mapping[str, Any] | None = None,
+        origin: Mapping[str, str] | None = None,
     ) -> Artifact:
         """Compute an artifact in a temporary folder and commit it by one atomic rename.
 
@@ -194,6 +199,7 @@ class ArtifactStore:
             compute: writes the artifact's files into the folder that it gets.
             inputs: asset → data version that it is computed from.
             settings: the stage's settings, for the reader.
+            origin: who writes it, for the reader.
 
         Raises:
             DiskError: the store cannot be written.
@@ -205,7 +211,12 @@ class ArtifactStore:
             try:
                 summary = compute(work)
                 shown = redact_settings(settings or {})
-                saved = {"inputs": dict(inputs or {}), "settings": shown, "outcome": summary.to_json()}
+                saved = {
+                    "inputs": dict(inputs or {}),
+                    "settings": shown,
+                    "origin": dict(origin or {}),
+                    "outcome": summary.to_json(),
+                }
                 (work / "artifact.json").write_text(json.dumps(saved, indent=1))
                 for path in filter(Path.is_file, work.rglob("*")):
                     sync(path)

@@ -32,12 +32,16 @@ class AugmentedSplits(Stage):
     kinds = frozenset({"parquet"})
     inputs = ("dataset",)
     columns: ClassVar[Mapping[str, Column]] = {
-        "id": Column("string", "SHA-256 of the image's bytes."),
-        "label": Column("string", "Its class."),
-        "confidence": Column("float", "Probability of the label; missing where the source gives none."),
-        "split": Column("string", "train, validation or test."),
+        "id": Column("string", "SHA-256 of the image's bytes.", [("dataset", "id")]),
+        "label": Column("string", "Its class.", [("dataset", "label")]),
+        "confidence": Column(
+            "float", "Probability of the label; missing where the source gives none.", [("dataset", "confidence")]
+        ),
+        "split": Column(
+            "string", "train, validation or test.", [("dataset", name) for name in ("id", "label", "group", "split")]
+        ),
         "view": Column("int", "0: the plain image; -1: its mirror image; 1, 2 …: augmented."),
-        "key": Column("string", "Identity of the view's pixels, by which features are cached."),
+        "key": Column("string", "Identity of the view's pixels, by which features are cached.", [("dataset", "id")]),
     }
     check_descriptions: ClassVar[Mapping[str, str]] = {
         "leakage": "Copies and near copies that lie in two splits, such as given ones.",

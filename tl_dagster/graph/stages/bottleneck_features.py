@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tl_dagster.graph.engine import build_engine
-from tl_dagster.graph.stage import CheckResult, Stage, StageContext
+from tl_dagster.graph.stage import CheckResult, Column, Stage, StageContext
 from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
 from tl_dagster.store.artifacts import ArtifactSummary, Materialization
 
@@ -30,7 +30,9 @@ class BottleneckFeatures(Stage):
     kinds = frozenset({"pytorch", "arrow"})
     inputs = ("dataset", "augmented_splits")
     gpu = True
-    columns = AugmentedSplits.columns
+    columns: ClassVar[Mapping[str, Column]] = {
+        name: column._replace(origins=[("augmented_splits", name)]) for name, column in AugmentedSplits.columns.items()
+    }
     check_descriptions: ClassVar[Mapping[str, str]] = {
         "near_identical": "Images of two splits whose features are nearly the same.",
         "feature_drift": "Images that are new since the champion was trained, against its training images.",

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tl_dagster.graph import champions
-from tl_dagster.graph.stage import Stage, StageContext, require_same
+from tl_dagster.graph.stage import Column, Stage, StageContext, require_same
 from tl_dagster.store.artifacts import CHAMPION, MODEL, ArtifactSummary, Materialization
 
 __all__ = ["Champion"]
 
 NEW = "new"
+COMPARED = [(MODEL, name) for name in ("id", "label", "split", "p0 …", "predicted")]
 
 
 class Champion(Stage):
@@ -24,6 +25,13 @@ class Champion(Stage):
     )
     kinds = frozenset({"scipy"})
     inputs = ("dataset", "top_model", MODEL, "evaluation")
+    columns: ClassVar[Mapping[str, Column]] = {
+        "decision": Column("int", "Its number."),
+        "time": Column("string", "When it was taken, UTC."),
+        "kind": Column("string", "promoted, kept or rolled back.", COMPARED),
+        "in service": Column("string", "Fingerprint of the model in service from then on.", COMPARED),
+        "reason": Column("string", "Why, with the numbers.", COMPARED),
+    }
     run_config: ClassVar[Mapping[str, str]] = {
         "put_in_service": "Empty: judge the newly trained model. 'previous', or the number of a decision: roll back to "
         "the model that was in service then. 'new': the newly trained model, unproved.",

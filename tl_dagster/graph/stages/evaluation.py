@@ -9,7 +9,7 @@ from tl_dagster.declaration import Declaration
 from tl_dagster.evaluation.results import LABEL_SUSPECTS, METRICS, EvaluationResults
 from tl_dagster.graph.engine import open_features
 from tl_dagster.graph.model_checks import DESCRIPTIONS, check_model
-from tl_dagster.graph.stage import CheckResult, Stage, StageContext, require_same
+from tl_dagster.graph.stage import CheckResult, Column, Stage, StageContext, require_same
 from tl_dagster.graph.stages.top_model import require_taps
 from tl_dagster.models.spec import read_spec
 from tl_dagster.reporting.evaluation_report import SUSPECTS
@@ -25,6 +25,10 @@ MODELS, SCRATCH = ("top_model", "fine_tuned_model"), "scratch_baseline"
 PLAIN_ITERATIONS = 100  # of the classifiers that find label suspects, where the top model has no such setting
 
 
+def _read(*names: str) -> list[tuple[str, str]]:
+    return [("bottleneck_features", name) for name in names]
+
+
 class Evaluation(Stage):
     """Reads the models' own predictions and the cached features; a network runs for the mistakes' heat maps only."""
 
@@ -36,6 +40,14 @@ class Evaluation(Stage):
     )
     kinds = frozenset({"scikitlearn", "matplotlib"})
     inputs: ClassVar[tuple[str, ...]] = ("dataset", "bottleneck_features", "transfer_strategy", *MODELS)
+    columns: ClassVar[Mapping[str, Column]] = {
+        "id": Column("string", "SHA-256 of the bytes of an image whose label is doubtful.", _read("id")),
+        "split": Column("string", "train, validation or test.", _read("split")),
+        "label": Column("string", "Its class.", _read("label")),
+        "predicted": Column("string", "What a model that has not seen it says.", _read("key", "label")),
+        "p_label": Column("float", "Probability of the label.", _read("key", "label")),
+        "p_predicted": Column("float", "Probability of what is predicted.", _read("key", "label")),
+    }
     check_descriptions: ClassVar[Mapping[str, str]] = {
         "label_suspects": "Images whose held-out prediction on the cached features contradicts their label strongly.",
         **DESCRIPTIONS,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_dagster.graph.engine import open_features
 from tl_dagster.graph.stage import Stage, StageContext, describe_validation, require_same
+from tl_dagster.graph.stages.prediction_columns import prediction_columns
 from tl_dagster.graph.stages.top_model import require_taps
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import ArtifactSummary, Materialization
@@ -30,6 +31,9 @@ class FineTunedModel(Stage):
     kinds = frozenset({"pytorch"})
     inputs = ("dataset", "bottleneck_features", "transfer_strategy", "top_model")
     gpu = True
+    columns = prediction_columns(
+        ("bottleneck_features", "key"), ("bottleneck_features", "label"), ("top_model", "p0 …")
+    )
 
     def settings(self) -> dict[str, Any]:
         """Return the declared fine-tuning."""

@@ -113,7 +113,12 @@ class ScratchBaseline(Stage):
             return train_scratch_model(job, folder, checkpoint, context.progress)
 
         trained = context.store.find(NETWORK, address) or context.store.build(
-            NETWORK, address, write, inputs=self.versions(context), settings=self.settings()
+            NETWORK,
+            address,
+            write,
+            inputs=self.versions(context),
+            settings=self.settings(),
+            origin=context.run.describe(),
         )
         context.store.layout.checkpoint(address).unlink(missing_ok=True)
         return trained

@@ -5,6 +5,7 @@ from typing import Any
 
 from tl_dagster.graph.engine import open_features
 from tl_dagster.graph.stage import Stage, StageContext, describe_validation, require_same
+from tl_dagster.graph.stages.prediction_columns import prediction_columns
 from tl_dagster.models.spec import read_spec
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import Artifact, ArtifactSummary, Materialization
@@ -24,6 +25,7 @@ class TopModel(Stage):
     )
     kinds = frozenset({"pytorch"})
     inputs = ("bottleneck_features", "transfer_strategy")
+    columns = prediction_columns(("bottleneck_features", "key"), ("bottleneck_features", "label"))
 
     def settings(self) -> dict[str, Any]:
         """Return the declared top model."""
