@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -24,6 +25,11 @@ from tl_dagster.graph.stages import STAGES
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.store.artifacts import Materialization
 from tl_dagster.training.settings import MlpTopModel
+
+# A process that nohup or a shell's "&" began ignores these, and so do its children; the tests send them.
+for number in (signal.SIGHUP, signal.SIGINT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
 # Tests run on all processors side by side; threads beside that would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

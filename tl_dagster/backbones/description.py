@@ -17,7 +17,7 @@ LOWER, HIGHER = "lower", "higher"
 # Values of a pooled map, for each of its channels.
 PER_CHANNEL = {"avg": 1, "max": 1, "avg+max": 2, "grid2x2": 4}
 # Bumped by hand whenever the output of `inspection.describe` changes.
-DESCRIPTION_VERSION = 5
+DESCRIPTION_VERSION = 6
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class BackboneInfo:
         size: pixels of the square input that ``outputs`` are of.
         outputs: shape (D,), (T, C), (C, H, W) or (H, W, C) of the output of each module and node for one image, in the
             order in which they finish; "" is the whole network.
+        costs: GFLOP of one image until each output has finished; none where they cannot be counted.
+        parameters: of the network without its classifiers.
         classifiers: paths of the last fully connected layers, which are dropped; features are taken at the first.
         preprocess: size, crop_fraction, interpolation, mean and std that belong to the weights.
         weights: url and sha256 prefix of the pre-trained file; None when the library has none.
@@ -44,6 +46,8 @@ class BackboneInfo:
     nodes: tuple[str, ...]
     size: int
     outputs: Mapping[str, Sequence[int]]
+    costs: Mapping[str, float]
+    parameters: int
     classifiers: tuple[str, ...]
     preprocess: Mapping[str, Any]
     weights: Mapping[str, str] | None

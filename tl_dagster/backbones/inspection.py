@@ -6,12 +6,14 @@ inspected here, in a process of its own, once for each backbone, size and librar
 """
 
 import contextlib
+import itertools
 import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from tl_dagster.backbones.building import check_torchvision, create_on_meta, drop_classifiers
 from tl_dagster.backbones.taps import trace_network
@@ -37,7 +39,9 @@ def describe(name: str, tag: str | None = None, size: int | None = None) -> dict
         ``stages``: stage name → module path, lower to higher; ``modules``: all module paths; ``nodes``: names of
         the traced graph's operations that are not modules; ``size``: of the images; ``outputs``: name → shape, without
         the batch, of the output of each module and node for an image, in the order in which they finish, where that is
-        a vector, tokens or a map; ``classifiers``: paths of the last fully connected layers, the one before
+        a vector, tokens or a map; ``costs``: name → GFLOP (two for each multiplication and addition) until it has
+        finished, for one image, or nothing where they cannot be counted; ``parameters``: of the network without its
+        classifiers; ``classifiers``: paths of the last fully connected layers, the one before
         which features are taken first; ``preprocess``: size, crop_fraction, interpolation, mean, std;
         ``weights``: url and sha256 prefix of the pre-trained file, or None; ``untunable``: why gradients cannot be
         computed through the network, or "".
@@ -75,6 +79,8 @@ def describe(name: str, tag: str | None = None, size: int | None = None) -> dict
         "nodes": nodes,
         "size": size or native,
         "outputs": outputs,
+        "costs": _costs(model, size or native, outputs),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "classifiers": classifiers,
         "untunable": untunable,
         **known,
@@ -218,6 +224,30 @@ def _outputs(model: torch.nn.Module, size: int) -> tuple[list[str], dict[str, li
         if len(found[name]) in (2, 3, 4) and found[name][0] == BATCH
     }
     return [name for name in outputs if name not in modules], outputs
+
+
+def _costs(model: torch.nn.Module, size: int, outputs: dict[str, list[int]]) -> dict[str, float]:
+    """Return the GFLOP of one image until each output has finished; a node costs what had finished before it."""
+    reached: dict[str, float] = {}
+    counter = FlopCounterMode(display=False)
+
+    def record(path: str) -> Any:
+        def hook(*_: Any) -> None:
+            reached[path] = counter.get_total_flops() / BATCH / 1e9
+
+        return hook
+
+    handles = [module.register_forward_hook(record(path)) for path, module in model.named_modules()]
+    try:
+        with counter, torch.no_grad():
+            model(torch.empty(BATCH, 3, size, size, device="meta"))
+    except Exception:  # the counter knows not every operation's shapes
+        return {}
+    finally:
+        for handle in handles:
+            handle.remove()
+    costs = itertools.accumulate((reached.get(name, 0.0) for name in outputs), max)
+    return dict(zip(outputs, costs, strict=True))
 
 
 def _node_shapes(model: torch.nn.Module, graph: Any, size: int) -> dict[Any, Any]:
