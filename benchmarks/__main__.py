@@ -18,6 +18,7 @@ NAMES = (
     "time_to_accuracy",
     "strategy",
     "promotion",
+    "leaderboard",
     "gpu",
     "load",
     "layout",

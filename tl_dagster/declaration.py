@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from tl_dagster.backbones.settings import Backbone
 from tl_dagster.data.settings import Augmentation, Duplicates, Splits
 from tl_dagster.data.sources import Source
-from tl_dagster.evaluation.settings import Promotion
+from tl_dagster.evaluation.settings import BackboneLeaderboard, Promotion
 from tl_dagster.features.settings import Compute
 from tl_dagster.runtime.errors import suggest
 from tl_dagster.runtime.settings import Settings
@@ -22,6 +22,7 @@ from tl_dagster.training.settings import FineTuning, LinearTopModel, MlpTopModel
 __all__ = [
     "NAME",
     "Alerts",
+    "BackboneLeaderboard",
     "Checks",
     "Declaration",
     "FineTuning",
@@ -184,6 +185,9 @@ class Declaration(Settings):
     fine_tuning: FineTuning = FineTuning()
     scratch_baseline: ScratchBaseline | None = Field(None, description="Train without transfer too, for comparison.")
     promotion: Promotion = Promotion()
+    backbone_leaderboard: BackboneLeaderboard | None = Field(
+        None, description="Compare backbones, layers and poolings: an asset beside the pipeline."
+    )
     checks: Checks = Checks()
     compute: Compute = Compute()
     resources: Resources = Resources()

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tl_dagster.evaluation.label_suspects import contradicted
-from tl_dagster.training.logistic_regression import held_out_probabilities
+from tl_dagster.training.cross_validation import held_out_probabilities
 
 
 def clusters(swapped: int):
@@ -18,7 +18,7 @@ def clusters(swapped: int):
 def test_swapped_labels_are_found_and_no_others():
     features, labels = clusters(swapped=9)
     folds = np.arange(300) // 7 % 5
-    probabilities = held_out_probabilities(features, np.eye(3, dtype=np.float32)[labels], folds, 0.01, 50)
+    probabilities = held_out_probabilities(features, np.eye(3, dtype=np.float32)[labels], folds, [0.01], 50)[0]
     assert np.allclose(probabilities.sum(1), 1)
     found = contradicted(probabilities, labels)
     assert set(found.tolist()) <= set(range(9)) and len(found) >= 6
@@ -29,9 +29,9 @@ def test_predictions_are_held_out():
     features, labels = clusters(swapped=0)
     labels[:2], features[:2] = 3, 50
     targets = np.eye(4, dtype=np.float32)[labels]
-    apart = held_out_probabilities(features, targets, np.arange(300) % 5, 0.01, 50)
+    apart = held_out_probabilities(features, targets, np.arange(300) % 5, [0.01], 50)[0]
     assert (apart[:2, 3] > 0.5).all()
-    together = held_out_probabilities(features, targets, np.arange(300) // 2 % 5, 0.01, 50)
+    together = held_out_probabilities(features, targets, np.arange(300) // 2 % 5, [0.01], 50)[0]
     assert np.isnan(together[:2]).all() and not np.isnan(together[2:]).any()
     assert not {0, 1} & set(contradicted(together, labels).tolist())
 
@@ -40,7 +40,7 @@ def test_one_fold_says_nothing():
     features, labels = clusters(swapped=0)
     folds = np.zeros(300)
     folds[0] = 1
-    probabilities = held_out_probabilities(features, np.eye(3, dtype=np.float32)[labels], folds, 0.01, 50)
+    probabilities = held_out_probabilities(features, np.eye(3, dtype=np.float32)[labels], folds, [0.01], 50)[0]
     assert np.isnan(probabilities).sum() >= 3 * 200
 
 

@@ -10,8 +10,9 @@ from sklearn.preprocessing import StandardScaler
 from tl_dagster.features import blocks as module
 from tl_dagster.models.calibration import Score
 from tl_dagster.runtime.progress import Progress
+from tl_dagster.training.cross_validation import held_out_probabilities
 from tl_dagster.training.feature_batches import LabelledFeatures, Targets, standardize
-from tl_dagster.training.logistic_regression import LogisticRegression, fit_l2_path, held_out_probabilities
+from tl_dagster.training.logistic_regression import LogisticRegression, fit_l2_path
 from tl_dagster.training.settings import LinearTopModel
 from tl_dagster.training.top_model import fit_top_model
 
@@ -52,7 +53,7 @@ def test_noise_in_a_nearly_constant_feature_is_not_blown_up():
     features = rng.normal(size=(200, 3)) + 2 * labels[:, None]
     leaking = np.concatenate([features, 2e-4 * labels[:, None]], axis=1)
     targets, folds = np.eye(2, dtype=np.float32)[labels], np.arange(200) // 2 % 5
-    without, with_it = (held_out_probabilities(rows, targets, folds, 0.01, 50) for rows in (features, leaking))
+    without, with_it = (held_out_probabilities(rows, targets, folds, [0.01], 50)[0] for rows in (features, leaking))
     assert np.abs(without - with_it).max() < 0.01
 
 

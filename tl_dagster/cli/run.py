@@ -1,11 +1,8 @@
 """``tl-dagster run``: refresh a pipeline as a Dagster run."""
 
-import sys
-
 import click
 
-from tl_dagster.cli.signals import Interrupts
-from tl_dagster.runtime.interrupts import SafeInterrupts
+from tl_dagster.cli.signals import run_or_exit
 
 __all__ = ["command"]
 
@@ -19,10 +16,5 @@ def command(pipeline: str) -> None:
     from tl_dagster.graph.command import run_pipeline
     from tl_dagster.store.artifacts import ArtifactStore
 
-    with Interrupts() as interrupts, SafeInterrupts():
-        succeeded = run_pipeline(pipeline)
-    if interrupts.received:
-        interrupts.exit("stopped; run again to go on")
-    if not succeeded:
-        sys.exit(1)
+    run_or_exit(lambda: run_pipeline(pipeline))
     print_summary(summarize(pipeline, ArtifactStore()))

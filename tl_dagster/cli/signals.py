@@ -4,12 +4,15 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
 import click
 
-__all__ = ["Interrupts"]
+from tl_dagster.runtime.interrupts import SafeInterrupts
+
+__all__ = ["Interrupts", "run_or_exit"]
 
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -61,3 +64,17 @@ class Interrupts:
         with contextlib.suppress(OSError):  # the terminal is gone
             click.echo(message, err=True)
         sys.exit(128 + (self.received or 0))
+
+
+def run_or_exit(run: Callable[[], bool]) -> None:
+    """Do work that a signal may stop; exit where one did, or where the work did not succeed.
+
+    Args:
+        run: the work; returns whether it succeeded.
+    """
+    with Interrupts() as interrupts, SafeInterrupts():
+        succeeded = run()
+    if interrupts.received:
+        interrupts.exit("stopped; run again to go on")
+    if not succeeded:
+        sys.exit(1)

@@ -4,7 +4,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ __all__ = ["build_table", "get_console", "print_summary"]
 PIPED_WIDTH = 110
 
 
-def build_table(title: str, columns: Sequence[str], texts: Sequence[str]) -> Table:
+def build_table(title: str, columns: Iterable[str], texts: Sequence[str]) -> Table:
     """Return an empty table.
 
     Args:

@@ -13,8 +13,8 @@ from tl_dagster.evaluation.label_suspects import FOLDS, contradicted, most_image
 from tl_dagster.evaluation.learning_curve import learning_curve, most_tested
 from tl_dagster.evaluation.learning_curve import most_images as most_curve_images
 from tl_dagster.features.feature_table import FeatureTable
+from tl_dagster.training.cross_validation import held_out_probabilities
 from tl_dagster.training.feature_batches import build_targets
-from tl_dagster.training.logistic_regression import held_out_probabilities
 
 __all__ = ["accuracy_by_images", "find_label_suspects"]
 
@@ -77,7 +77,7 @@ def find_label_suspects(
     folds = np.array([int(unit_hash("label suspects", key) * FOLDS) for key in groups(views["id"])])
     targets = build_targets(views, classes)[:].numpy()
     values = table.features(plain, taps)[:]
-    probabilities = held_out_probabilities(values, targets, folds, l2 or PLAIN_L2, iterations)
+    probabilities = held_out_probabilities(values, targets, folds, [l2 or PLAIN_L2], iterations)[0]
     labels = class_indices(views["label"], classes)
     suspicious = contradicted(probabilities, labels)
     predicted = probabilities.argmax(1)[suspicious]

@@ -1,10 +1,13 @@
-"""Settings of the promotion of models."""
+"""Settings of the promotion of models, and of the comparison of backbones."""
 
-from pydantic import Field
+from typing import Any, Literal
 
+from pydantic import Field, field_validator
+
+from tl_dagster.backbones.settings import Backbone
 from tl_dagster.runtime.settings import Settings
 
-__all__ = ["Promotion"]
+__all__ = ["BackboneLeaderboard", "Promotion"]
 
 
 class Promotion(Settings):
@@ -23,3 +26,39 @@ class Promotion(Settings):
     freshness_days: float | None = Field(
         None, gt=0, description="Days within which the champion should be judged anew; later, Dagster calls it stale."
     )
+
+
+class BackboneLeaderboard(Settings):
+    """Backbones, layers and poolings to compare on the pipeline's training and validation images."""
+
+    backbones: list[Backbone] = Field(
+        [Backbone()],
+        min_length=1,
+        max_length=200,
+        description="Names, or mappings with the fields of `backbone`; their taps and pooling are not read.",
+    )
+    taps: list[str] = Field(
+        ["lower", "higher"], min_length=1, max_length=50, description="Layers of each backbone, as in `backbone.taps`."
+    )
+    poolings: list[Literal["avg", "max", "avg+max", "grid2x2"]] = Field(
+        ["avg"], min_length=1, description="Poolings of each layer, as in `backbone.pooling`."
+    )
+    images: int = Field(
+        3000, ge=20, le=50_000, description="Images to compare on, at most: the same share of each class."
+    )
+
+    @field_validator("backbones", mode="before")
+    @classmethod
+    def _named(cls, backbones: Any) -> Any:
+        """Take a name for a mapping with it."""
+        if not isinstance(backbones, list):
+            return backbones
+        return [{"name": each} if isinstance(each, str) else each for each in backbones]
+
+    @field_validator("backbones", "taps", "poolings")
+    @classmethod
+    def _distinct(cls, values: list[Any]) -> list[Any]:
+        for number, value in enumerate(values):
+            if value in values[:number]:
+                raise ValueError(f"'{getattr(value, 'name', value)}' is given twice: drop one")
+        return values

@@ -13,7 +13,7 @@ from tl_dagster.graph.device import choose_device
 from tl_dagster.graph.executor import end_with_run
 from tl_dagster.graph.gates import require_gates
 from tl_dagster.graph.io_manager import get_store
-from tl_dagster.graph.metadata import check_result, materialization_metadata, static_metadata
+from tl_dagster.graph.metadata import check_result, materialization_metadata, round_number, static_metadata
 from tl_dagster.graph.stage import RunInfo, Stage, StageContext
 from tl_dagster.graph.tags import COMMIT, GPU_TAG
 from tl_dagster.runtime.devices import use_device
@@ -60,6 +60,8 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
         config_schema=_config_schema(stage.run_config),
         freshness_policy=_freshness_policy(stage.freshness_days()),
         output_required=True,
+        partitions_def=_partitions(stage),
+        backfill_policy=dg.BackfillPolicy.single_run() if stage.partitions() else None,
     )
     # Without a return type: beside checks, Dagster reads any as the type of several outputs.
     def materialize(context: dg.AssetExecutionContext, **inputs: Artifact):  # type: ignore[no-untyped-def]  # noqa: ANN202
@@ -71,7 +73,8 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
                 store.check_writable()
                 run = RunInfo(context.run.run_id, context.run.tags.get(COMMIT))
                 current = store.get_current(pipeline, stage.name)
-                work = StageContext(store, inputs, progress, current, run, context.op_execution_context.op_config or {})
+                config = context.op_execution_context.op_config or {}
+                work = StageContext(store, inputs, progress, current, run, config, _chosen(context, stage))
                 if stage.is_gated(work):
                     require_gates(store, pipeline, stage.name, stage.inputs)
                 begun = time.monotonic()
@@ -101,6 +104,9 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
         held = replace(
             held, failed_checks=[FailedCheck(name, each.description, each.blocking) for name, each in failed.items()]
         )
+        for key in work.partitions:
+            numbers = {name: round_number(value) for name, value in stage.partition_metadata(held, key).items()}
+            context.add_asset_metadata(numbers, partition_key=dg.MultiPartitionKey(key))
         return dg.MaterializeResult(
             value=held,
             metadata=materialization_metadata(stage, held, files, [*describe_causes(causes)]),
@@ -109,6 +115,18 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
         )
 
     return materialize
+
+
+def _partitions(stage: Stage) -> dg.MultiPartitionsDefinition | None:
+    dimensions = {name: dg.StaticPartitionsDefinition([*keys]) for name, keys in stage.partitions().items()}
+    return dg.MultiPartitionsDefinition(dimensions) if dimensions else None
+
+
+def _chosen(context: dg.AssetExecutionContext, stage: Stage) -> list[dict[str, str]]:
+    """Return dimension → key of each partition that the run materializes."""
+    if not stage.partitions():
+        return []
+    return [dict(key.keys_by_dimension) for key in context.partition_keys if isinstance(key, dg.MultiPartitionKey)]
 
 
 def _config_schema(texts: Mapping[str, str]) -> dict[str, dg.Field] | None:

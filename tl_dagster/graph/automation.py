@@ -17,13 +17,14 @@ from tl_dagster.graph.io_manager import get_store
 from tl_dagster.graph.runs import end_dead_runs, find_runs, find_unfinished_run, is_to_retry
 from tl_dagster.graph.stage import Stage
 from tl_dagster.graph.stages import STAGES
+from tl_dagster.graph.stages.backbone_leaderboard import BackboneLeaderboard
 from tl_dagster.graph.stages.dataset import source_context
 from tl_dagster.graph.tags import TRIGGER
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import CHAMPION, ArtifactStore
 from tl_dagster.store.digests import digest
 
-__all__ = ["build_schedules", "build_sensor", "describe_source", "enabled_stages", "ended_runs"]
+__all__ = ["build_schedules", "build_sensor", "describe_source", "enabled_stages", "ended_runs", "stages_beside"]
 
 STATE_TAG = "tl_dagster/state"  # of a run that the sensor asked for: what had changed
 NOTHING = "nothing to do"
@@ -34,6 +35,11 @@ PATIENCE_SECONDS = 600.0  # a source that never stops changing is read all the s
 def enabled_stages(declaration: Declaration, root: Path) -> list[Stage]:
     """Return the stages that a pipeline has."""
     return [stage(declaration, root) for stage in STAGES if stage.is_enabled(declaration)]
+
+
+def stages_beside(declaration: Declaration, root: Path) -> list[Stage]:
+    """Return the stages beside a pipeline, which its job does not run."""
+    return [BackboneLeaderboard(declaration, root)] if BackboneLeaderboard.is_enabled(declaration) else []
 
 
 def build_schedules(declaration: Declaration, root: Path, job: Any) -> list[dg.ScheduleDefinition]:

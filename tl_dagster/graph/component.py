@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from pydantic import BaseModel
@@ -126,16 +127,26 @@ def build_definitions(declaration: Declaration, root: Path) -> dg.Definitions:
     source = [automation.describe_source(declaration)] if declaration.on_change else []
     stages = automation.enabled_stages(declaration, root)
     assets = [build_asset(stage, [] if stage.inputs else [spec.key for spec in source]) for stage in stages]
-    job = dg.define_asset_job(
-        declaration.name,
-        selection=dg.AssetSelection.assets(*assets),
-        description=declaration.description or f"Refresh every asset of {declaration.name}.",
-        executor_def=EXECUTORS[declaration.compute.executor],
-        tags={**run_tags(declaration.name, root), **limit_tags(declaration.runs)},
-    )
+    beside = [build_asset(stage, []) for stage in automation.stages_beside(declaration, root)]
+    tags = {**run_tags(declaration.name, root), **limit_tags(declaration.runs)}
+    described = declaration.description or f"Refresh every asset of {declaration.name}."
+
+    def build_job(name: str, chosen: list[dg.AssetsDefinition], description: str) -> Any:
+        return dg.define_asset_job(
+            name,
+            selection=dg.AssetSelection.assets(*chosen),
+            description=description,
+            executor_def=EXECUTORS[declaration.compute.executor],
+            tags=tags,
+        )
+
+    job = build_job(declaration.name, assets, described)
     return dg.Definitions(
-        assets=[*source, *assets],
-        jobs=[job],
+        assets=[*source, *assets, *beside],
+        jobs=[
+            job,
+            *(build_job(each.key.to_python_identifier(), [each], "One asset beside the pipeline.") for each in beside),
+        ],
         schedules=automation.build_schedules(declaration, root, job),
         sensors=[
             *([automation.build_sensor(declaration, root, job)] if declaration.on_change else []),

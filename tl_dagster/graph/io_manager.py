@@ -38,12 +38,16 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
         """The artifact that the upstream asset holds.
 
         Raises:
-            InputError: the upstream asset has never been materialized, or its artifact was deleted.
+            Failure: the upstream asset has never been materialized, or its artifact was deleted or is damaged.
         """
         pipeline, asset = context.asset_key.path
-        held = self.store.get_current(pipeline, asset)
+        try:
+            held = self.store.get_current(pipeline, asset)
+        except InputError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from None
         if held is None:
-            raise InputError(f"{pipeline}/{asset} is not in the store {self.store.root}: materialize it first")
+            missing = f"{pipeline}/{asset} is not in the store {self.store.root}: materialize it first"
+            raise dg.Failure(description=missing, allow_retries=False)
         return held.artifact
 
 

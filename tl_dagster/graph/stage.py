@@ -61,6 +61,7 @@ class StageContext:
         previous: the asset's last materialization, if there was one.
         run: the run that it works in.
         config: what was entered for this run (see :attr:`Stage.run_config`).
+        partitions: dimension → key of each partition that is materialized; none for an asset without partitions.
     """
 
     store: ArtifactStore
@@ -69,6 +70,7 @@ class StageContext:
     previous: Materialization | None
     run: RunInfo = RunInfo("", None)
     config: Mapping[str, Any] = field(default_factory=dict)
+    partitions: Sequence[Mapping[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,14 @@ class Stage(ABC):
     def is_enabled(cls, declaration: Declaration) -> bool:
         """Return whether a pipeline has this asset; most have all."""
         return True
+
+    def partitions(self) -> Mapping[str, Sequence[str]]:
+        """Return the keys of each of two dimensions of the asset's partitions; most assets have none."""
+        return {}
+
+    def partition_metadata(self, materialization: Materialization, key: Mapping[str, str]) -> Mapping[str, float]:
+        """Return the numbers of one partition (dimension → key)."""
+        return {}
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ __all__ = [
     "CHAMPION",
     "DATASET",
     "FEATURES",
+    "LEADERBOARD",
     "MODEL",
     "Artifact",
     "ArtifactStore",
@@ -37,6 +38,7 @@ ABANDONED_SECONDS = 7 * 24 * 3600
 # Stages that others ask for by name: the data, whose former version is kept too; the model that may be in service, and
 # what says which one is.
 DATASET, FEATURES, MODEL, CHAMPION = "dataset", "bottleneck_features", "fine_tuned_model", "champion"
+LEADERBOARD = "backbone_leaderboard"
 # Fields whose names on the disk differ: artifacts that were written under these stay readable.
 STORED_NAMES = {"metadata": "facts", "figures": "pictures"}
 
@@ -64,6 +66,7 @@ class ArtifactSummary:
     tables: Mapping[str, TableRows] = field(default_factory=dict)
     data_version: str | None = None
     feature_columns: Sequence[str] = ()
+    parts: Sequence[tuple[str, str]] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as it is stored."""
@@ -273,6 +276,8 @@ class ArtifactStore:
             record = self._record(pipeline, asset)
             names = ("fingerprint", "before") if asset == DATASET else ("fingerprint",)
             held |= {(asset, record[name]) for name in names if record.get(name)}
+            if current := self.find(asset, record.get("fingerprint", "")):
+                held |= {(stage, fingerprint) for stage, fingerprint in current.summary.parts}
         return held
 
     def get_previous(self, pipeline: str, asset: str, data_version: str) -> Artifact | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tl_dagster.data.sampling import sample
-from tl_dagster.training.logistic_regression import held_out_probabilities
+from tl_dagster.training.cross_validation import cross_validate, spread_folds
 
 __all__ = ["Probe", "candidates", "fit_probes", "stratified"]
 
@@ -85,7 +85,7 @@ def fit_probes(features: Mapping[str, np.ndarray], labels: np.ndarray, groups: n
         A probe for each of :func:`candidates`, in their order; none where no image can be predicted from other folds.
     """
     numbers = np.unique(labels, return_inverse=True)[1]
-    folds = _folds(numbers, groups)
+    folds = spread_folds(numbers, groups, FOLDS)
     probes: list[Probe] = []
     losses: np.ndarray | None = None
     for taps in candidates(list(features), highest):
@@ -100,28 +100,8 @@ def fit_probes(features: Mapping[str, np.ndarray], labels: np.ndarray, groups: n
     return probes
 
 
-def _folds(numbers: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return the fold of each image's group: classes are spread evenly, and small ones start at different folds."""
-    first, own = np.unique(groups, return_index=True, return_inverse=True)[1:]
-    numbers = numbers[first]
-    shuffled = np.random.default_rng(0).permutation(len(numbers))
-    order = shuffled[np.argsort(numbers[shuffled], kind="stable")]
-    sizes = np.bincount(numbers)
-    folds = np.empty(len(numbers), np.int64)
-    folds[order] = (np.arange(len(numbers)) - np.repeat(sizes.cumsum() - sizes, sizes) + numbers[order]) % FOLDS
-    return folds[own]
-
-
 def _cross_validated(rows: np.ndarray, numbers: np.ndarray, folds: np.ndarray) -> tuple[float, np.ndarray, float]:
     """Return the best strength, the log-loss of each image that can be predicted, and the accuracy."""
-    targets = np.eye(int(numbers.max()) + 1, dtype=np.float32)[numbers]
-    best: tuple[float, np.ndarray, float] | None = None
-    for l2 in STRENGTHS:
-        probabilities = held_out_probabilities(rows, targets, folds, l2, ITERATIONS)
-        known = np.flatnonzero(~np.isnan(probabilities[:, 0]))
-        losses = -np.log(np.clip(probabilities[known, numbers[known]], 1e-12, 1))
-        if best is None or (len(known) and losses.mean() < best[1].mean()):
-            right = probabilities[known].argmax(1) == numbers[known]
-            best = (l2, losses, float(right.mean()) if len(known) else 0.0)
-    assert best is not None  # noqa: S101  (there are strengths)
-    return best
+    best = cross_validate(rows, numbers, folds, STRENGTHS, ITERATIONS)
+    right = best.probabilities[best.known].argmax(1) == numbers[best.known]
+    return best.l2, best.losses, float(right.mean()) if len(right) else 0.0

@@ -5,6 +5,7 @@ iteration reads the features once for all.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,21 +13,67 @@ import torch
 from tl_dagster.features.blocks import Features, blocks
 from tl_dagster.training.feature_batches import LEAST_STD, standardize
 
-__all__ = ["cross_validate", "held_out_probabilities"]
+__all__ = ["CrossValidated", "cross_validate", "held_out_probabilities", "spread_folds"]
+
+TINY = 1e-12
 
 
-def held_out_probabilities(
-    features: Features, targets: np.ndarray, folds: np.ndarray, l2: float, iterations: int
-) -> np.ndarray:
-    """Predict each image by a logistic regression that was fitted on the other folds; see :func:`cross_validate`.
+@dataclass(frozen=True)
+class CrossValidated:
+    """Held-out predictions by the strength of L2 with the lowest log-loss.
 
-    Returns:
-        Class probabilities: float64 (n, classes).
+    Attributes:
+        l2: the strength.
+        probabilities: float64 (n, classes); NaN for images whose class is in no other fold.
+        known: (m,) row numbers of the others.
+        losses: (m,) log-loss of each of them.
     """
-    return cross_validate(features, targets, folds, [l2], iterations)[0]
+
+    l2: float
+    probabilities: np.ndarray
+    known: np.ndarray
+    losses: np.ndarray
+
+
+def spread_folds(labels: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
+    """Return the fold of each image: (n,) int64; classes are spread evenly, and groups stay whole.
+
+    Args:
+        labels: (n,) class numbers, 0 …, each occurring.
+        groups: (n,) group of each image, of any type: near copies of an image must not help to predict it.
+        count: number of folds.
+    """
+    first, own = np.unique(groups, return_index=True, return_inverse=True)[1:]
+    labels = labels[first]
+    shuffled = np.random.default_rng(0).permutation(len(labels))
+    order = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    sizes = np.bincount(labels)
+    folds = np.empty(len(labels), np.int64)  # small classes start at different folds
+    folds[order] = (np.arange(len(labels)) - np.repeat(sizes.cumsum() - sizes, sizes) + labels[order]) % count
+    return folds[own]
 
 
 def cross_validate(
+    features: Features, labels: np.ndarray, folds: np.ndarray, strengths: Sequence[float], iterations: int
+) -> CrossValidated:
+    """Predict each image from the other folds, and choose the strength of L2; see :func:`held_out_probabilities`.
+
+    Args:
+        features: (n, D), one row per image.
+        labels: (n,) class numbers.
+        folds: (n,) number of each image's fold.
+        strengths: of L2, from strong to weak.
+        iterations: L-BFGS iterations at most, of each.
+    """
+    targets = np.eye(int(labels.max()) + 1, dtype=np.float32)[labels]
+    every = held_out_probabilities(features, targets, folds, strengths, iterations)
+    known = np.flatnonzero(~np.isnan(every[0, :, 0]))
+    losses = -np.log(np.clip(every[:, known, labels[known]], TINY, 1))
+    best = int(losses.mean(1).argmin()) if len(known) else 0
+    return CrossValidated(strengths[best], every[best], known, losses[best])
+
+
+def held_out_probabilities(
     features: Features, targets: np.ndarray, folds: np.ndarray, strengths: Sequence[float], iterations: int
 ) -> np.ndarray:
     """Predict each image by logistic regressions that were fitted on the other folds, one for each strength of L2.
@@ -130,7 +177,8 @@ class _Problem:
         weight, bias = parameters[..., :-1], parameters[..., -1]
         joined = (weight * self._ratio.unsqueeze(1)).flatten(0, 1)
         offset = (bias + (weight * self._shift.unsqueeze(1)).sum(2)).flatten()
-        return torch.addmm(offset, rows, joined.T).unflatten(1, bias.shape)
+        logits: torch.Tensor = torch.addmm(offset, rows, joined.T).unflatten(1, bias.shape)
+        return logits
 
     def _loss_and_gradient(self, parameters: torch.Tensor, l2: float) -> tuple[float, torch.Tensor]:
         """Return the sum of the folds' losses (mean cross-entropy plus L2), and its gradient."""

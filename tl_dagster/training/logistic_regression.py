@@ -11,17 +11,16 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from torch import nn
 
 from tl_dagster.features.blocks import Features, blocks
 from tl_dagster.models.calibration import Score
 from tl_dagster.models.heads import build_layers, compute_logits
 from tl_dagster.runtime.progress import Progress
-from tl_dagster.training.feature_batches import FeatureSubset, StandardizedFeatures, Targets, standardize
+from tl_dagster.training.feature_batches import StandardizedFeatures, Targets, standardize
 from tl_dagster.training.settings import LinearTopModel
 
-__all__ = ["LogisticRegression", "fit_l2_path", "held_out_probabilities"]
+__all__ = ["LogisticRegression", "fit_l2_path"]
 
 MOST_BEYOND = 6  # strengths tried beyond the edge of the declared ones
 WEAKEST, STRONGEST = 1e-6, 1e3
@@ -204,31 +203,3 @@ def _log_loss(tried: tuple[float, float, float]) -> float:
 def _described(tried: tuple[float, float, float]) -> str:
     l2, loss, accuracy = tried
     return f"l2 {l2:g}: validation log-loss {loss:.4f}, accuracy {accuracy:.4f}"
-
-
-def held_out_probabilities(
-    features: Features, targets: np.ndarray, folds: np.ndarray, l2: float, iterations: int
-) -> np.ndarray:
-    """Predict each image by a logistic regression that was fitted on the other folds.
-
-    Args:
-        features: (n, D), one row per image.
-        targets: float32 (n, classes).
-        folds: (n,) number of each image's fold; copies of one image belong to one fold.
-        l2: strength of L2.
-        iterations: L-BFGS iterations at most.
-
-    Returns:
-        Class probabilities (n, classes); NaN for images whose class is in no other fold.
-    """
-    probabilities = np.full(targets.shape, np.nan)
-    labels = targets.argmax(1)
-    for fold in np.unique(folds):
-        others = folds != fold
-        unseen = np.flatnonzero(~others & np.isin(labels, labels[others]))
-        if not len(unseen):
-            continue
-        train = FeatureSubset(features, np.flatnonzero(others))
-        model = LogisticRegression(l2, iterations).fit(train, torch.from_numpy(targets[others]))
-        probabilities[unseen] = softmax(model.predict_logits(FeatureSubset(features, unseen)), axis=1)
-    return probabilities

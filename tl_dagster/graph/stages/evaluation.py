@@ -33,7 +33,7 @@ class Evaluation(Stage):
     """Reads the models' own predictions and the cached features; a network runs for the mistakes' heat maps only."""
 
     name = "evaluation"
-    version = 7
+    version = 8
     description = (
         "The test accuracy of every model, with 95 % intervals and paired tests; calibration, ROC and learning curves, "
         "the worst mistakes with their heat maps, label suspects, and the HTML report."

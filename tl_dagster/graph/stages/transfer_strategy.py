@@ -16,7 +16,7 @@ class TransferStrategy(Stage):
     """Looks at plain training images only: neither validation nor test has a say."""
 
     name = "transfer_strategy"
-    version = 3
+    version = 4
     description = (
         "How large the set is and how similar to what the backbone was trained on, measured on cached features: which "
         "taps the top model reads, and how deep fine-tuning goes."
