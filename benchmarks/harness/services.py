@@ -1,7 +1,6 @@
 """A webserver and a daemon as an operator runs them: each by itself, and begun again when it has ended."""
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from benchmarks.harness.daemon import free_port
 from benchmarks.harness.projects import MARK, Project
 from benchmarks.harness.stopped_runs import find_processes
 
-__all__ = ["Services"]
+__all__ = ["Services", "find_orphans", "is_running", "process_of_run"]
 
 START_SECONDS = 90.0
 CODE_SERVER = "grpc"  # in its command line
@@ -80,7 +79,7 @@ class Services:
                 client = DagsterGraphQLClient("127.0.0.1", port_number=self._port)
                 run_id: str = client.submit_job_execution(job)
                 return run_id
-            except (DagsterGraphQLClientError, OSError, Exception) as error:
+            except DagsterGraphQLClientError as error:
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"{job} could not be launched: {error}") from error
                 self._reload()
@@ -139,8 +138,3 @@ def find_orphans(run_process: int) -> list[psutil.Process]:
             if own and process.pid != run_process and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
-
-
-def end_process(process: psutil.Process) -> None:
-    """Kill a process (kill -9)."""
-    os.kill(process.pid, signal.SIGKILL)
