@@ -64,12 +64,12 @@ def make_up(settings: dict[str, Any], store: str, count: int) -> dict[str, Any]:
     import pandas as pd
 
     from tl_dagster import ArtifactStore
-    from tl_dagster.data.manifest import MANIFEST, PAIRS
+    from tl_dagster.data.manifest import PAIRS
     from tl_dagster.data.splits import read_views
     from tl_dagster.graph.stages.augmented_splits import AugmentedSplits
     from tl_dagster.graph.stages.dataset import Dataset
     from tl_dagster.reporting import features as reporting
-    from tl_dagster.store.artifacts import ArtifactSummary, Materialization
+    from tl_dagster.store.artifacts import MANIFEST, ArtifactSummary, Materialization
 
     artifacts = ArtifactStore(Path(store))
 

@@ -98,6 +98,15 @@ def test_a_forgotten_image_is_nowhere(pipeline: Pipeline, call):
     assert trace_image(pipeline.store, identity).artifacts == []
 
 
+def test_a_pipeline_of_which_no_model_was_judged(pipeline: Pipeline, call):
+    pipeline.run(upto="augmented_splits")
+    photo = sorted(pipeline.photos.rglob("*.png"))[0]
+    assert [each["asset"] for each in json.loads(call(str(photo), "--json"))["artifacts"]] == [
+        "dataset",
+        "augmented_splits",
+    ]
+
+
 def test_what_is_not_there_is_said(pipeline: Pipeline, call):
     for arguments in (["nothing.png"], ["0123456789"]):
         with pytest.raises(InputError, match="no image"):

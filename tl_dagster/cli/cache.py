@@ -18,7 +18,7 @@ def command() -> None:
 def show_stats() -> None:
     """Show the cached features, how large they are, and which pipelines use them."""
     from tl_dagster.cli.tables import build_table, get_console
-    from tl_dagster.features.housekeeping import stats, title
+    from tl_dagster.features.housekeeping import stats
     from tl_dagster.store.artifacts import ArtifactStore
 
     store = ArtifactStore()
@@ -27,7 +27,7 @@ def show_stats() -> None:
     usages = stats(store)
     for usage in usages:
         numbers = (f"{usage.rows:,}", f"{usage.size / 1e6:,.1f}", f"{usage.shards:,}", f"{usage.days:.1f} d ago")
-        table.add_row(title(usage.column), *numbers, ", ".join(usage.pipelines))
+        table.add_row(usage.column.title, *numbers, ", ".join(usage.pipelines))
     total = (f"{sum(usage.rows for usage in usages):,}", f"{sum(usage.size for usage in usages) / 1e6:,.1f}")
     table.add_row("all", *total, f"{sum(usage.shards for usage in usages):,}")
     get_console().print(table)

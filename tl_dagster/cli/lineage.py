@@ -165,7 +165,6 @@ def _describe_service(service: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _summarize_image(store: "ArtifactStore", lineage: "ImageLineage") -> dict[str, Any]:
-    from tl_dagster.features.housekeeping import title
     from tl_dagster.store.lineage import find_holders, list_service
 
     holders = find_holders(store)
@@ -195,7 +194,7 @@ def _summarize_image(store: "ArtifactStore", lineage: "ImageLineage") -> dict[st
             }
             for row in lineage.views
         ],
-        "features": [{"column": title(column), "rows": rows} for column, rows in lineage.columns],
+        "features": [{"column": column.title, "rows": rows} for column, rows in lineage.columns],
         "artifacts": [
             {"asset": each.stage, "fingerprint": each.fingerprint, "pipelines": held(each)}
             for each in lineage.artifacts

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tl_dagster.runtime.errors import printable
+from tl_dagster.store.artifacts import MANIFEST
 from tl_dagster.store.digests import digest, digest_columns
 
 __all__ = [
@@ -34,7 +35,7 @@ __all__ = [
     "write_manifest",
 ]
 
-MANIFEST, PAIRS = "images.parquet", "near_copies.parquet"
+PAIRS = "near_copies.parquet"
 COPY, CONFLICT = "a copy of ", "the same image is labelled "  # how the reasons begin
 REJECTED_SHEET = "Set aside"  # title of the picture of rejected files
 CONTENT = ["id", "label", "group", "split", "confidence"]

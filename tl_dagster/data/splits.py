@@ -21,10 +21,10 @@ from tl_dagster.data.division import divide, group_keys
 from tl_dagster.data.settings import Augmentation, Splits
 from tl_dagster.data.split_memory import SplitMemory
 from tl_dagster.runtime.errors import InputError
+from tl_dagster.store.artifacts import VIEWS
 
 __all__ = ["assign_splits", "held_out_views", "list_views", "read_views", "split_origins", "unit_hash", "write_views"]
 
-VIEWS = "views.parquet"
 HELD_OUT = ("test", "validation")
 
 

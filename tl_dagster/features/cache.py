@@ -106,6 +106,12 @@ class FeatureColumn:
         return tap, pooling
 
     @property
+    def title(self) -> str:
+        """The column in one line."""
+        key = self.key
+        return f"{key['backbone']} {key['tap']} {key['pooling']} {key['precision']} {key['resize']['size']} px"
+
+    @property
     def dtype(self) -> str:
         """float32 where features are computed in fp32, else float16 (a bf16 forward pass has 8 significant bits)."""
         return "float32" if self.key["precision"] == "fp32" else "float16"

@@ -14,7 +14,7 @@ from tl_dagster.data.manifest import read_manifest
 from tl_dagster.data.splits import read_views
 from tl_dagster.features.cache import FeatureColumn, list_columns
 from tl_dagster.features.feature_table import column_names
-from tl_dagster.store.artifacts import DATASET, ArtifactStore
+from tl_dagster.store.artifacts import DATASET, SPLITS, ArtifactStore
 from tl_dagster.store.files import used_bytes
 from tl_dagster.store.housekeeping import (
     FreedSpace,
@@ -26,11 +26,10 @@ from tl_dagster.store.housekeeping import (
     remove_reports,
 )
 
-__all__ = ["ColumnUsage", "delete_pipeline", "prune", "stats", "title", "verify"]
+__all__ = ["ColumnUsage", "delete_pipeline", "prune", "stats", "verify"]
 
 DAY = 86_400.0
 IN_USE_DAYS = 1 / 24
-SPLITS = "augmented_splits"  # the asset that names views, as DATASET does images
 
 
 @dataclass(frozen=True)
@@ -80,15 +79,9 @@ def verify(store: ArtifactStore, log: Callable[[str], None] = lambda line: None)
     """
     damaged = []
     for column in list_columns(store.layout.features):
-        log(title(column))
+        log(column.title)
         damaged += [f"{column.folder.name}/{problem}" for problem in column.verify()]
     return damaged
-
-
-def title(column: FeatureColumn) -> str:
-    """Return a column in one line."""
-    key = column.key
-    return f"{key['backbone']} {key['tap']} {key['pooling']} {key['precision']} {key['resize']['size']} px"
 
 
 def prune(

@@ -9,12 +9,9 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tl_dagster.data.manifest import MANIFEST
-from tl_dagster.data.splits import VIEWS
 from tl_dagster.features.cache import FeatureColumn, list_columns
-from tl_dagster.features.housekeeping import SPLITS
 from tl_dagster.runtime.errors import InputError
-from tl_dagster.store.artifacts import DATASET, Artifact, ArtifactStore
+from tl_dagster.store.artifacts import DATASET, MANIFEST, SPLITS, VIEWS, Artifact, ArtifactStore
 from tl_dagster.store.digests import digest_file
 from tl_dagster.store.housekeeping import FreedSpace, remove_artifacts, remove_reports
 from tl_dagster.store.lineage import find_below, list_artifacts
@@ -91,10 +88,13 @@ def find_image(store: ArtifactStore, reference: str) -> str:
     found: set[str] = set()
     by_id = ID.fullmatch(reference)
     for path in store.layout.artifacts(DATASET).glob(f"*/{MANIFEST}"):
+        if by_id:
+            ids = pq.read_table(path, columns=["id"])["id"]
+            found |= set(ids.filter(pc.starts_with(ids, reference)).to_pylist())
+            continue
         table = pq.read_table(path, columns=["id", "uri"])
         ends = pc.or_(pc.ends_with(table["uri"], f"/{reference}"), pc.equal(table["uri"], reference))
-        mask = pc.starts_with(table["id"], reference) if by_id else ends
-        found |= set(table.filter(mask)["id"].to_pylist())
+        found |= set(table.filter(ends)["id"].to_pylist())
     found.discard("")
     if len(found) != 1:
         what = f"{len(found)} images" if found else "no image"

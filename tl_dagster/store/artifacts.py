@@ -21,7 +21,10 @@ __all__ = [
     "DATASET",
     "FEATURES",
     "LEADERBOARD",
+    "MANIFEST",
     "MODEL",
+    "SPLITS",
+    "VIEWS",
     "Artifact",
     "ArtifactStore",
     "ArtifactSummary",
@@ -37,8 +40,9 @@ TableRows = Sequence[Mapping[str, Any]]
 ABANDONED_SECONDS = 7 * 24 * 3600
 # Stages that others ask for by name: the data, whose former version is kept too; the model that may be in service, and
 # what says which one is.
-DATASET, FEATURES, MODEL, CHAMPION = "dataset", "bottleneck_features", "fine_tuned_model", "champion"
-LEADERBOARD = "backbone_leaderboard"
+DATASET, SPLITS, FEATURES = "dataset", "augmented_splits", "bottleneck_features"
+MODEL, CHAMPION, LEADERBOARD = "fine_tuned_model", "champion", "backbone_leaderboard"
+MANIFEST, VIEWS = "images.parquet", "views.parquet"  # tables in the artifacts of the first two
 # Fields whose names on the disk differ: artifacts that were written under these stay readable.
 STORED_NAMES = {"metadata": "facts", "figures": "pictures"}
 

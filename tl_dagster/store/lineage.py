@@ -1,6 +1,7 @@
 """The graph of a store's artifacts: what each was computed from, and what was computed from it."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import zip_longest
 
 from tl_dagster.store.artifacts import CHAMPION, MODEL, Artifact, ArtifactStore
 from tl_dagster.store.registry import ChampionRegistry, Decision
@@ -86,7 +87,7 @@ def list_service(store: ArtifactStore, models: Collection[str]) -> list[tuple[st
     periods = []
     for pipeline in store.layout.pipelines():
         moves = [each for each in ChampionRegistry(store.layout.registry(pipeline)).decisions() if each.moved]
-        for begin, end in zip(moves, [*moves[1:], None], strict=True):
+        for begin, end in zip_longest(moves, moves[1:]):
             if begin.champion in models:
                 periods.append((pipeline, begin, end))
     return periods
