@@ -108,7 +108,7 @@ def test_a_pipeline_of_which_no_model_was_judged(pipeline: Pipeline, call):
 
 
 def test_what_is_not_there_is_said(pipeline: Pipeline, call):
-    for arguments in (["nothing.png"], ["0123456789"]):
+    for arguments in (["nothing.png"], ["0123456789"], ["0" * 64], [__file__]):
         with pytest.raises(InputError, match="no image"):
             call(*arguments)
     pipeline.run()

@@ -52,6 +52,8 @@ def command(reference: str, image: str | None, forget: bool, dry_run: bool, as_j
         click.echo(json.dumps(summary, indent=1)) if as_json else _echo(_describe_artifact(summary))
         return
     lineage = trace_image(store, find_image(store, reference))
+    if not lineage.rows and not lineage.views:
+        raise InputError(f"no image '{reference}' is in the datasets of {store.root}: was its source ingested?")
     if forget:
         _echo(_forget(store, lineage, dry_run))
         return

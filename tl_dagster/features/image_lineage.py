@@ -19,7 +19,7 @@ from tl_dagster.store.lineage import find_below, list_artifacts
 __all__ = ["ImageLineage", "ImageRow", "ViewRows", "find_image", "forget_image", "trace_image"]
 
 EVALUATION = "evaluation"
-ID = re.compile(r"[0-9a-f]{8,64}")
+ID, WHOLE_ID = re.compile(r"[0-9a-f]{8,63}"), re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,12 @@ def find_image(store: ArtifactStore, reference: str) -> str:
         reference: a file, an id (its first eight digits at least), or the end of an address in the datasets.
 
     Raises:
-        InputError: no dataset has such an image, or several have different ones.
+        InputError: no dataset has such an image, or several have different ones. Whole ids are not looked for.
     """
     if Path(reference).is_file():
         return digest_file(Path(reference))
+    if WHOLE_ID.fullmatch(reference):
+        return reference
     found: set[str] = set()
     by_id = ID.fullmatch(reference)
     for path in store.layout.artifacts(DATASET).glob(f"*/{MANIFEST}"):
