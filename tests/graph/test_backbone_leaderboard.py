@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from tests.conftest import QUIET, Pipeline
 from tl_dagster.features.housekeeping import prune
 from tl_dagster.graph.stages.backbone_leaderboard import TABLE
+from tl_dagster.graph.tags import leaderboard_job
 from tl_dagster.store.artifacts import LEADERBOARD
 
 RANDOM = {"name": "timm/resnet18", "weights": "random:0", "image_size": 64}
@@ -23,7 +24,9 @@ LITE, RESNET = "timm/tf_efficientnet_lite0 image_size=64", "timm/resnet18 weight
 def fill(pipeline: Pipeline, first: str, last: str, **changes) -> dg.ExecuteInProcessResult:
     """Materialize a range of partitions in one run, as a backfill of the UI does."""
     declared = {"backbone_leaderboard": {**DECLARED, **changes}}
-    job = pipeline.definitions(**declared).resolve_job_def(f"cells__{LEADERBOARD}")
+    definitions = pipeline.definitions(**declared)
+    dg.Definitions.validate_loadable(definitions)  # the names of jobs and assets do not collide
+    job = definitions.resolve_job_def(leaderboard_job("cells"))
     tags = {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
     return job.execute_in_process(instance=pipeline.instance, run_config=QUIET, tags=tags, raise_on_error=False)
 

@@ -10,7 +10,7 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 from tl_dagster.graph.history import open_instance
 from tl_dagster.graph.project import find_project
 from tl_dagster.graph.runs import cancel_runs_of_process, process_tags
-from tl_dagster.graph.tags import TRIGGER
+from tl_dagster.graph.tags import TRIGGER, leaderboard_job
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import LEADERBOARD, ArtifactStore
 
@@ -44,7 +44,7 @@ def run_leaderboard(name: str) -> bool:
     for asset in ("dataset", "augmented_splits"):
         if ArtifactStore().get_current(name, asset) is None:
             raise InputError(f"{name}/{asset} is not in the store: tl-dagster run {name} first")
-    job = project.get_job(f"{name}__{LEADERBOARD}")
+    job = project.get_job(leaderboard_job(name))
     partitions = job.get_definition().partitions_def
     keys = partitions.get_partition_keys() if partitions else [""]
     return _execute(job, {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]})

@@ -18,7 +18,7 @@ from tl_dagster.graph.io_manager import ArtifactIOManager
 from tl_dagster.graph.logging import run_logger
 from tl_dagster.graph.problems import describe, find_mistakes
 from tl_dagster.graph.records import Loaded, Problem, get_index, get_place, record_pipeline, recorded
-from tl_dagster.graph.tags import limit_tags, run_tags
+from tl_dagster.graph.tags import leaderboard_job, limit_tags, run_tags
 from tl_dagster.runtime.errors import InputError
 
 __all__ = ["TransferLearning", "build_definitions", "build_pipeline"]
@@ -145,7 +145,7 @@ def build_definitions(declaration: Declaration, root: Path) -> dg.Definitions:
         assets=[*source, *assets, *beside],
         jobs=[
             job,
-            *(build_job(each.key.to_python_identifier(), [each], "One asset beside the pipeline.") for each in beside),
+            *(build_job(leaderboard_job(declaration.name), [each], "Compare the backbones.") for each in beside),
         ],
         schedules=automation.build_schedules(declaration, root, job),
         sensors=[

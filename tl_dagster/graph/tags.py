@@ -1,4 +1,4 @@
-"""Tags of a pipeline's runs, by which they are found and filtered in the UI."""
+"""Names and tags of a pipeline's jobs and runs, by which they are found and filtered in the UI."""
 
 import subprocess
 from functools import cache
@@ -8,9 +8,10 @@ from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG, PRIORITY_TAG
 
 from tl_dagster.declaration import Runs
 
-__all__ = ["COMMIT", "GPU_TAG", "PIPELINE", "TRIGGER", "limit_tags", "run_tags"]
+__all__ = ["COMMIT", "GPU_TAG", "LEADERBOARD", "PIPELINE", "TRIGGER", "leaderboard_job", "limit_tags", "run_tags"]
 
 GPU_TAG = {"tl_dagster/device": "gpu"}  # of assets and steps of the pool gpu
+LEADERBOARD = "__leaderboard"  # how the names of jobs beside pipelines end
 PIPELINE, COMMIT, TRIGGER = "tl_dagster/pipeline", "tl_dagster/commit", "tl_dagster/trigger"
 
 
@@ -24,6 +25,11 @@ def run_tags(pipeline: str, root: Path, trigger: str = "manual") -> dict[str, st
     """
     commit = _describe_commit(root)
     return {PIPELINE: pipeline, TRIGGER: trigger, **({COMMIT: commit} if commit else {})}
+
+
+def leaderboard_job(pipeline: str) -> str:
+    """Return the name of the job of a pipeline's leaderboard: not that of its asset, which Dagster gives to its op."""
+    return f"{pipeline}{LEADERBOARD}"
 
 
 def limit_tags(runs: Runs) -> dict[str, str]:
