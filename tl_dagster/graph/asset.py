@@ -42,7 +42,7 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
         ins={name: dg.AssetIn(key=[pipeline, name]) for name in stage.inputs},
         deps=upstream,
         io_manager_key="artifacts",
-        group_name=pipeline,
+        group_name=stage.group,
         description=stage.description,
         kinds=set(stage.kinds),
         code_version=stage.code_version(),

@@ -11,7 +11,7 @@ from tl_dagster.runtime.errors import redact_settings
 from tl_dagster.store.artifacts import Artifact, Materialization, TableRows
 
 if TYPE_CHECKING:  # what a stage is made of takes a tenth of a second to import
-    from tl_dagster.graph.stage import CheckResult, Stage
+    from tl_dagster.graph.stage import CheckResult, Column, Stage
 
 __all__ = ["artifact_metadata", "check_result", "materialization_metadata", "round_number", "static_metadata"]
 
@@ -27,11 +27,20 @@ def static_metadata(stage: "Stage") -> dict[str, Any]:
     if stage.columns:
         metadata["dagster/column_schema"] = dg.TableSchema(
             columns=[
-                dg.TableColumn(name, column.kind, description=column.description)
+                dg.TableColumn(name, column.kind, description=_describe_column(column))
                 for name, column in stage.columns.items()
             ]
         )
     return metadata
+
+
+def _describe_column(column: "Column") -> str:
+    """Return what a column says, and where its values come from: the open UI has no picture of column lineage."""
+    names: dict[str, list[str]] = {}
+    for asset, above in column.origins:
+        names.setdefault(asset, []).append(above)
+    origins = "; ".join(f"{asset}: {', '.join(each)}" for asset, each in names.items())
+    return f"{column.description} From {origins}." if origins else column.description
 
 
 def _column_lineage(stage: "Stage") -> dg.TableColumnLineage | None:

@@ -171,6 +171,11 @@ class Stage(ABC):
         """Return whether failed blocking checks above keep it from running; nearly always."""
         return True
 
+    @property
+    def group(self) -> str:
+        """The group of the asset in Dagster's UI, whose assets are materialized together."""
+        return self.declaration.name
+
     def freshness_days(self) -> float | None:
         """Return after how many days without a materialization Dagster calls the asset stale; None: never."""
         return None

@@ -43,6 +43,11 @@ class BackboneLeaderboard(Stage):
         return declaration.backbone_leaderboard is not None
 
     @property
+    def group(self) -> str:
+        """A group of its own: to materialize all of the pipeline's, one need not choose partitions."""
+        return f"{self.declaration.name}_leaderboard"
+
+    @property
     def _declared(self) -> Declared:
         return self.declaration.backbone_leaderboard or Declared()
 
