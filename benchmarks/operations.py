@@ -101,20 +101,30 @@ def kill_at_random(project: Project, times: int, seed: int) -> Kills:
     chance, found = random.Random(seed), Kills()  # noqa: S311
     with Services(project) as services, project.instance() as instance:
         while found.kills < times:
-            _kill_one(project, services, instance, chance, found)
+            kill_one(project, services, instance, chance, found, chance.choice(VICTIMS))
         for pipeline in (project.pipeline, STEPS):
-            run = _wait_for_end(services, instance, services.launch(pipeline), END_SECONDS)
-            if run.status is not dg.DagsterRunStatus.SUCCESS:
-                raise RuntimeError(f"{pipeline} ended as {run.status} after the last kill")
-        time.sleep(SETTLE_SECONDS if found.kills > 1 else 0)
-        found.slots += _held_slots(instance)
+            finish_run(services, instance, pipeline)
+        time.sleep(SETTLE_SECONDS)
+        found.slots += held_slots(instance)
     return found
 
 
-def _kill_one(
-    project: Project, services: Services, instance: dg.DagsterInstance, chance: random.Random, found: Kills
+def finish_run(services: Services, instance: dg.DagsterInstance, pipeline: str) -> None:
+    """Run a pipeline to its end."""
+    run = _wait_for_end(services, instance, services.launch(pipeline), END_SECONDS)
+    if run.status is not dg.DagsterRunStatus.SUCCESS:
+        raise RuntimeError(f"{pipeline} ended as {run.status} after the last kill")
+
+
+def kill_one(
+    project: Project,
+    services: Services,
+    instance: dg.DagsterInstance,
+    chance: random.Random,
+    found: Kills,
+    victim: str,
 ) -> None:
-    victim = chance.choice(VICTIMS)
+    """Launch a run, kill one of :data:`VICTIMS` at a random moment of it, and wait until the run has ended."""
     pipeline = STEPS if victim == "step" else chance.choice((project.pipeline, STEPS))
     project.forget(chance.choice(STAGES))
     run_id = services.launch(pipeline)
@@ -180,7 +190,7 @@ def _wait_for_end(services: Services, instance: dg.DagsterInstance, run_id: str,
     return run
 
 
-def _held_slots(instance: dg.DagsterInstance) -> int:
+def held_slots(instance: dg.DagsterInstance) -> int:
     """Return how many slots of pools ended runs hold."""
     storage = instance.event_log_storage
     slots = [
