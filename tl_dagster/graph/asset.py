@@ -1,13 +1,13 @@
 """The Dagster asset of a stage."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 import dagster as dg
 
-from tl_dagster.graph.causes import describe_causes, explain_materialization
+from tl_dagster.graph.causes import Cause, describe_causes, explain_materialization
 from tl_dagster.graph.cluster import step_tags
 from tl_dagster.graph.device import choose_device
 from tl_dagster.graph.executor import end_with_run
@@ -17,11 +17,11 @@ from tl_dagster.graph.metadata import check_result, materialization_metadata, ro
 from tl_dagster.graph.stage import RunInfo, Stage, StageContext
 from tl_dagster.graph.tags import COMMIT, GPU_TAG
 from tl_dagster.runtime.devices import use_device
-from tl_dagster.runtime.errors import InputError
+from tl_dagster.runtime.errors import InputError, first_line
 from tl_dagster.runtime.interrupts import SafeInterrupts
 from tl_dagster.runtime.progress import Progress
 from tl_dagster.runtime.retries import is_passing_fault
-from tl_dagster.store.artifacts import Artifact, FailedCheck
+from tl_dagster.store.artifacts import Artifact, FailedCheck, Materialization
 
 __all__ = ["build_asset"]
 
@@ -81,7 +81,7 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
                 held = replace(stage.run(work), seconds=time.monotonic() - begun)
                 results = stage.run_checks(work, held)
                 files = stage.publish(work, held)
-                causes = explain_materialization(context.instance, stage, held)
+                causes = _explain(context, stage, held)
         except Exception as error:
             if is_passing_fault(error) and context.retry_number < stage.declaration.runs.retries:
                 wait = FIRST_WAIT * 4**context.retry_number
@@ -115,6 +115,15 @@ def build_asset(stage: Stage, upstream: list[dg.AssetKey]) -> dg.AssetsDefinitio
         )
 
     return materialize
+
+
+def _explain(context: dg.AssetExecutionContext, stage: Stage, held: Materialization) -> Sequence[Cause]:
+    """Return why a stage computed something; an answer that cannot be given fails no run."""
+    try:
+        return explain_materialization(context.instance, stage, held)
+    except Exception as error:  # of files of earlier versions, of other people's metadata
+        context.log.warning(f"{stage.name}: why it ran cannot be told: {type(error).__name__}: {first_line(error)}")
+        return ()
 
 
 def _partitions(stage: Stage) -> dg.MultiPartitionsDefinition | None:
