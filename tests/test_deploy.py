@@ -97,14 +97,22 @@ def test_kubernetes_accepts_the_volume_and_the_code_server(tmp_path):
     (server,) = yaml.safe_load((KUBERNETES / "values.yaml").read_text())["dagster-user-deployments"]["deployments"]
     (claim,) = yaml.safe_load_all((KUBERNETES / "store.yaml").read_text())
     assert server["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
-    container = {name: server[name] for name in ("env", "volumeMounts", "resources")}
+    assert "resources" not in server  # runs would get them, instead of those of the launcher
+    container = {name: server[name] for name in ("env", "volumeMounts")}
     image = server["image"]
     container |= {
         "name": server["name"],
         "image": f"{image['repository']}:{image['tag']}",
         "args": server["codeServerArgs"],
     }
-    pod = {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [container], "volumes": server["volumes"]}}
+    pod = {
+        "metadata": {"labels": {"app": "x"}},
+        "spec": {
+            "containers": [container],
+            "volumes": server["volumes"],
+            "securityContext": server["podSecurityContext"],
+        },
+    }
     deployment = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 NAME = "^[a-z][a-z0-9_]{0,62}$"
-OWNER = r"^(team:.+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,})$"
+OWNER = r"^(team:.+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7})$"
 TAG, TAG_VALUE = r"^([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}$", r"^[A-Za-z0-9_.-]{0,63}$"  # as Dagster allows
 
 

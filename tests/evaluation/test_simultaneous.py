@@ -39,5 +39,19 @@ def test_groups_widen_the_intervals_and_certainty_is_never_total():
     alone = compare_all(right, np.arange(600))
     copies = compare_all(np.repeat(right[:, :60], 10, axis=1), np.repeat(np.arange(60), 10))
     assert np.ptp(copies.interval, axis=1).min() > 1.5 * np.ptp(alone.interval, axis=1).max()
-    perfect = compare_all(np.ones((1, 50), bool), np.arange(50))
+    perfect = compare_all(np.ones((2, 50), bool), np.arange(50))
     assert perfect.interval[0, 0] < 0.98 and perfect.may_be_best.all()
+    alone = compare_all(np.array([[True] * 9, [True] * 6 + [False] * 3]), np.zeros(9))
+    assert alone.may_be_best.all()  # of one group nothing is known
+
+
+@pytest.mark.parametrize("groups", [3, 8, 15])
+def test_few_groups_make_no_model_surely_worse(groups):
+    random = np.random.default_rng(3)
+    names = np.repeat(np.arange(groups), 40)
+    wrong = 0
+    for _ in range(40):
+        own = np.repeat(random.normal(size=(6, groups)), 40, axis=1)
+        right = 0.5 * own + random.normal(size=(6, len(names))) < 1
+        wrong += not compare_all(right, names).may_be_best.all()
+    assert wrong <= 6  # of 40 at 0.05, more have a chance of 0.003

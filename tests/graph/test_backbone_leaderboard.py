@@ -72,7 +72,7 @@ def test_a_layer_that_a_backbone_lacks_is_refused_before_any_work(pipeline: Pipe
     (event,) = [each for each in failed.all_events if each.is_step_failure]
     assert "has no tap 'layer9.9'" in event.step_failure_data.user_failure_data.description
     assert pipeline.store.get_current("cells", LEADERBOARD) is None
-    assert not any(pipeline.store.layout.features.glob("*/*.shard"))
+    assert not any(pipeline.store.layout.features.glob("*/*.arrow"))
 
 
 def test_what_is_given_twice_is_refused(pipeline: Pipeline):

@@ -77,7 +77,13 @@ class LeaderboardImages:
 
     def identify(self) -> str:
         """Return a digest of the images, labels and folds."""
-        return digest_columns(self.views[["key", "label"]].assign(fold=self.folds.astype(str)).reset_index(drop=True))
+        rows = self.views[["key", "label"]].assign(fold=self.folds.astype(str), group=self.groups)
+        return digest_columns(rows.reset_index(drop=True))
+
+    def are_comparable(self) -> bool:
+        """Return whether a class has images in two folds, so that some can be predicted from others."""
+        pairs = np.unique(np.stack([self.labels, self.folds]), axis=1)[0]
+        return len(np.unique(pairs)) < len(pairs)
 
 
 def select_images(views: pd.DataFrame, groups: Callable[[pd.Series], np.ndarray], most: int) -> LeaderboardImages:

@@ -1,5 +1,6 @@
 """Settings of the promotion of models, and of the comparison of backbones."""
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -8,6 +9,8 @@ from tl_dagster.backbones.settings import Backbone
 from tl_dagster.runtime.settings import Settings
 
 __all__ = ["BackboneLeaderboard", "Promotion"]
+
+TAP = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 
 
 class Promotion(Settings):
@@ -54,6 +57,16 @@ class BackboneLeaderboard(Settings):
         if not isinstance(backbones, list):
             return backbones
         return [{"name": each} if isinstance(each, str) else each for each in backbones]
+
+    @field_validator("taps")
+    @classmethod
+    def _single(cls, taps: list[str]) -> list[str]:
+        for tap in taps:
+            if not TAP.fullmatch(tap):
+                raise ValueError(
+                    f"'{tap}' is no layer's name: write each as an entry of its own, such as [lower, higher]"
+                )
+        return taps
 
     @field_validator("backbones", "taps", "poolings")
     @classmethod

@@ -8,6 +8,7 @@ Biometrical Journal 50) from a cluster bootstrap; differences from the best as i
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import norm, t
 
 __all__ = ["SimultaneousIntervals", "compare_all"]
 
@@ -40,15 +41,21 @@ def compare_all(right: np.ndarray, groups: np.ndarray) -> SimultaneousIntervals:
         groups: (n,) group of each image, of any type; whole groups are drawn.
     """
     accuracy = right.mean(1)
-    draws = _draw(right, groups)
     count = len(np.unique(groups))
+    if count < 2:
+        wide = np.tile([0.0, 1.0], (len(right), 1))
+        return SimultaneousIntervals(accuracy, wide, wide - wide[:, ::-1], np.ones(len(right), bool))
+    # A bootstrap of few groups is too narrow: Student's t instead of the normal, and the unbiased variance.
+    wider = float(t.ppf(0.975, count - 1) / norm.ppf(0.975)) * (count / (count - 1)) ** 0.5
+    draws = _draw(right, groups)
     # Where all draws agree, as with every image right, there is an error all the same: that of one group more, wrong.
     floor = np.sqrt(0.5 * (count + 0.5)) / (count + 1) ** 1.5
-    interval = _around(accuracy, draws, floor)
+    interval = _around(accuracy, draws, floor, wider)
     best = int(accuracy.argmax())
     gaps = accuracy[best] - accuracy
-    critical = _critical_difference(accuracy, draws)
+    critical = _critical_difference(accuracy, draws) * wider
     errors = (draws[:, [best]] - draws).std(0)
+    errors = np.where(gaps > 0, np.maximum(errors, gaps.clip(max=1 / count) / 2), errors)  # as above
     behind = np.stack([gaps - critical * errors, gaps + critical * errors], 1)
     return SimultaneousIntervals(accuracy, interval, behind, behind[:, 0] <= 0)
 
@@ -66,10 +73,10 @@ def _draw(right: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _around(values: np.ndarray, draws: np.ndarray, floor: float) -> np.ndarray:
+def _around(values: np.ndarray, draws: np.ndarray, floor: float, wider: float) -> np.ndarray:
     errors = np.maximum(draws.std(0), floor)
     critical = np.quantile((np.abs(draws - values) / errors).max(1), LEVEL)
-    critical = max(float(critical), 1.96)
+    critical = max(float(critical), 1.96) * wider
     interval: np.ndarray = np.stack([values - critical * errors, values + critical * errors], 1).clip(0, 1)
     return interval
 

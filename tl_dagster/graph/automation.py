@@ -201,7 +201,7 @@ def _observe(instance: dg.DagsterInstance, declaration: Declaration, root: Path,
         InputError: a run is at work, or the source cannot be listed.
     """
     end_dead_runs(instance)
-    if run := find_unfinished_run(instance, declaration.name):
+    if run := find_unfinished_run(instance, declaration.name, beside=False):
         raise InputError(f"run {run.run_id[:8]} works on {declaration.name}")
     source = digest(declaration.source.signature(source_context(store, root)))
     stages = enabled_stages(declaration, root)

@@ -24,7 +24,8 @@ def choose_device(stage: Stage, log: Callable[[str], None]) -> Device:
     found = find_device(promised)
     expected = found or promised
     if found:
-        return Device(found, expected)
+        required = stage.gpu and promised != "auto" and compute.missing_device == "stop"
+        return Device(found, expected, None if required else log)
     if stage.gpu:
         source = f"compute.device {compute.device}" if promised == compute.device else f"resources.gpu.gpus {gpus}"
         if compute.missing_device == "stop":

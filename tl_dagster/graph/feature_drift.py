@@ -1,5 +1,6 @@
 """The check of features against those of the images that the model in service was trained on."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +9,6 @@ from tl_dagster.declaration import Checks
 from tl_dagster.graph.champions import find_in_service
 from tl_dagster.graph.stage import CheckResult
 from tl_dagster.reporting.tables import table_rows
-from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import FEATURES, Artifact, ArtifactStore
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def check_feature_drift(
     """
     import pandas as pd
 
-    from tl_dagster.data.manifest import shown_uris
+    from tl_dagster.data.manifest import shown_uris, usable
     from tl_dagster.evaluation.feature_drift import measure_drift
     from tl_dagster.features.feature_table import FeatureTable
 
@@ -51,17 +51,17 @@ def check_feature_drift(
     taps = [tap for tap, column in known.columns.items() if column.name in columns]
     if not taps:
         return CheckResult(True, "the champion has another backbone: nothing to compare with")
-    groups = manifest.set_index("id")["group"]
+    groups = usable(manifest).set_index("id")["group"]
     known_rows, new_rows = _select_rows(known, now, groups)
     if not len(new_rows):
         return CheckResult(True, "no image is new since the champion was trained", metrics={"new_images": 0})
-    names = _group_names(known, known_rows, groups), _group_names(now, new_rows, groups)
     by_name = {column.name: tap for tap, column in now.columns.items()}
     new_taps = [by_name[known.columns[tap].name] for tap in taps]
-    try:
-        values = known.features(known_rows, taps), now.features(new_rows, new_taps)
-    except InputError:
+    known_rows = known_rows[_are_kept(known, known_rows, taps)]  # `prune` deletes those of images that left the dataset
+    if not len(known_rows):
         return CheckResult(True, DELETED)
+    values = known.features(known_rows, taps), now.features(new_rows, new_taps)
+    names = _group_names(known, known_rows, groups), _group_names(now, new_rows, groups)
     drift = measure_drift(*values, *names)
     order = np.argsort(-drift.distances, kind="stable")
     ids = now.views["id"].iloc[new_rows[drift.rows[order]]]
@@ -103,3 +103,10 @@ def _group_names(table: "FeatureTable", rows: np.ndarray, groups: "pd.Series") -
     ids = table.views["id"].iloc[rows]
     names: np.ndarray = ids.map(groups).fillna(ids).to_numpy().astype(str)
     return names
+
+
+def _are_kept(table: "FeatureTable", rows: np.ndarray, taps: Sequence[str]) -> np.ndarray:
+    """Return which rows still have their features: bool (n,)."""
+    keys = table.views["key"].iloc[rows].tolist()
+    kept: np.ndarray = ~np.logical_or.reduce([table.columns[tap].missing(keys) for tap in taps])
+    return kept

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
+from tl_dagster.graph.tags import LEADERBOARD, leaderboard_job
 from tl_dagster.runtime.processes import has_ended, identify_process
+from tl_dagster.store.artifacts import LEADERBOARD as BESIDE
 
 __all__ = [
     "DIED_TAG",
@@ -99,7 +101,7 @@ def _has_left(instance: dg.DagsterInstance, run_id: str) -> bool:
 
 
 def find_earlier_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRun | None:
-    """Return a run that works on the same pipeline and began before, or None.
+    """Return a run that works on the same pipeline (or on the same leaderboard) and began before, or None.
 
     Args:
         instance: where runs are.
@@ -107,27 +109,36 @@ def find_earlier_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.Dag
     """
     mine = _turn(run)
     for other in instance.get_runs(RunsFilter(statuses=UNFINISHED)):
-        same = other.run_id != run.run_id and pipelines_of_run(other) & pipelines_of_run(run)
+        same = other.run_id != run.run_id and _work_of_run(other) & _work_of_run(run)
         if same and TURN_TAG in other.tags and _turn(other) < mine and not _is_dead(other):
             return other
     return None
 
 
-def find_unfinished_run(instance: dg.DagsterInstance, pipeline: str | None) -> dg.DagsterRun | None:
-    """Return a run that is at work on a pipeline, or (None) on any, or is going to be; None when there is none."""
+def find_unfinished_run(
+    instance: dg.DagsterInstance, pipeline: str | None, *, beside: bool = True
+) -> dg.DagsterRun | None:
+    """Return a run that is at work on a pipeline, or (None) on any, or is going to be; None when there is none.
+
+    Args:
+        instance: where runs are.
+        pipeline: its name.
+        beside: runs of the pipeline's leaderboard count too.
+    """
     runs = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.QUEUED, *UNFINISHED]))
-    return next((run for run in runs if pipeline is None or pipeline in pipelines_of_run(run)), None)
+    works = pipelines_of_run if beside else _work_of_run
+    return next((run for run in runs if pipeline is None or pipeline in works(run)), None)
 
 
 def find_runs(instance: dg.DagsterInstance, pipeline: str, limit: int = 100) -> list[dg.DagsterRun]:
-    """Return the last runs that materialized assets of a pipeline, the last one first.
+    """Return the last runs that materialized assets of a pipeline's job, the last one first.
 
     Args:
         instance: where runs are.
         pipeline: its name.
         limit: runs of all pipelines that are looked at.
     """
-    return [run for run in instance.get_runs(limit=limit) if pipeline in pipelines_of_run(run)]
+    return [run for run in instance.get_runs(limit=limit) if pipeline in _work_of_run(run)]
 
 
 def is_to_retry(runs: Sequence[dg.DagsterRun]) -> bool:
@@ -147,7 +158,14 @@ def _turn(run: dg.DagsterRun) -> tuple[float, str]:
 
 def pipelines_of_run(run: dg.DagsterRun) -> set[str]:
     """Return the pipelines whose assets a run materializes: the job's, or those that were selected."""
-    return {key.path[0] for key in run.asset_selection} if run.asset_selection else {run.job_name}
+    return {name.removesuffix(LEADERBOARD) for name in _work_of_run(run)}
+
+
+def _work_of_run(run: dg.DagsterRun) -> set[str]:
+    """Return the names of the jobs whose assets a run materializes: of pipelines, and of leaderboards beside them."""
+    if not run.asset_selection:
+        return {run.job_name}
+    return {leaderboard_job(key.path[0]) if key.path[-1] == BESIDE else key.path[0] for key in run.asset_selection}
 
 
 def describe_wait(instance: dg.DagsterInstance, run_id: str) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """The device that networks run on: what is declared, what is there, and what a process uses."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from tl_dagster.runtime.errors import InputError
@@ -24,10 +24,12 @@ class Device:
         name: torch's name of it: "cpu", "mps", "cuda" or "cuda:N".
         expected: the device that was declared, or that is here where none was: it decides what precision "auto" stands
             for, so that a stage which falls back, or runs where no GPU is needed, reads the same features.
+        fall_back: told why, where the CPU takes the place of a GPU that torch cannot use; None: that is an error.
     """
 
     name: str
     expected: str
+    fall_back: Callable[[str], None] | None = field(default=None, compare=False)
 
     @property
     def is_gpu(self) -> bool:
@@ -84,14 +86,16 @@ def open_device() -> "torch.device":
     """
     import torch
 
-    device = torch.device(_get_device().name)
+    chosen = _get_device()
+    device = torch.device(chosen.name)
     if device.type == "cuda":
         usable = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= usable:
-            raise InputError(
-                f"torch {torch.__version__} can use {usable} GPUs, and {device} is declared or was found: see "
-                "tl-dagster doctor, or set compute.device: cpu"
-            )
+            reason = f"torch {torch.__version__} can use {usable} GPUs, and {device} is declared or was found"
+            if chosen.fall_back is None:
+                raise InputError(f"{reason}: see tl-dagster doctor, or set compute.device: cpu")
+            chosen.fall_back(f"{reason}: it runs on the CPU")
+            return torch.device("cpu")
         torch.cuda.set_device(device.index or 0)
     return device
 

@@ -1,19 +1,23 @@
 """Which backbone, layer and pooling suits the images: a table that a backfill of its partitions fills."""
 
+import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from tl_dagster.backbones.settings import Backbone
 from tl_dagster.evaluation.settings import BackboneLeaderboard as Declared
-from tl_dagster.graph.stage import Stage, StageContext
+from tl_dagster.graph.stage import Stage, StageContext, require_same
 from tl_dagster.runtime.errors import InputError
 from tl_dagster.store.artifacts import LEADERBOARD, Artifact, ArtifactSummary, Materialization
 from tl_dagster.store.digests import digest
 
 if TYPE_CHECKING:
     from tl_dagster.evaluation.leaderboard import Configuration, Entry, LeaderboardImages
+    from tl_dagster.features.cache import FeatureColumn
     from tl_dagster.features.engine import LocalEngine
 
 __all__ = ["TABLE", "BackboneLeaderboard"]
@@ -21,6 +25,7 @@ __all__ = ["TABLE", "BackboneLeaderboard"]
 BACKBONE, TAP = "backbone", "tap"  # dimensions of its partitions
 ENTRY = "leaderboard_entry"  # an artifact of its own for each configuration
 PICTURE, FILE, TABLE = "Leaderboard", "leaderboard.png", "Leaderboard table"
+SETTLED_BATCHES = 10
 BESIDE = "+"  # joins a tap and a pooling, where there are several of these
 
 
@@ -84,17 +89,17 @@ class BackboneLeaderboard(Stage):
 
     def run(self, context: StageContext) -> Materialization:
         """Measure the chosen configurations that are not measured yet, and compare all that are."""
-        engines = {title: self._engine(context, title) for title in self._backbones}
-        chosen = {(each[BACKBONE], each[TAP]) for each in context.partitions} or {
-            (title, tap) for title in self._backbones for tap in self._taps
-        }
-        for title in dict.fromkeys(title for title, _ in sorted(chosen)):  # refused before any work
-            for tap, pooling in self._taps.values():
-                engines[title].features.column(tap, pooling)
+        require_same(context.inputs["augmented_splits"], "dataset", context.inputs["dataset"])
+        every = [{BACKBONE: title, TAP: tap} for title in self._backbones for tap in self._taps]
+        chosen: dict[str, list[str]] = {}
+        for each in context.partitions or every:
+            chosen.setdefault(each[BACKBONE], []).append(each[TAP])
+        engines = {title: self._engine(context, title) for title in chosen}
+        for title, taps in chosen.items():  # refused before any work
+            for tap in taps:
+                engines[title].features.column(*self._taps[tap])
         images = self._images(context)
-        computed = 0
-        for title, engine in engines.items():
-            computed += self._measure(context, images, title, engine, [tap for own, tap in chosen if own == title])
+        computed = sum(self._measure(context, images, title, engines[title], taps) for title, taps in chosen.items())
         found = dict(self._find(context, images, engines))
         metrics = {each: entry.summary.metrics for each, entry in found.items()}
         ranked = sorted(found, key=lambda each: (-metrics[each]["accuracy"], metrics[each]["log_loss"], each))
@@ -111,7 +116,9 @@ class BackboneLeaderboard(Stage):
     def _engine(self, context: StageContext, title: str) -> "LocalEngine":
         from tl_dagster.graph.engine import build_engine
 
-        return build_engine(self.declaration.model_copy(update={"backbone": self._backbones[title]}), context)
+        taps = {"taps": self._declared.taps, "pooling": self._declared.poolings[0]}
+        backbone = self._backbones[title].model_copy(update=taps)
+        return build_engine(self.declaration.model_copy(update={"backbone": backbone}), context)
 
     def _images(self, context: StageContext) -> "LeaderboardImages":
         from tl_dagster.data.manifest import read_groups
@@ -119,7 +126,13 @@ class BackboneLeaderboard(Stage):
         from tl_dagster.evaluation.leaderboard import select_images
 
         views, dataset = read_views(context.inputs["augmented_splits"].path), context.inputs["dataset"].path
-        return select_images(views, lambda ids: read_groups(dataset, ids), self._declared.images)
+        images = select_images(views, lambda ids: read_groups(dataset, ids), self._declared.images)
+        if not images.are_comparable():
+            raise InputError(
+                "backbone_leaderboard: no class has images of two groups among the training and validation images, so "
+                "none can be predicted from others: add images, or declare finer groups"
+            )
+        return images
 
     def _measure(
         self,
@@ -133,9 +146,9 @@ class BackboneLeaderboard(Stage):
         lacking = [tap for tap in self._taps if tap in taps and not self._find_entry(context, images, engine, tap)]
         if not lacking:
             return 0
-        columns = [engine.features.column(*each) for each in self._taps.values()]
+        columns = [*self._columns(engine)]
         done = engine.compute_missing(images.views, columns)
-        if done.views:
+        if done.views >= SETTLED_BATCHES * engine.batch_size:  # fewer are paid for mostly by the first batch
             for column in columns:
                 column.write_notes({**column.read_notes(), "milliseconds": 1000 / max(done.views_per_second, 1e-9)})
         for tap in lacking:
@@ -145,6 +158,12 @@ class BackboneLeaderboard(Stage):
                 f"{title} {tap}: accuracy {metrics['accuracy']:.4f}, log-loss {metrics['log_loss']:.4f}"
             )
         return len(lacking)
+
+    def _columns(self, engine: "LocalEngine") -> "Iterator[FeatureColumn]":
+        """Yield the columns of the declared layers that the backbone has."""
+        for tap, pooling in self._taps.values():
+            with contextlib.suppress(InputError):  # said where it is chosen
+                yield engine.features.column(tap, pooling)
 
     def _find_entry(
         self, context: StageContext, images: "LeaderboardImages", engine: "LocalEngine", tap: str
@@ -187,14 +206,12 @@ class BackboneLeaderboard(Stage):
         """Yield every declared configuration that was measured on these images."""
         from tl_dagster.evaluation.leaderboard import Configuration
 
-        for title, engine in engines.items():
+        for title in self._backbones:
             for tap, (name, pooling) in self._taps.items():
-                try:
-                    entry = self._find_entry(context, images, engine, tap)
-                except InputError:  # a tap that this backbone lacks: said when it is chosen
-                    continue
-                if entry:
-                    yield Configuration(title, name, pooling), entry
+                with contextlib.suppress(InputError):  # a backbone or layer that is not there: said where it is chosen
+                    engine = engines.get(title) or self._engine(context, title)
+                    if entry := self._find_entry(context, images, engine, tap):
+                        yield Configuration(title, name, pooling), entry
 
     def _compare(
         self,
@@ -237,6 +254,13 @@ def _describe_best(entries: "Sequence[tuple[Configuration, Entry]]", interval: A
 
 
 def describe_choice(backbone: Backbone) -> str:
-    """Return a backbone's title: its name, and what of its settings is not the default."""
+    """Return a backbone's title: its name, and what of its settings is not the default.
+
+    Weights that are a file or a URL are named by the end of their path and a digest: the rest may be secret, or have
+    characters that Dagster allows in no partition.
+    """
     declared = backbone.model_dump(mode="json", exclude_defaults=True, exclude={"name", "taps", "pooling", "sha256"})
+    if backbone.weights and backbone.tag is None and not backbone.weights.startswith("random:"):
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(urlsplit(backbone.weights).path).name)
+        declared["weights"] = f"{name}-{digest(backbone.weights)[:8]}"
     return " ".join([backbone.name, *(f"{name}={value}" for name, value in declared.items())])
