@@ -30,6 +30,7 @@ __all__ = ["Interleaving"]
 NAME = "tiny"
 BELOW = ("middle", "last")  # the gate
 ENOUGH = 6  # ticks after the last change
+MOST_DEATHS = 2  # in turn
 DETERMINING = "determining.json"
 
 
@@ -122,7 +123,7 @@ class Interleaving(RuleBasedStateMachine):
             self.stack.enter_context(mock.patch.object(module, "STAGES", KINDS))
         self.stack.enter_context(mock.patch("tl_dagster.data.files.SETTLED_SECONDS", -1.0))
         self.stack.enter_context(mock.patch.object(Middle, "version", 1))
-        self.views, self.set_aside, self.cursor = 2, 0.5, ""
+        self.views, self.set_aside, self.cursor, self.deaths = 2, 0.5, "", 0
         Tiny.computed.clear()
         self.new_data(0)
 
@@ -155,8 +156,10 @@ class Interleaving(RuleBasedStateMachine):
 
     @rule(dies=strategies.sampled_from([False, False, True]))
     def tick(self, dies: bool) -> None:
-        """The sensor looks; the run that it asks for ends, or dies."""
-        self.look(dies=dies)
+        """The sensor looks; the run that it asks for ends, or dies: not three times in turn, when it is given up."""
+        dies = dies and self.deaths < MOST_DEATHS
+        if self.look(dies=dies):
+            self.deaths = self.deaths + 1 if dies else 0
 
     def look(self, *, dies: bool = False) -> bool:
         """Let the sensor look, execute the run that it asks for, and return whether it asked for one."""
