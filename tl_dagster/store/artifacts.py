@@ -60,6 +60,7 @@ class ArtifactSummary:
         tables: title → rows of texts and numbers with the same keys, few enough to be looked at.
         data_version: the data version for Dagster, when it is not the fingerprint: a digest of the content.
         feature_columns: names of the feature cache's columns that the artifact was made from.
+        parts: (stage, fingerprint) of artifacts that it summarizes, and that are kept as long as it is.
     """
 
     rows: int
