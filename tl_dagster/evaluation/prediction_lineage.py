@@ -24,7 +24,7 @@ class NearImage:
 
     Attributes:
         id: of the image.
-        uri: where it was when the model was trained.
+        uri: where it was when the model was trained; its id where that is not known any more.
         label: its class.
         distance: between standardized features of length one: 0 for the same image, 1.41 for unrelated ones.
     """
@@ -42,7 +42,7 @@ class PredictionLineage:
     Attributes:
         probabilities: class → calibrated probability, the likeliest first.
         nearest: training images, nearest first.
-        training_images: how many there are.
+        training_images: how many there are, with features in the cache.
     """
 
     probabilities: Mapping[str, float]
@@ -65,15 +65,19 @@ def trace_prediction(store: ArtifactStore, model: Artifact, image: str) -> Predi
     (probabilities,) = classifier.predict([image])
     above = find_above(list_artifacts(store), model)
     found = {each.stage: each for each in above}
-    if FEATURES not in found or DATASET not in found:
+    if FEATURES not in found:
         raise InputError(f"{model.path}: the features that it was trained on were deleted: run its pipeline again")
     table = FeatureTable.open(found[FEATURES].path, store.layout.features)
     rows = np.flatnonzero((table.views["split"] == "train") & (table.views["view"] == 0))
+    rows = rows[table.has_features(rows, classifier.spec.tap_names)]
+    if not len(rows):
+        raise InputError(f"{model.path}: its training images left the dataset, and their features were deleted")
     values = table.features(rows, classifier.spec.tap_names)
     known, own = standardize(values, classifier.features([image]))
     places, distances = (each[0] for each in find_nearest(known, own, SHOWN))
     views = table.views.iloc[rows[places]]
-    uris = shown_uris(read_manifest(found[DATASET].path), views["id"])
+    dataset = found.get(DATASET)  # deleted with --artifacts, where the pipeline has another one
+    uris = shown_uris(read_manifest(dataset.path), views["id"]) if dataset else views["id"]
     return PredictionLineage(
         dict(sorted(probabilities.items(), key=lambda each: -each[1])),
         [

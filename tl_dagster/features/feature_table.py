@@ -44,6 +44,17 @@ class FeatureTable:
         """Return the row numbers of a split's views: (n,) int64."""
         return np.flatnonzero(self.views["split"] == split)
 
+    def has_features(self, rows: np.ndarray, taps: Sequence[str]) -> np.ndarray:
+        """Return which rows have their features in the cache: bool (n,); `prune` deletes those of lost images.
+
+        Args:
+            rows: (n,) row numbers of the table.
+            taps: declared names.
+        """
+        keys = self.views["key"].iloc[rows].tolist()
+        found: np.ndarray = ~np.logical_or.reduce([self.columns[tap].missing(keys) for tap in taps])
+        return found
+
     def features(self, rows: np.ndarray | None = None, taps: Sequence[str] | None = None) -> ConcatFeatures:
         """Return the features of views, taps side by side, read when they are indexed.
 

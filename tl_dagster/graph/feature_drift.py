@@ -1,6 +1,5 @@
 """The check of features against those of the images that the model in service was trained on."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,7 +56,7 @@ def check_feature_drift(
         return CheckResult(True, "no image is new since the champion was trained", metrics={"new_images": 0})
     by_name = {column.name: tap for tap, column in now.columns.items()}
     new_taps = [by_name[known.columns[tap].name] for tap in taps]
-    known_rows = known_rows[_are_kept(known, known_rows, taps)]  # `prune` deletes those of images that left the dataset
+    known_rows = known_rows[known.has_features(known_rows, taps)]
     if not len(known_rows):
         return CheckResult(True, DELETED)
     values = known.features(known_rows, taps), now.features(new_rows, new_taps)
@@ -103,10 +102,3 @@ def _group_names(table: "FeatureTable", rows: np.ndarray, groups: "pd.Series") -
     ids = table.views["id"].iloc[rows]
     names: np.ndarray = ids.map(groups).fillna(ids).to_numpy().astype(str)
     return names
-
-
-def _are_kept(table: "FeatureTable", rows: np.ndarray, taps: Sequence[str]) -> np.ndarray:
-    """Return which rows still have their features: bool (n,)."""
-    keys = table.views["key"].iloc[rows].tolist()
-    kept: np.ndarray = ~np.logical_or.reduce([table.columns[tap].missing(keys) for tap in taps])
-    return kept
