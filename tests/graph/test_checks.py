@@ -53,7 +53,7 @@ def test_a_clean_folder_passes(pipeline):
     found = checked(pipeline)
     assert set(found) == {
         *("readable", "label_conflicts", "per_class", "class_balance", "drift", "leakage", "near_identical"),
-        *("label_suspects", "classes", "contrast"),
+        *("label_suspects", "classes", "contrast", "feature_drift"),
         *("better_than_majority", "no_worse_than_top_model", "calibrated", "every_class_predicted"),
     }
     failed = {name for name, each in found.items() if not each.passed}

@@ -20,6 +20,6 @@ def prediction_columns(*features: tuple[str, str]) -> Mapping[str, Column]:
     }
     return {
         **{name: Column("string", text, [("bottleneck_features", name)]) for name, text in rows.items()},
-        "p0 …": Column("float", "Probability of each class, in the order of classes.json: p0, p1 …", features),
+        "p0 …": Column("float", "Probability of each class, in the order of classes.json: p0, p1 and so on.", features),
         "predicted": Column("string", "The likeliest class.", features),
     }
