@@ -25,7 +25,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from unittest import mock
@@ -33,17 +32,16 @@ from unittest import mock
 import dagster as dg
 import numpy as np
 import pandas as pd
-import psutil
-import yaml
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from benchmarks.common import finish, is_smallest, parse
 from benchmarks.harness.configuration import QUIET
 from benchmarks.harness.interleavings import Interleaving, Tiny
+from benchmarks.harness.killed_processes import STEPS, VICTIMS, Kills, finish_run, held_slots, kill_one, wait_for_end
 from benchmarks.harness.postgresql import postgresql
-from benchmarks.harness.projects import STAGES, Project, make_project
-from benchmarks.harness.services import Services, find_orphans, is_running, process_of_run
+from benchmarks.harness.projects import Project, declare_again, make_project
+from benchmarks.harness.services import Services
 from tl_dagster import ArtifactIOManager, ArtifactStore, Declaration
 from tl_dagster.features.feature_table import FeatureTable
 from tl_dagster.graph.asset import build_asset
@@ -62,39 +60,10 @@ TARGETS = {
     "overlapping_gpu_steps": {"at_most": 0},
     "lost_runs": {"at_most": 0},
 }
-IMAGES, STEPS = 40, "steps"
-VICTIMS = ("run", "step", "daemon", "code server")
-WORK_SECONDS, END_SECONDS, SETTLE_SECONDS = 15.0, 300.0, 60.0
-FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+IMAGES, SETTLE_SECONDS, RUN_SECONDS = 40, 60.0, 1200.0
 EVERY_MINUTE, TICKS = "* * * * *", 3
 RUNS, TEN = 20, 10
 GPU_STAGES = ("bottleneck_features", "fine_tuned_model")
-
-
-@dataclass
-class Kills:
-    """What was left of killed processes.
-
-    Attributes:
-        kills: how many.
-        seconds: from the end of each run's process to its failed run.
-        slots: held by ended runs, a minute later.
-        orphans: command lines of processes that outlived a run's.
-    """
-
-    kills: int = 0
-    seconds: list[float] = field(default_factory=list)
-    slots: int = 0
-    orphans: list[str] = field(default_factory=list)
-
-
-def declare_again(project: Project, name: str, **declared: object) -> None:
-    """Declare another pipeline on the same images, with changes."""
-    first = yaml.safe_load((project.folder / "assets" / project.pipeline / "defs.yaml").read_text())
-    first["attributes"] |= {"name": name, **declared}
-    folder = project.folder / "assets" / name
-    folder.mkdir()
-    (folder / "defs.yaml").write_text(yaml.safe_dump(first))
 
 
 def kill_at_random(project: Project, times: int, seed: int) -> Kills:
@@ -108,96 +77,6 @@ def kill_at_random(project: Project, times: int, seed: int) -> Kills:
         time.sleep(SETTLE_SECONDS)
         found.slots += held_slots(instance)
     return found
-
-
-def finish_run(services: Services, instance: dg.DagsterInstance, pipeline: str) -> None:
-    """Run a pipeline to its end."""
-    run = _wait_for_end(services, instance, services.launch(pipeline), END_SECONDS)
-    if run.status is not dg.DagsterRunStatus.SUCCESS:
-        raise RuntimeError(f"{pipeline} ended as {run.status} after the last kill")
-
-
-def kill_one(
-    project: Project,
-    services: Services,
-    instance: dg.DagsterInstance,
-    chance: random.Random,
-    found: Kills,
-    victim: str,
-) -> None:
-    """Launch a run, kill one of :data:`VICTIMS` at a random moment of it, and wait until the run has ended."""
-    pipeline = STEPS if victim == "step" else chance.choice((project.pipeline, STEPS))
-    project.forget(chance.choice(STAGES))
-    run_id = services.launch(pipeline)
-    run = _wait_until_begun(services, instance, run_id)
-    until = time.monotonic() + chance.uniform(0, WORK_SECONDS)
-    process: psutil.Process | None = None
-    while time.monotonic() < until or process is None:
-        time.sleep(0.02)
-        process = services.find(victim, run, instance)
-        if (run := _get(instance, run_id)).is_finished:  # it was quicker
-            return
-    try:
-        process.kill()
-    except psutil.NoSuchProcess:
-        return
-    found.kills += 1
-    pid, killed = process_of_run(run), time.monotonic()
-    gone: float | None = None
-    while not (run := _get(instance, run_id)).is_finished:
-        services.supervise()
-        if gone is None and not is_running(pid):
-            gone = time.monotonic()
-        if time.monotonic() > killed + END_SECONDS:
-            raise RuntimeError(f"run {run_id} does not end after its {victim} was killed")
-        time.sleep(0.1)
-    if run.status in FAILED:
-        found.seconds.append(time.monotonic() - (gone or killed))
-    found.orphans += _wait_for_orphans(pid)
-    print(f"{found.kills}: {victim} of {pipeline}: {run.status.value}, {time.monotonic() - killed:.0f} s", flush=True)
-
-
-def _wait_for_orphans(pid: int) -> list[str]:
-    deadline = time.monotonic() + 10.0
-    while (left := find_orphans(pid)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return [" ".join(each.cmdline()) for each in left]
-
-
-def _get(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:
-    run = instance.get_run_by_id(run_id)
-    if run is None:
-        raise RuntimeError(f"run {run_id} is not in the instance any more")
-    return run
-
-
-def _wait_until_begun(services: Services, instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:
-    """Return a run whose process has begun, or that has ended."""
-    deadline = time.monotonic() + END_SECONDS
-    while time.monotonic() < deadline:
-        services.supervise()
-        run = _get(instance, run_id)
-        if run.is_finished or "tl_dagster/process" in run.tags:
-            return run
-        time.sleep(0.1)
-    raise RuntimeError(f"run {run_id} does not begin")
-
-
-def _wait_for_end(services: Services, instance: dg.DagsterInstance, run_id: str, seconds: float) -> dg.DagsterRun:
-    deadline = time.monotonic() + seconds
-    while not (run := _get(instance, run_id)).is_finished and time.monotonic() < deadline:
-        services.supervise()
-        time.sleep(0.2)
-    return run
-
-
-def held_slots(instance: dg.DagsterInstance) -> int:
-    """Return how many slots of pools ended runs hold."""
-    storage = instance.event_log_storage
-    slots = [
-        slot for pool in storage.get_concurrency_keys() for slot in storage.get_concurrency_info(pool).claimed_slots
-    ]
-    return sum(_get(instance, slot.run_id).is_finished for slot in slots)
 
 
 def rows_differing(disturbed: Project, undisturbed: Project) -> int:
@@ -334,7 +213,7 @@ def many_runs(folder: Path, runs: int) -> tuple[int, int]:
         project = project.on_postgresql(server)
         with Services(project) as services, project.instance() as instance:
             launched = [services.launch(name) for name in names]
-            ended = [_wait_for_end(services, instance, run_id, END_SECONDS * 4) for run_id in launched]
+            ended = [wait_for_end(services, instance, run_id, RUN_SECONDS) for run_id in launched]
             lost = sum(run.status is not dg.DagsterRunStatus.SUCCESS for run in ended)
             steps = [interval for run_id in launched for interval in _gpu_steps(instance, run_id)]
     print(f"{len(steps)} GPU steps of {runs} runs", flush=True)

@@ -2,9 +2,9 @@
 
 import random
 
-from benchmarks.harness.projects import make_project
+from benchmarks.harness.killed_processes import STEPS, Kills, finish_run, held_slots, kill_one
+from benchmarks.harness.projects import declare_again, make_project
 from benchmarks.harness.services import Services
-from benchmarks.operations import STEPS, Kills, declare_again, finish_run, held_slots, kill_one
 
 
 def test_killed_processes(tmp_path):

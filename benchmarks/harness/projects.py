@@ -18,7 +18,7 @@ from benchmarks.harness.configuration import ROOT, copy_configuration
 from tl_dagster import Declaration
 from tl_dagster.graph import stages as graph_stages
 
-__all__ = ["MARK", "STAGES", "Project", "add_image", "elpv", "make_project", "solar_cells"]
+__all__ = ["MARK", "STAGES", "Project", "add_image", "declare_again", "elpv", "make_project", "solar_cells"]
 
 PLAIN = Declaration.model_validate({"name": "plain", "source": {"kind": "folder", "path": "photos"}})
 STAGES = tuple(stage.name for stage in graph_stages.STAGES if stage.is_enabled(PLAIN))
@@ -130,6 +130,15 @@ def make_project(folder: Path, images: int, **declared: object) -> Project:
         "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),
     }
     return Project(folder, "cells", environment)
+
+
+def declare_again(project: Project, name: str, **declared: object) -> None:
+    """Declare another pipeline on the same images, with changes."""
+    first = yaml.safe_load((project.folder / "assets" / project.pipeline / "defs.yaml").read_text())
+    first["attributes"] |= {"name": name, **declared}
+    folder = project.folder / "assets" / name
+    folder.mkdir()
+    (folder / "defs.yaml").write_text(yaml.safe_dump(first))
 
 
 def elpv() -> Path:

@@ -16,8 +16,9 @@ from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
 from benchmarks.harness.daemon import free_port
 from benchmarks.harness.projects import MARK, Project
 from benchmarks.harness.stopped_runs import find_processes
+from tl_dagster.graph.runs import PROCESS_TAG
 
-__all__ = ["Services", "find_orphans", "is_running", "process_of_run"]
+__all__ = ["Services", "process_of_run"]
 
 START_SECONDS = 90.0
 CODE_SERVER = "grpc"  # in its command line
@@ -110,7 +111,7 @@ def process_of_run(run: dg.DagsterRun) -> int:
     Raises:
         KeyError: it has not begun.
     """
-    return int(run.tags["tl_dagster/process"].split()[1])
+    return int(run.tags[PROCESS_TAG].split()[-2])
 
 
 def _process_of_step(run: dg.DagsterRun, instance: dg.DagsterInstance) -> psutil.Process | None:
@@ -120,21 +121,3 @@ def _process_of_step(run: dg.DagsterRun, instance: dg.DagsterInstance) -> psutil
     started = [record.event_log_entry.dagster_event for record in records]
     pids = [int(event.event_specific_data.metadata["pid"].text) for event in started if event]  # type: ignore[union-attr]
     return psutil.Process(pids[-1]) if pids else None
-
-
-def is_running(pid: int) -> bool:
-    """Return whether a process works."""
-    with contextlib.suppress(psutil.Error):
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    return False
-
-
-def find_orphans(run_process: int) -> list[psutil.Process]:
-    """Return the processes that a run's process began and that outlive it."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            own = process.environ().get("TL_DAGSTER_RUN_PROCESS") == str(run_process)
-            if own and process.pid != run_process and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import dagster as dg
 import psutil
+from dagster._utils.concurrency import ClaimedSlotInfo
 
 from benchmarks.harness.projects import MARK, Project
 
-__all__ = ["SIGNALS", "Outcome", "find_processes", "stop_and_run_again"]
+__all__ = ["SIGNALS", "Outcome", "find_processes", "list_slots", "stop_and_run_again"]
 
 # How a run is stopped: the signal, and whether every process of its group gets it, as from a terminal.
 SIGNALS = {
@@ -84,8 +85,6 @@ def stop_and_run_again(project: Project, how: str, stage: str, *, after: float =
         if output_again is None:
             _end(again)
         unfinished = [run for run in instance.get_runs() if not run.is_finished]
-        pools = instance.event_log_storage
-        slots = sum(len(pools.get_concurrency_info(pool).claimed_slots) for pool in pools.get_concurrency_keys())
         return Outcome(
             run.status if run else dg.DagsterRunStatus.NOT_STARTED,
             running.returncode,
@@ -94,7 +93,7 @@ def stop_and_run_again(project: Project, how: str, stage: str, *, after: float =
             again.returncode if output_again is not None else None,
             output_again or "",
             len(unfinished),
-            slots,
+            len(list_slots(instance)),
         )
 
 
@@ -136,12 +135,18 @@ def _wait_for_end(mark: str, seconds: float = 10.0) -> list[str]:
     return found
 
 
-def find_processes(mark: str) -> list[psutil.Process]:
-    """Return the processes that inherited a mark: the value of the environment variable :data:`MARK`."""
+def list_slots(instance: dg.DagsterInstance) -> list[ClaimedSlotInfo]:
+    """Return the slots of pools that are held."""
+    pools = instance.event_log_storage
+    return [slot for pool in pools.get_concurrency_keys() for slot in pools.get_concurrency_info(pool).claimed_slots]
+
+
+def find_processes(mark: str, variable: str = MARK) -> list[psutil.Process]:
+    """Return the processes that inherited a mark: the value of an environment variable."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get(variable) == mark and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
 

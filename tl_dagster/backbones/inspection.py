@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -192,12 +192,19 @@ def _shapes(model: torch.nn.Module, size: int) -> dict[str, tuple[torch.Size, to
 
         return hook
 
-    handles = [module.register_forward_hook(record(path)) for path, module in model.named_modules()]
-    with torch.no_grad():
-        model(torch.empty(BATCH, 3, size, size, device="meta"))
-    for handle in handles:
-        handle.remove()
+    _forward(model, size, record)
     return shapes
+
+
+def _forward(model: torch.nn.Module, size: int, record: Callable[[str], Callable[..., None]]) -> None:
+    """Run a batch without values through the network, with a hook on each module, made from its path."""
+    handles = [module.register_forward_hook(record(path)) for path, module in model.named_modules()]
+    try:
+        with torch.no_grad():
+            model(torch.empty(BATCH, 3, size, size, device="meta"))
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _outputs(model: torch.nn.Module, size: int) -> tuple[list[str], dict[str, list[int]]]:
@@ -237,15 +244,11 @@ def _costs(model: torch.nn.Module, size: int, outputs: dict[str, list[int]]) -> 
 
         return hook
 
-    handles = [module.register_forward_hook(record(path)) for path, module in model.named_modules()]
     try:
-        with counter, torch.no_grad():
-            model(torch.empty(BATCH, 3, size, size, device="meta"))
+        with counter:
+            _forward(model, size, record)
     except Exception:  # the counter knows not every operation's shapes
         return {}
-    finally:
-        for handle in handles:
-            handle.remove()
     costs = itertools.accumulate((reached.get(name, 0.0) for name in outputs), max)
     return dict(zip(outputs, costs, strict=True))
 

@@ -24,6 +24,8 @@ __all__ = [
     "REJECTED_SHEET",
     "content_digest",
     "diff_manifests",
+    "group_names",
+    "image_groups",
     "image_uris",
     "list_changes",
     "read_groups",
@@ -65,14 +67,28 @@ def read_pairs(path: Path) -> pd.DataFrame:
 
 def read_groups(path: Path, ids: pd.Series) -> np.ndarray:
     """Return the group of each image, in the order of ``ids``: (n,) str; an image without one is its own group."""
-    groups = usable(read_manifest(path)).set_index("id")["group"]
-    keys: np.ndarray = ids.map(groups).fillna(ids).to_numpy().astype(str)
-    return keys
+    return group_names(image_groups(read_manifest(path)), ids)
+
+
+def group_names(groups: pd.Series, ids: pd.Series) -> np.ndarray:
+    """Return the group of each image, in the order of ``ids``: (n,) str; an image without one is its own group.
+
+    Args:
+        groups: see :func:`image_groups`.
+        ids: image ids.
+    """
+    names: np.ndarray = ids.map(groups).fillna(ids).to_numpy().astype(str)
+    return names
 
 
 def usable(manifest: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of images that may be trained and tested on."""
     return manifest[manifest["problem"].isna()]
+
+
+def image_groups(manifest: pd.DataFrame) -> pd.Series:
+    """Return the group of each usable image (str), indexed by image id; missing where it has none."""
+    return usable(manifest).set_index("id")["group"]
 
 
 def image_uris(manifest: pd.DataFrame) -> pd.Series:

@@ -1,4 +1,4 @@
-"""Whether new images come from where a model's training images came from, by their features."""
+"""A test of new images against a model's training images, by their features: do they come from the same source?"""
 
 from dataclasses import dataclass
 

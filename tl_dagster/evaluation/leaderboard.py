@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ ENTRY, PREDICTIONS = "entry.json", "predictions.parquet"
 
 @dataclass(frozen=True, order=True)
 class Configuration:
-    """What features are taken from.
+    """A place that features are taken from.
 
     Attributes:
         backbone: its title: the name, and what of its settings is not the default.
@@ -75,8 +76,9 @@ class LeaderboardImages:
     groups: np.ndarray
     folds: np.ndarray
 
-    def identify(self) -> str:
-        """Return a digest of the images, labels and folds."""
+    @cached_property
+    def identity(self) -> str:
+        """A digest of the images, labels, folds and groups."""
         rows = self.views[["key", "label"]].assign(fold=self.folds.astype(str), group=self.groups)
         return digest_columns(rows.reset_index(drop=True))
 

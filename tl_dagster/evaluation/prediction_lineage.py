@@ -1,4 +1,4 @@
-"""What a prediction rests on: the model's probabilities, and the training images that look most like the image."""
+"""The grounds of a prediction: the model's probabilities, and the training images that look most like the image."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

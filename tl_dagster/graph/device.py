@@ -22,10 +22,9 @@ def choose_device(stage: Stage, log: Callable[[str], None]) -> Device:
     compute, gpus = stage.declaration.compute, stage.declaration.resources.gpu.gpus
     promised = "cuda" if gpus and compute.device == "auto" else compute.device
     found = find_device(promised)
-    expected = found or promised
     if found:
         required = stage.gpu and promised != "auto" and compute.missing_device == "stop"
-        return Device(found, expected, None if required else log)
+        return Device(found, found, None if required else log)
     if stage.gpu:
         source = f"compute.device {compute.device}" if promised == compute.device else f"resources.gpu.gpus {gpus}"
         if compute.missing_device == "stop":
@@ -34,7 +33,7 @@ def choose_device(stage: Stage, log: Callable[[str], None]) -> Device:
                 "compute.missing_device: cpu"
             )
         log(f"{source} is declared, and {_describe(promised)} is not here: it runs on the CPU (compute.missing_device)")
-    return Device("cpu", expected)
+    return Device("cpu", expected=promised)
 
 
 def _describe(device: str) -> str:

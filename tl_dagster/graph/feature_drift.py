@@ -34,7 +34,7 @@ def check_feature_drift(
     """
     import pandas as pd
 
-    from tl_dagster.data.manifest import shown_uris, usable
+    from tl_dagster.data.manifest import group_names, image_groups, shown_uris
     from tl_dagster.evaluation.feature_drift import measure_drift
     from tl_dagster.features.feature_table import FeatureTable
 
@@ -50,7 +50,7 @@ def check_feature_drift(
     taps = [tap for tap, column in known.columns.items() if column.name in columns]
     if not taps:
         return CheckResult(True, "the champion has another backbone: nothing to compare with")
-    groups = usable(manifest).set_index("id")["group"]
+    groups = image_groups(manifest)
     known_rows, new_rows = _select_rows(known, now, groups)
     if not len(new_rows):
         return CheckResult(True, "no image is new since the champion was trained", metrics={"new_images": 0})
@@ -60,16 +60,16 @@ def check_feature_drift(
     if not len(known_rows):
         return CheckResult(True, DELETED)
     values = known.features(known_rows, taps), now.features(new_rows, new_taps)
-    names = _group_names(known, known_rows, groups), _group_names(now, new_rows, groups)
-    drift = measure_drift(*values, *names)
+    ids = known.views["id"].iloc[known_rows], now.views["id"].iloc[new_rows]
+    drift = measure_drift(*values, *(group_names(groups, each) for each in ids))
     order = np.argsort(-drift.distances, kind="stable")
-    ids = now.views["id"].iloc[new_rows[drift.rows[order]]]
+    shown = now.views.iloc[new_rows[drift.rows[order]]]
     table = table_rows(
         {
-            "image": shown_uris(manifest, ids),
-            "distance": pd.Series(drift.distances[order], ids.index, "float64"),
-            "split": now.views["split"].loc[ids.index],
-            "label": now.views["label"].loc[ids.index],
+            "image": shown_uris(manifest, shown["id"]),
+            "distance": pd.Series(drift.distances[order], shown.index, "float64"),
+            "split": shown["split"],
+            "label": shown["label"],
         }
     )
     passed = drift.p_value >= settings.feature_drift
@@ -88,17 +88,11 @@ def _select_rows(known: "FeatureTable", now: "FeatureTable", groups: "pd.Series"
 
     One row each: of the view as it is.
     """
-    plain, new = (table.views["view"] == 0 for table in (known, now))
-    seen = set(_group_names(known, np.flatnonzero(plain), groups))
-    images = np.flatnonzero(new)
+    from tl_dagster.data.manifest import group_names
+
+    before, images = (table.views[table.views["view"] == 0] for table in (known, now))
+    is_new = ~np.isin(group_names(groups, images["id"]), group_names(groups, before["id"]))
     return (
-        np.flatnonzero(plain & (known.views["split"] == "train")),
-        images[~np.isin(_group_names(now, images, groups), list(seen))],
+        np.flatnonzero((known.views["view"] == 0) & (known.views["split"] == "train")),
+        np.flatnonzero(now.views["view"] == 0)[is_new],
     )
-
-
-def _group_names(table: "FeatureTable", rows: np.ndarray, groups: "pd.Series") -> np.ndarray:
-    """Return the group of each row's image; an image without one, or that left the dataset, is its own."""
-    ids = table.views["id"].iloc[rows]
-    names: np.ndarray = ids.map(groups).fillna(ids).to_numpy().astype(str)
-    return names

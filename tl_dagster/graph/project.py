@@ -25,7 +25,7 @@ from tl_dagster.declaration import Declaration
 from tl_dagster.graph.problems import describe, find_mistakes
 from tl_dagster.graph.records import Loaded, Problem, parse_records
 from tl_dagster.graph.root import WORKSPACES, find_declarations, read_settings, require_root
-from tl_dagster.graph.tags import LEADERBOARD
+from tl_dagster.graph.tags import LEADERBOARD_JOB
 from tl_dagster.runtime.errors import InputError, suggest
 
 __all__ = ["LoadedRepository", "Project", "find_project"]
@@ -100,7 +100,7 @@ class Project:
         if mistakes := [problem.description for problem in self.problems if problem.name == name]:
             raise InputError("\n".join(mistakes))
         jobs = {job for repository in self.repositories for job in repository.definition.job_names}
-        known = sorted(job for job in jobs if not job.startswith("__") and not job.endswith(LEADERBOARD))
+        known = sorted(job for job in jobs if not job.startswith("__") and not job.endswith(LEADERBOARD_JOB))
         hint = suggest(name, known) if known else "none is declared: write assets/<pipeline>/defs.yaml"
         raise InputError(f"no pipeline '{name}' in the project {self.root}: {hint}")
 

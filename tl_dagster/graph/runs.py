@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
-from tl_dagster.graph.tags import LEADERBOARD, leaderboard_job
+from tl_dagster.graph.tags import LEADERBOARD_JOB, leaderboard_job
 from tl_dagster.runtime.processes import has_ended, identify_process
-from tl_dagster.store.artifacts import LEADERBOARD as BESIDE
+from tl_dagster.store.artifacts import LEADERBOARD
 
 __all__ = [
     "DIED_TAG",
@@ -158,14 +158,14 @@ def _turn(run: dg.DagsterRun) -> tuple[float, str]:
 
 def pipelines_of_run(run: dg.DagsterRun) -> set[str]:
     """Return the pipelines whose assets a run materializes: the job's, or those that were selected."""
-    return {name.removesuffix(LEADERBOARD) for name in _work_of_run(run)}
+    return {name.removesuffix(LEADERBOARD_JOB) for name in _work_of_run(run)}
 
 
 def _work_of_run(run: dg.DagsterRun) -> set[str]:
     """Return the names of the jobs whose assets a run materializes: of pipelines, and of leaderboards beside them."""
     if not run.asset_selection:
         return {run.job_name}
-    return {leaderboard_job(key.path[0]) if key.path[-1] == BESIDE else key.path[0] for key in run.asset_selection}
+    return {leaderboard_job(key.path[0]) if key.path[-1] == LEADERBOARD else key.path[0] for key in run.asset_selection}
 
 
 def describe_wait(instance: dg.DagsterInstance, run_id: str) -> Iterator[str]:

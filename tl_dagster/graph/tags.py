@@ -8,10 +8,10 @@ from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG, PRIORITY_TAG
 
 from tl_dagster.declaration import Runs
 
-__all__ = ["COMMIT", "GPU_TAG", "LEADERBOARD", "PIPELINE", "TRIGGER", "leaderboard_job", "limit_tags", "run_tags"]
+__all__ = ["COMMIT", "GPU_TAG", "LEADERBOARD_JOB", "PIPELINE", "TRIGGER", "leaderboard_job", "limit_tags", "run_tags"]
 
 GPU_TAG = {"tl_dagster/device": "gpu"}  # of assets and steps of the pool gpu
-LEADERBOARD = "__leaderboard"  # how the names of jobs beside pipelines end
+LEADERBOARD_JOB = "__leaderboard"  # how the names of jobs beside pipelines end
 PIPELINE, COMMIT, TRIGGER = "tl_dagster/pipeline", "tl_dagster/commit", "tl_dagster/trigger"
 
 
@@ -29,7 +29,7 @@ def run_tags(pipeline: str, root: Path, trigger: str = "manual") -> dict[str, st
 
 def leaderboard_job(pipeline: str) -> str:
     """Return the name of the job of a pipeline's leaderboard: not that of its asset, which Dagster gives to its op."""
-    return f"{pipeline}{LEADERBOARD}"
+    return f"{pipeline}{LEADERBOARD_JOB}"
 
 
 def limit_tags(runs: Runs) -> dict[str, str]:

@@ -33,7 +33,7 @@ class Device:
 
     @property
     def is_gpu(self) -> bool:
-        """Whether it is an NVIDIA GPU."""
+        """True for an NVIDIA GPU."""
         return self.name.startswith("cuda")
 
 

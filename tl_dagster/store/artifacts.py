@@ -275,8 +275,9 @@ class ArtifactStore:
         """
         registry = ChampionRegistry(self.layout.registry(pipeline))
         held = {(MODEL, fingerprint) for fingerprint in registry.champions()}
-        if champion := self.find(MODEL, get_champion(registry.decisions()) or ""):
-            held |= {(FEATURES, version) for name, version in champion.inputs.items() if name == FEATURES}
+        champion = self.find(MODEL, get_champion(registry.decisions()) or "")
+        if champion and FEATURES in champion.inputs:
+            held.add((FEATURES, champion.inputs[FEATURES]))
         for asset in self.layout.assets(pipeline):
             record = self._record(pipeline, asset)
             names = ("fingerprint", "before") if asset == DATASET else ("fingerprint",)

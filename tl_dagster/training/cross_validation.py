@@ -12,6 +12,7 @@ import torch
 
 from tl_dagster.features.blocks import Features, blocks
 from tl_dagster.training.feature_batches import LEAST_STD, standardize
+from tl_dagster.training.logistic_regression import minimize
 
 __all__ = ["CrossValidated", "cross_validate", "held_out_probabilities", "spread_folds"]
 
@@ -129,18 +130,7 @@ class _Problem:
 
     def fit(self, start: torch.Tensor, l2: float, iterations: int) -> torch.Tensor:
         """Return the parameters of least loss."""
-        parameters = start.clone().requires_grad_(True)
-        optimiser = torch.optim.LBFGS(
-            [parameters], max_iter=iterations, history_size=10, line_search_fn="strong_wolfe", tolerance_grad=1e-5
-        )
-
-        def closure() -> float:
-            with torch.no_grad():
-                loss, parameters.grad = self._loss_and_gradient(parameters.detach(), l2)
-            return loss
-
-        optimiser.step(closure)
-        return parameters.detach()
+        return minimize(lambda parameters: self._loss_and_gradient(parameters, l2), start, iterations)
 
     def predict(self, parameters: torch.Tensor) -> np.ndarray:
         """Return each image's probabilities by its own fold's parameters: (n, classes)."""

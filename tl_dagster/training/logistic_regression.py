@@ -20,7 +20,7 @@ from tl_dagster.runtime.progress import Progress
 from tl_dagster.training.feature_batches import StandardizedFeatures, Targets, standardize
 from tl_dagster.training.settings import LinearTopModel
 
-__all__ = ["LogisticRegression", "fit_l2_path"]
+__all__ = ["LogisticRegression", "fit_l2_path", "minimize"]
 
 MOST_BEYOND = 6  # strengths tried beyond the edge of the declared ones
 WEAKEST, STRONGEST = 1e-6, 1e3
@@ -74,18 +74,8 @@ class LogisticRegression:
         """
         if start is None:
             start = torch.zeros(targets[:1].shape[1], features.width + 1)
-        parameters = start.clone().requires_grad_(True)
-        optimiser = torch.optim.LBFGS(
-            [parameters], max_iter=self.iterations, history_size=10, line_search_fn="strong_wolfe", tolerance_grad=1e-5
-        )
-
-        def closure() -> float:
-            with torch.no_grad():
-                loss, parameters.grad = self._loss_and_gradient(parameters.detach(), features, targets)
-            return loss
-
-        optimiser.step(closure)
-        self.parameters, self._mean, self._std = parameters.detach(), features.mean, features.std
+        parameters = minimize(lambda each: self._loss_and_gradient(each, features, targets), start, self.iterations)
+        self.parameters, self._mean, self._std = parameters, features.mean, features.std
         return self
 
     def build_network(self) -> nn.Module:
@@ -118,6 +108,30 @@ class LogisticRegression:
         gradient /= count
         gradient[:, :-1] += self.l2 * weight
         return loss / count + 0.5 * self.l2 * float(weight.square().sum()), gradient
+
+
+def minimize(
+    loss_and_gradient: Callable[[torch.Tensor], tuple[float, torch.Tensor]], start: torch.Tensor, iterations: int
+) -> torch.Tensor:
+    """Return the parameters of least loss, by L-BFGS with a strong Wolfe line search.
+
+    Args:
+        loss_and_gradient: parameters → their loss, and its gradient of the same shape.
+        start: where the search begins; it is not changed.
+        iterations: at most.
+    """
+    parameters = start.clone().requires_grad_(True)
+    optimiser = torch.optim.LBFGS(
+        [parameters], max_iter=iterations, history_size=10, line_search_fn="strong_wolfe", tolerance_grad=1e-5
+    )
+
+    def closure() -> float:
+        with torch.no_grad():
+            loss, parameters.grad = loss_and_gradient(parameters.detach())
+        return loss
+
+    optimiser.step(closure)
+    return parameters.detach()
 
 
 def fit_l2_path(

@@ -1,4 +1,4 @@
-"""Which backbone, layer and pooling suits the images: a table that a backfill of its partitions fills."""
+"""The comparison of backbones, layers and poolings: a table that a backfill of its partitions fills."""
 
 import contextlib
 import re
@@ -172,7 +172,7 @@ class BackboneLeaderboard(Stage):
 
     def _address(self, images: "LeaderboardImages", engine: "LocalEngine", tap: str) -> str:
         column = engine.features.column(*self._taps[tap])
-        return digest({"stage": ENTRY, "recipe": self.version, "images": images.identify(), "features": column.name})
+        return digest({"stage": ENTRY, "recipe": self.version, "images": images.identity, "features": column.name})
 
     def _build_entry(
         self, context: StageContext, images: "LeaderboardImages", engine: "LocalEngine", tap: str
@@ -207,9 +207,12 @@ class BackboneLeaderboard(Stage):
         from tl_dagster.evaluation.leaderboard import Configuration
 
         for title in self._backbones:
+            try:
+                engine = engines.get(title) or self._engine(context, title)
+            except InputError:  # a backbone that is not there, as a layer below: said where it is chosen
+                continue
             for tap, (name, pooling) in self._taps.items():
-                with contextlib.suppress(InputError):  # a backbone or layer that is not there: said where it is chosen
-                    engine = engines.get(title) or self._engine(context, title)
+                with contextlib.suppress(InputError):
                     if entry := self._find_entry(context, images, engine, tap):
                         yield Configuration(title, name, pooling), entry
 
